@@ -1,0 +1,128 @@
+//! What sensors need from the kernel, and what one dump covers of it.
+
+use std::ops::BitOr;
+
+use super::{Family, Proto, SockId, TcpState};
+
+/// Groups of TCP states. The kernel keeps listening and bound sockets, connected
+/// sockets and time-wait sockets apart, so states are asked for by group and
+/// never singly.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct StateGroups(u8);
+
+impl StateGroups {
+    /// No state at all.
+    pub const NONE: StateGroups = StateGroups(0);
+    /// LISTEN and bound-only (CLOSE).
+    pub const LISTEN: StateGroups = StateGroups(1);
+    /// Every state with a peer, SYN_RECV and FIN_WAIT2 minisockets included.
+    pub const CONNECTED: StateGroups = StateGroups(2);
+    /// TIME_WAIT.
+    pub const TIME_WAIT: StateGroups = StateGroups(4);
+    /// Everything.
+    pub const ALL: StateGroups = StateGroups(7);
+
+    /// The three groups, each alone.
+    pub const EACH: [StateGroups; 3] = [Self::LISTEN, Self::CONNECTED, Self::TIME_WAIT];
+
+    /// The group a state belongs to.
+    pub fn of(state: TcpState) -> StateGroups {
+        match state {
+            TcpState::Listen | TcpState::Close => Self::LISTEN,
+            TcpState::TimeWait => Self::TIME_WAIT,
+            _ => Self::CONNECTED,
+        }
+    }
+
+    /// Whether every group of `other` is in this.
+    pub fn contains(self, other: StateGroups) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Whether there is no group in this.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The `idiag_states` mask: bit n is state n (net/tcp_states.h). Bit 13 is
+    /// TCP_BOUND_INACTIVE (Linux 6.8); older kernels ignore it.
+    pub fn mask(self) -> u32 {
+        let mut mask = 0;
+        for state in TcpState::ALL {
+            if self.contains(Self::of(state)) {
+                mask |= 1 << (state as u32);
+            }
+        }
+        if self.contains(Self::LISTEN) {
+            mask |= 1 << 13;
+        }
+        if self.contains(Self::CONNECTED) {
+            mask |= 1 << 12;
+        }
+        mask
+    }
+}
+
+impl BitOr for StateGroups {
+    type Output = StateGroups;
+    fn bitor(self, other: StateGroups) -> StateGroups {
+        StateGroups(self.0 | other.0)
+    }
+}
+
+/// What the patterns of one or more sensors can match at all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Needs {
+    /// The TCP states that matter.
+    pub tcp: StateGroups,
+    /// Whether UDP matters.
+    pub udp: bool,
+}
+
+impl Needs {
+    /// Both protocols, every state but TIME_WAIT (which only a sensor that
+    /// watches minisockets asks for).
+    pub const EVERYTHING: Needs = Needs {
+        tcp: StateGroups(3),
+        udp: true,
+    };
+
+    /// The protocol matters.
+    pub fn proto(self, proto: Proto) -> bool {
+        match proto {
+            Proto::Tcp => !self.tcp.is_empty(),
+            Proto::Udp => self.udp,
+        }
+    }
+}
+
+impl BitOr for Needs {
+    type Output = Needs;
+    fn bitor(self, other: Needs) -> Needs {
+        Needs {
+            tcp: self.tcp | other.tcp,
+            udp: self.udp || other.udp,
+        }
+    }
+}
+
+/// What one completed dump has seen all of: absence from it means something
+/// only for what it covers.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Coverage {
+    /// The protocol.
+    pub proto: Proto,
+    /// One family, or both in one pass.
+    pub family: Option<Family>,
+    /// The state groups; for UDP always [`StateGroups::ALL`].
+    pub groups: StateGroups,
+}
+
+impl Coverage {
+    /// Whether a socket of this identity and state would have been in the dump.
+    pub fn includes(&self, id: &SockId, state: TcpState) -> bool {
+        self.proto == id.proto
+            && self.family.is_none_or(|family| family == id.family)
+            && (self.proto == Proto::Udp || self.groups.contains(StateGroups::of(state)))
+    }
+}

@@ -1,0 +1,174 @@
+//! What is emitted: one record, before it becomes text.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::{Action, Cookie, Evidence, Host, Life, Netns, Now, Owner, SockId, TcpInfo, TcpState};
+
+/// The kind of a sensor.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Listener {
+    /// `net.socket`.
+    NetSocket,
+    /// sockwatch speaking of itself.
+    Own,
+}
+
+impl Listener {
+    /// The word in `listener` and in the event id.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Listener::NetSocket => "net.socket",
+            Listener::Own => "self",
+        }
+    }
+}
+
+/// One record of the output.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Event {
+    /// When it was learned.
+    pub ts: SystemTime,
+    /// The number of the record, from 1; a hole is a loss.
+    pub seq: u64,
+    /// The event id: `<sensor-id>|<listener>[@tag]|<action>@<remote>|0`.
+    pub eid: String,
+    /// The sensor's id, `sockwatch` for self records.
+    pub sensor: Arc<str>,
+    /// The sensor's kind.
+    pub listener: Listener,
+    /// The tag in the envelope; self records have none.
+    pub tag: Option<Arc<str>>,
+    /// The payload.
+    pub data: Data,
+}
+
+/// The payload of an [`Event`].
+#[derive(Clone, PartialEq, Debug)]
+pub enum Data {
+    /// A socket opened or closed.
+    Socket(SocketData),
+    /// Something was lost.
+    Gap(Gap),
+    /// A source is missing or was lost.
+    Degraded(Degraded),
+}
+
+/// A socket: the `data` of an event, or a row of `--dump`.
+#[derive(Clone, PartialEq, Debug)]
+pub struct SocketData {
+    /// What happened and how it is known; a dump row has neither.
+    pub action: Option<(Action, Evidence)>,
+    /// The ends.
+    pub id: SockId,
+    /// The peer's port is not known.
+    pub wiped: bool,
+    /// The reverse name of the peer.
+    pub host: Host,
+    /// The state.
+    pub state: TcpState,
+    /// The cookie.
+    pub cookie: Cookie,
+    /// The namespace.
+    pub netns: Netns,
+    /// Whose it is.
+    pub owner: Owner,
+    /// Opened and closed between two ticks.
+    pub between_ticks: bool,
+    /// How long it lived (closed).
+    pub life: Option<Life>,
+    /// What it did (closed TCP).
+    pub traffic: Option<Traffic>,
+}
+
+/// What a TCP connection did, from the tcp_info of its notice.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Traffic {
+    /// Payload sent, each byte once (`bytes_sent - bytes_retrans`).
+    pub bytes_sent: Option<u64>,
+    /// Payload received; may count the peer's FIN as 1.
+    pub bytes_received: Option<u64>,
+    /// Segments sent.
+    pub segments_sent: u32,
+    /// Segments received.
+    pub segments_received: u32,
+    /// Segments sent again.
+    pub retransmits: u32,
+    /// Smoothed round trip in µs; `None` when no sample was taken.
+    pub rtt_us: Option<u32>,
+}
+
+impl Traffic {
+    /// The traffic of a notice; `None` when the counters were wiped: the remote
+    /// port is 0, or not one segment was counted.
+    pub fn of(notice: &super::Notice) -> Option<Traffic> {
+        let tcp: TcpInfo = notice.tcp?;
+        let (segs_out, segs_in) = (tcp.segs_out?, tcp.segs_in?);
+        if notice.id.remote.port == 0 || (segs_out == 0 && segs_in == 0) {
+            return None;
+        }
+        Some(Traffic {
+            bytes_sent: tcp
+                .bytes_sent
+                .zip(tcp.bytes_retrans)
+                .map(|(sent, again)| sent.saturating_sub(again)),
+            bytes_received: tcp.bytes_received,
+            segments_sent: segs_out,
+            segments_received: segs_in,
+            retransmits: tcp.total_retrans,
+            rtt_us: (tcp.rtt_us != 0).then_some(tcp.rtt_us),
+        })
+    }
+}
+
+/// Why something was lost.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum GapCause {
+    /// The kernel dropped notices: the receive buffer was full (ENOBUFS).
+    Overrun,
+    /// A sink lagged behind by more than `daemon.queue` events.
+    Queue,
+}
+
+impl GapCause {
+    /// The word in `cause` and in the event id.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            GapCause::Overrun => "overrun",
+            GapCause::Queue => "queue",
+        }
+    }
+}
+
+/// A stretch in which something was lost, written when it is over.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Gap {
+    /// Why.
+    pub cause: GapCause,
+    /// Closed events that the reconciliation found (overrun).
+    pub closed_recovered: Option<u64>,
+    /// The sink that lost events, and how many (queue).
+    pub lost: Option<(&'static str, u64)>,
+    /// How long it lasted, in milliseconds.
+    pub duration_ms: u64,
+}
+
+/// A source that is missing, and what that costs.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Degraded {
+    /// What is missing, in one word: `notices`, `udp`, `tcp`.
+    pub source: &'static str,
+    /// The parts of it that are missing, such as multicast groups.
+    pub missing: Vec<&'static str>,
+    /// Why, as the kernel put it.
+    pub reason: String,
+    /// What is lost by it, in a sentence.
+    pub cost: String,
+}
+
+impl Event {
+    /// The milliseconds between two readings of the clock.
+    pub fn elapsed_ms(since: std::time::Instant, now: Now) -> u64 {
+        u64::try_from(now.mono.saturating_duration_since(since).as_millis()).unwrap_or(u64::MAX)
+    }
+}

@@ -1,0 +1,127 @@
+//! Who a socket is, and whose.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// The kernel's 64-bit socket cookie (`SO_COOKIE` in socket(7),
+/// `idiag_cookie` in linux/inet_diag.h): never reused within a boot.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Cookie(pub u64);
+
+/// A network namespace, by the inode number of its nsfs file
+/// (`/proc/self/ns/net`, namespaces(7)).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Netns(pub u32);
+
+/// A socket's identity. It is kept from SYN_RECV through ESTABLISHED to the
+/// TIME_WAIT minisocket, and it survives every change of address and state.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SocketKey {
+    /// The namespace the socket lives in.
+    pub netns: Netns,
+    /// The cookie within it.
+    pub cookie: Cookie,
+}
+
+/// The number of a configured sensor: its view bit in the table.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SensorIx(pub u8);
+
+impl SensorIx {
+    /// How many sensors one table can serve: the width of the view mask.
+    pub const MAX: usize = 32;
+
+    /// The sensor's bit in a view mask.
+    pub fn bit(self) -> u32 {
+        1 << self.0
+    }
+}
+
+/// A reverse name as it may enter a tuple: lower case, with everything but
+/// letters, digits, `.`, `-` and `_` escaped. Shared, because a busy table
+/// holds the same name many times.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Name(Arc<Box<str>>);
+
+impl Name {
+    /// Folds and escapes a name that came from outside: ASCII letters to lower
+    /// case, each byte that is no letter, digit, `.`, `-` or `_` to `\ddd` (its
+    /// decimal value, as RFC 1035 section 5.1 writes it).
+    pub fn escaped(raw: &[u8]) -> Name {
+        let mut text = String::with_capacity(raw.len());
+        for &byte in raw {
+            match byte {
+                b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_' => text.push(char::from(byte)),
+                b'A'..=b'Z' => text.push(char::from(byte.to_ascii_lowercase())),
+                other => {
+                    text.push('\\');
+                    for digit in [other / 100, other / 10 % 10, other % 10] {
+                        text.push(char::from(b'0' + digit));
+                    }
+                }
+            }
+        }
+        Name(Arc::new(text.into_boxed_str()))
+    }
+
+    /// The escaped text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Whose a socket is, as far as a dump row tells.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Owner {
+    /// The row of a socket with a file.
+    Known {
+        /// The user id of the socket's creator.
+        uid: u32,
+        /// The inode of the socket's file (`socket:[n]` in /proc/PID/fd).
+        inode: u32,
+    },
+    /// The kernel did not tell.
+    Unknown(OwnerUnknown),
+}
+
+/// Why an owner is not known.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OwnerUnknown {
+    /// No dump ever held the socket; a notice has neither uid nor inode.
+    NotRead,
+    /// A SYN_RECV or TIME_WAIT minisocket belongs to nobody.
+    Minisocket,
+    /// First read without a file: not accepted yet, or closed already.
+    NoFile,
+}
+
+impl OwnerUnknown {
+    /// The word for `uid_reason` and `inode_reason`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            OwnerUnknown::NotRead => "not_read",
+            OwnerUnknown::Minisocket => "minisocket",
+            OwnerUnknown::NoFile => "no_file",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_cannot_forge_a_field() {
+        let name = Name::escaped(b"Evil ESTABLISHED\x1b[2J\\\xff.org");
+        assert_eq!(
+            name.as_str(),
+            "evil\\032established\\027\\0912j\\092\\255.org"
+        );
+    }
+}

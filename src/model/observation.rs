@@ -1,0 +1,89 @@
+//! What the kernel said: a row of a dump, a notice of an end.
+
+use super::{Cookie, Owner, SockId, TcpState};
+
+/// One socket in a dump (`struct inet_diag_msg`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Row {
+    /// The socket's cookie.
+    pub cookie: Cookie,
+    /// Its ends.
+    pub id: SockId,
+    /// Its state.
+    pub state: TcpState,
+    /// A full socket or what is left of one.
+    pub kind: RowKind,
+    /// Whose it is.
+    pub owner: Owner,
+}
+
+/// What stands behind a row.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum RowKind {
+    /// A socket in full: its end will be noticed.
+    Full,
+    /// A request socket (SYN_RECV) or a time-wait socket (TIME_WAIT, or
+    /// FIN_WAIT2 without its full socket). It carries the full socket's cookie,
+    /// and no notice tells of its end.
+    Mini,
+}
+
+/// One multicast destruction notification: the full socket is gone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Notice {
+    /// The socket's cookie.
+    pub cookie: Cookie,
+    /// Its ends, as far as the kernel had not wiped them.
+    pub id: SockId,
+    /// `struct tcp_info` as it was at the end; UDP has none.
+    pub tcp: Option<TcpInfo>,
+}
+
+/// The fields of `struct tcp_info` (linux/tcp.h) that a closed event uses. What
+/// an older kernel's shorter structure lacks is `None`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct TcpInfo {
+    /// `tcpi_last_data_sent`: ms since data was last sent.
+    pub last_data_sent_ms: u32,
+    /// `tcpi_last_data_recv`: ms since data was last received.
+    pub last_data_recv_ms: u32,
+    /// `tcpi_rtt`: smoothed round trip, µs.
+    pub rtt_us: u32,
+    /// `tcpi_advmss`: set when connect() began.
+    pub advmss: u32,
+    /// `tcpi_rcv_space`: set when the handshake was done.
+    pub rcv_space: u32,
+    /// `tcpi_total_retrans`: segments sent again.
+    pub total_retrans: u32,
+    /// `tcpi_bytes_received`: payload received; may count the peer's FIN as 1.
+    pub bytes_received: Option<u64>,
+    /// `tcpi_segs_out`.
+    pub segs_out: Option<u32>,
+    /// `tcpi_segs_in`.
+    pub segs_in: Option<u32>,
+    /// `tcpi_bytes_sent`, retransmissions included.
+    pub bytes_sent: Option<u64>,
+    /// `tcpi_bytes_retrans`.
+    pub bytes_retrans: Option<u64>,
+}
+
+impl Notice {
+    /// The state before the end as tcp_info proves it: a receive space was set
+    /// when a handshake was done, an MSS when connect() began. A listener and a
+    /// bound socket cannot be told apart (both CLOSE). UDP goes by its peer.
+    pub fn proven_state(&self) -> TcpState {
+        match self.tcp {
+            Some(tcp) if tcp.rcv_space != 0 => TcpState::Established,
+            Some(tcp) if tcp.advmss != 0 => TcpState::SynSent,
+            Some(_) => TcpState::Close,
+            None if self.id.remote.port != 0 => TcpState::Established,
+            None => TcpState::Close,
+        }
+    }
+
+    /// A TCP connection whose remote port tcp_disconnect() wiped: it had a peer,
+    /// but which port is not known.
+    pub fn is_wiped(&self) -> bool {
+        self.tcp.is_some() && self.id.remote.port == 0 && self.proven_state() != TcpState::Close
+    }
+}

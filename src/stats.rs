@@ -1,0 +1,102 @@
+//! Counters. Nothing is lost silently: whatever is dropped, rejected or retried
+//! is counted here, and the daemon tells the sums when it ends.
+
+use std::cell::Cell;
+use std::fmt;
+
+/// A count that only the reactor's thread touches.
+#[derive(Default, Debug)]
+pub struct Counter(Cell<u64>);
+
+impl Counter {
+    /// Adds one.
+    pub fn bump(&self) {
+        self.add(1);
+    }
+
+    /// Adds `n`.
+    pub fn add(&self, n: u64) {
+        self.0.set(self.0.get().saturating_add(n));
+    }
+
+    /// The count.
+    pub fn count(&self) -> u64 {
+        self.0.get()
+    }
+}
+
+macro_rules! stats {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// All counters of one daemon.
+        #[derive(Default, Debug)]
+        pub struct Stats {
+            $($(#[$doc])* pub $name: Counter,)*
+        }
+
+        impl Stats {
+            /// Every counter with its name, in a fixed order.
+            pub fn all(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+                [$((stringify!($name), self.$name.count()),)*].into_iter()
+            }
+        }
+    };
+}
+
+stats! {
+    /// Dumps that completed.
+    dumps,
+    /// Dumps that failed or were cut short.
+    dumps_failed,
+    /// Rows read.
+    rows,
+    /// Ticks that came while a dump was still under way.
+    ticks_late,
+    /// Notices read.
+    notices,
+    /// Notices of sockets that had been reported closed before.
+    notices_late,
+    /// Times the kernel had to drop notices.
+    overruns,
+    /// Netlink messages that were malformed, truncated or not from the kernel.
+    netlink_rejected,
+    /// Exact queries asked.
+    queries,
+    /// Exact queries that failed, so that nothing was concluded.
+    queries_failed,
+    /// Events made.
+    events,
+    /// Events muted by a lock.
+    events_muted,
+    /// Events that passed because the table of locks was full.
+    locks_full,
+    /// Events that a sink dropped.
+    events_dropped,
+    /// Reverse look-ups begun.
+    lookups,
+    /// Reverse look-ups that failed or timed out in the resolver.
+    lookups_failed,
+    /// Events that went without a name because `dns-timeout` was over.
+    names_timed_out,
+    /// Look-ups refused because too many were waiting.
+    names_overload,
+    /// Sockets of sockwatch's own that were left out.
+    own_sockets,
+}
+
+impl fmt::Display for Stats {
+    /// The counters that are not zero, as `name=count` words.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut first = true;
+        for (name, count) in self.all().filter(|(_, count)| *count != 0) {
+            if !first {
+                f.write_str(" ")?;
+            }
+            first = false;
+            write!(f, "{name}={count}")?;
+        }
+        if first {
+            f.write_str("nothing counted")?;
+        }
+        Ok(())
+    }
+}

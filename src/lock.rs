@@ -1,1 +1,127 @@
-//! (in the making)
+//! Locks: an event id that has been emitted is muted until it is released.
+//!
+//! What is muted is counted, so that nothing is unaccounted for when the lock is
+//! released. The table of locks is bounded: past the bound events pass, because
+//! an event too many is better than one too few.
+
+use std::collections::HashMap;
+use std::time::SystemTime;
+
+/// How many event ids can be locked at once: at some 150 bytes each, about
+/// 10 MB when an address scan fills the table.
+const BOUND: usize = 65_536;
+
+/// What the table says of an event.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Admission {
+    /// Emit it; its id is locked now.
+    Locked,
+    /// Its id is locked: it is counted and muted.
+    Muted,
+    /// Emit it; there is no room for a lock.
+    Full,
+}
+
+/// One locked event id.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Lock {
+    /// When the event was emitted.
+    pub first: SystemTime,
+    /// When the last one was muted, or `first`.
+    pub last: SystemTime,
+    /// How many were muted.
+    pub muted: u64,
+}
+
+/// All locks.
+#[derive(Debug)]
+pub struct Locks {
+    held: HashMap<String, Lock>,
+    bound: usize,
+}
+
+impl Default for Locks {
+    fn default() -> Locks {
+        Locks { held: HashMap::new(), bound: BOUND }
+    }
+}
+
+/// What a release came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Released {
+    /// Locks that were released.
+    pub locks: usize,
+    /// Events that they had muted.
+    pub muted: u64,
+}
+
+impl Locks {
+    /// No locks; room for `bound`.
+    pub fn bounded(bound: usize) -> Locks {
+        Locks { held: HashMap::new(), bound }
+    }
+
+    /// Whether the event id is locked.
+    pub fn holds(&self, eid: &str) -> bool {
+        self.held.contains_key(eid)
+    }
+
+    /// Takes an event that is about to be emitted.
+    pub fn admit(&mut self, eid: &str, at: SystemTime) -> Admission {
+        if let Some(lock) = self.held.get_mut(eid) {
+            lock.muted += 1;
+            lock.last = at;
+            return Admission::Muted;
+        }
+        if self.held.len() >= self.bound {
+            return Admission::Full;
+        }
+        self.held.insert(eid.to_string(), Lock { first: at, last: at, muted: 0 });
+        Admission::Locked
+    }
+
+    /// Releases one lock.
+    pub fn release(&mut self, eid: &str) -> Option<Lock> {
+        self.held.remove(eid)
+    }
+
+    /// Releases all locks.
+    pub fn release_all(&mut self) -> Released {
+        let released = Released {
+            locks: self.held.len(),
+            muted: self.held.values().map(|lock| lock.muted).sum(),
+        };
+        self.held = HashMap::new();
+        released
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn mutes_until_released_and_counts() {
+        let mut locks = Locks::default();
+        let start = SystemTime::UNIX_EPOCH;
+        assert_eq!(locks.admit("a", start), Admission::Locked);
+        assert_eq!(locks.admit("a", start + Duration::from_secs(1)), Admission::Muted);
+        assert_eq!(locks.admit("a", start + Duration::from_secs(2)), Admission::Muted);
+        assert_eq!(locks.admit("b", start), Admission::Locked);
+        let lock = locks.release("a").unwrap();
+        assert_eq!((lock.muted, lock.last), (2, start + Duration::from_secs(2)));
+        assert_eq!(locks.admit("a", start), Admission::Locked);
+        assert_eq!(locks.release_all(), Released { locks: 2, muted: 0 });
+        assert!(!locks.holds("a"));
+    }
+
+    #[test]
+    fn past_the_bound_events_pass() {
+        let mut locks = Locks::bounded(1);
+        assert_eq!(locks.admit("a", SystemTime::UNIX_EPOCH), Admission::Locked);
+        assert_eq!(locks.admit("b", SystemTime::UNIX_EPOCH), Admission::Full);
+        assert_eq!(locks.admit("b", SystemTime::UNIX_EPOCH), Admission::Full);
+        assert_eq!(locks.admit("a", SystemTime::UNIX_EPOCH), Admission::Muted);
+    }
+}

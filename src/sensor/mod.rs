@@ -1,1 +1,10 @@
-//! (in the making)
+//! Observations to changes: pure state machines. Rows, notices and the time go
+//! in; openings and ends come out, to a [`Judge`](crate::model::Judge) that says
+//! whether a socket is in a sensor's view.
+
+mod absence;
+pub mod net_socket;
+mod views;
+
+pub use net_socket::NetSocket;
+pub use views::View;

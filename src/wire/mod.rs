@@ -1,1 +1,5 @@
-//! (in the making)
+//! Bytes to model and back. Pure: no descriptor, no clock, and whatever the
+//! bytes are, no panic and no read beyond them.
+
+pub mod request;
+pub mod sock_diag;

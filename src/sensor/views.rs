@@ -1,0 +1,198 @@
+//! Who has which socket in view, and how a socket is offered and taken away.
+
+use std::time::Instant;
+
+use crate::model::{
+    Action, Change, Event, Evidence, Judge, Life, Now, Row, RowKind, SensorIx, Settled, SockId,
+    Step, TcpState, Traffic, Verdict,
+};
+use crate::table::Entry;
+
+/// What the socket table must know of one configured sensor.
+#[derive(Clone, Copy, Debug)]
+pub struct View {
+    /// Its number.
+    pub sensor: SensorIx,
+    /// Report what is open at start.
+    pub initial: bool,
+    /// A pattern asks literally for TIME_WAIT minisockets.
+    pub time_wait: bool,
+    /// A pattern asks literally for SYN_RECV minisockets.
+    pub syn_recv: bool,
+}
+
+/// How an opening came to be known.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct How {
+    pub evidence: Evidence,
+    /// It was there when sockwatch started.
+    pub at_start: bool,
+    pub between_ticks: bool,
+    /// The notice's remote port was wiped.
+    pub wiped: bool,
+}
+
+impl How {
+    pub fn by(evidence: Evidence) -> How {
+        How { evidence, at_start: false, between_ticks: false, wiped: false }
+    }
+}
+
+/// How an end came to be known.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct End {
+    pub how: How,
+    pub life: Option<Life>,
+    pub traffic: Option<Traffic>,
+}
+
+impl End {
+    pub fn by(evidence: Evidence) -> End {
+        End { how: How::by(evidence), life: None, traffic: None }
+    }
+}
+
+/// All configured views.
+#[derive(Debug)]
+pub(super) struct Views {
+    /// When the sensor began; entries count their age from it.
+    epoch: Instant,
+    views: Vec<View>,
+    time_wait: u32,
+    syn_recv: u32,
+}
+
+impl Views {
+    pub fn new(views: Vec<View>, epoch: Instant) -> Views {
+        let mask = |wanted: fn(&View) -> bool| {
+            views.iter().filter(|view| wanted(view)).fold(0, |mask, view| mask | view.sensor.bit())
+        };
+        Views {
+            epoch,
+            time_wait: mask(|view| view.time_wait),
+            syn_recv: mask(|view| view.syn_recv),
+            views,
+        }
+    }
+
+    /// The time as an entry keeps it.
+    pub fn age_ms(&self, now: Now) -> u64 {
+        Event::elapsed_ms(self.epoch, now)
+    }
+
+    /// Whether any sensor watches minisockets in this state.
+    pub fn watch(&self, state: TcpState) -> bool {
+        self.watchers(state) != 0
+    }
+
+    fn watchers(&self, state: TcpState) -> u32 {
+        match state {
+            TcpState::TimeWait => self.time_wait,
+            TcpState::SynRecv => self.syn_recv,
+            _ => 0,
+        }
+    }
+
+    /// Offers a socket, as it is now, to every sensor that does not have it in
+    /// view. A sensor for which it waits for a name is offered it again: should
+    /// the first offer be turned down, the next one counts.
+    pub fn open(&self, entry: &mut Entry, kind: RowKind, how: How, now: Now, judge: &mut dyn Judge) {
+        let state = entry.state();
+        let mask = match kind {
+            RowKind::Full => u32::MAX,
+            RowKind::Mini => self.watchers(state),
+        } & !entry.in_view;
+        for view in self.views.iter().filter(|view| mask & view.sensor.bit() != 0) {
+            let step = Step::Opened {
+                established_first: kind == RowKind::Full && state.follows_established(),
+                silent: how.at_start && !view.initial,
+            };
+            let change = change(entry, view.sensor, kind, how, step);
+            match judge.open(change, now) {
+                Verdict::Entered(host) => {
+                    entry.in_view |= view.sensor.bit();
+                    entry.set_host(view.sensor, host);
+                }
+                Verdict::Dropped(host) => entry.set_host(view.sensor, host),
+                Verdict::Waiting => entry.waiting |= view.sensor.bit(),
+            }
+        }
+    }
+
+    /// Ends a socket for every sensor of `mask` that has it in view or waits for
+    /// it. True when there was one.
+    pub fn close(
+        &self,
+        entry: &mut Entry,
+        kind: RowKind,
+        mask: u32,
+        end: End,
+        now: Now,
+        judge: &mut dyn Judge,
+    ) -> bool {
+        let mask = mask & (entry.in_view | entry.waiting);
+        for view in self.views.iter().filter(|view| mask & view.sensor.bit() != 0) {
+            let step = Step::Closed { life: end.life, traffic: end.traffic };
+            judge.close(change(entry, view.sensor, kind, end.how, step), now);
+        }
+        entry.in_view &= !mask;
+        entry.waiting &= !mask;
+        mask != 0
+    }
+
+    /// The same cookie has new ends: what was open under the old ones is closed,
+    /// and the new ones are offered.
+    pub fn rebound(&self, entry: &mut Entry, id: SockId, state: TcpState, now: Now, judge: &mut dyn Judge) {
+        self.close(entry, RowKind::Full, u32::MAX, End::by(Evidence::Rebound), now, judge);
+        entry.rebind(id, self.age_ms(now));
+        entry.set_state(state);
+        self.open(entry, RowKind::Full, How::by(Evidence::Rebound), now, judge);
+    }
+
+    /// Brings an entry up to date with a row: new ends are a rebound, a new
+    /// state is another chance to enter a view.
+    pub fn update(&self, entry: &mut Entry, row: &Row, now: Now, judge: &mut dyn Judge) {
+        entry.set_owner(row.owner);
+        if !entry.id().same_ends(&row.id) {
+            self.rebound(entry, row.id, row.state, now, judge);
+        } else if entry.state() != row.state {
+            entry.set_state(row.state);
+            self.open(entry, RowKind::Full, How::by(Evidence::Dump), now, judge);
+        }
+    }
+
+    /// Takes note of what became of an opening that had to wait.
+    pub fn settle(entry: &mut Entry, settled: &Settled) {
+        entry.waiting &= !settled.sensor.bit();
+        if settled.entered {
+            entry.in_view |= settled.sensor.bit();
+        }
+        entry.set_host(settled.sensor, settled.host.clone());
+    }
+}
+
+fn change(entry: &Entry, sensor: SensorIx, kind: RowKind, how: How, step: Step) -> Change {
+    Change {
+        sensor,
+        key: entry.key(),
+        kind,
+        id: entry.id(),
+        wiped: how.wiped,
+        state: entry.state(),
+        evidence: how.evidence,
+        between_ticks: how.between_ticks,
+        owner: entry.owner(),
+        host: entry.host(sensor),
+        step,
+    }
+}
+
+impl Change {
+    /// Which way it goes.
+    pub fn action(&self) -> Action {
+        match self.step {
+            Step::Opened { .. } => Action::Opened,
+            Step::Closed { .. } => Action::Closed,
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! What sockwatch knows of itself: its namespace, its host, its own sockets.
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
+
+use crate::model::{Cookie, Family, Netns, Proto};
+
+/// The network namespace of the calling thread.
+///
+/// # Errors
+/// Those of reading /proc, where it is not mounted.
+pub fn netns() -> io::Result<Netns> {
+    let inode = std::fs::metadata("/proc/thread-self/ns/net")
+        .or_else(|_| std::fs::metadata("/proc/self/ns/net"))?
+        .ino();
+    // nsfs inodes are allocated by ns_alloc_inum(), an unsigned int.
+    u32::try_from(inode)
+        .map(Netns)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "a namespace inode beyond 32 bits"))
+}
+
+/// The host's name (uname(2)); bytes that are no text are replaced.
+pub fn hostname() -> String {
+    let mut buffer = [0_u8; 256];
+    // SAFETY: the buffer is writable for the length that is passed, and one
+    // byte is kept back so that a name cut short still ends in a NUL.
+    let answer = unsafe { libc::gethostname(buffer.as_mut_ptr().cast(), buffer.len() - 1) };
+    if answer != 0 {
+        return "localhost".to_string();
+    }
+    let end = buffer.iter().position(|&byte| byte == 0).unwrap_or(buffer.len());
+    String::from_utf8_lossy(&buffer[..end]).into_owned()
+}
+
+fn int_option(fd: RawFd, option: libc::c_int) -> Option<libc::c_int> {
+    let mut value: libc::c_int = 0;
+    let mut length = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: `value` and `length` are valid for writes and `length` says how
+    // large `value` is. A descriptor that is closed or no socket only fails.
+    let answer = unsafe {
+        libc::getsockopt(fd, libc::SOL_SOCKET, option, (&raw mut value).cast(), &raw mut length)
+    };
+    (answer == 0).then_some(value)
+}
+
+fn cookie(fd: RawFd) -> Option<Cookie> {
+    let mut value: u64 = 0;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: as above; SO_COOKIE writes eight bytes.
+    let answer = unsafe {
+        libc::getsockopt(
+            fd,
+            libc::SOL_SOCKET,
+            libc::SO_COOKIE,
+            (&raw mut value).cast(),
+            &raw mut length,
+        )
+    };
+    (answer == 0 && value != 0).then_some(Cookie(value))
+}
+
+/// The cookies of the TCP and UDP sockets that this process has open right now:
+/// those that a look-up in a pool thread uses. Best effort, as a thread may open
+/// or close one meanwhile.
+///
+/// # Errors
+/// Those of reading /proc/self/fd.
+pub fn own_cookies(found: &mut Vec<Cookie>) -> io::Result<()> {
+    found.clear();
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let Some(fd) = entry?.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok()) else {
+            continue;
+        };
+        if let Some(libc::AF_INET | libc::AF_INET6) = int_option(fd, libc::SO_DOMAIN) {
+            found.extend(cookie(fd));
+        }
+    }
+    Ok(())
+}
+
+/// Makes a socket, reads its cookie and closes it without binding it. The kernel
+/// notices its end to the group of its family and protocol, as it would for any
+/// other, but without a port, so that nobody else takes it for one.
+///
+/// # Errors
+/// EAFNOSUPPORT where the family is switched off.
+pub fn unbound_socket_cookie(family: Family, proto: Proto) -> io::Result<Cookie> {
+    let domain = match family {
+        Family::V4 => libc::AF_INET,
+        Family::V6 => libc::AF_INET6,
+    };
+    let kind = match proto {
+        Proto::Tcp => libc::SOCK_STREAM,
+        Proto::Udp => libc::SOCK_DGRAM,
+    };
+    // SAFETY: socket(2) takes no pointers.
+    let fd = unsafe { libc::socket(domain, kind | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: `fd` was just opened here and nobody else owns it.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    cookie(socket.as_raw_fd()).ok_or_else(io::Error::last_os_error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_sockets_are_found_by_cookie() {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let mine = cookie(socket.as_raw_fd()).unwrap();
+        let mut found = Vec::new();
+        own_cookies(&mut found).unwrap();
+        assert!(found.contains(&mine));
+    }
+
+    #[test]
+    fn the_namespace_is_that_of_the_link() {
+        let link = std::fs::read_link("/proc/self/ns/net").unwrap();
+        assert_eq!(link.to_string_lossy(), format!("net:[{}]", netns().unwrap().0));
+    }
+}

@@ -1,0 +1,89 @@
+//! Signals as readable events (signalfd(2)), so that the one loop handles them
+//! like everything else.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+/// A signal that sockwatch acts on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Signal {
+    /// SIGTERM or SIGINT: finish what is queued and end.
+    End,
+    /// SIGUSR1: release all locks.
+    ReleaseLocks,
+}
+
+/// The signals of this process, blocked for delivery and readable instead.
+#[derive(Debug)]
+pub struct Signals {
+    fd: OwnedFd,
+}
+
+const HANDLED: [libc::c_int; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGUSR1];
+
+impl Signals {
+    /// Blocks the handled signals and opens a descriptor for them. To be called
+    /// before the first thread is started: threads inherit the mask.
+    ///
+    /// # Errors
+    /// EMFILE, ENOMEM, or ENODEV where anonymous inodes cannot be had.
+    pub fn open() -> io::Result<Signals> {
+        let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: sigemptyset initialises the set before it is read, and all
+        // three calls only touch memory that this frame owns.
+        let fd = unsafe {
+            libc::sigemptyset(set.as_mut_ptr());
+            for signal in HANDLED {
+                libc::sigaddset(set.as_mut_ptr(), signal);
+            }
+            let failed = libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut());
+            if failed != 0 {
+                return Err(io::Error::from_raw_os_error(failed));
+            }
+            libc::signalfd(-1, set.as_ptr(), libc::SFD_NONBLOCK | libc::SFD_CLOEXEC)
+        };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: `fd` was just opened here and nobody else owns it.
+        Ok(Signals { fd: unsafe { OwnedFd::from_raw_fd(fd) } })
+    }
+
+    /// The next signal, `None` when there is none now.
+    ///
+    /// # Errors
+    /// Those of read(2), which signalfd does not document for a valid buffer.
+    pub fn next(&self) -> io::Result<Option<Signal>> {
+        loop {
+            let mut info = MaybeUninit::<libc::signalfd_siginfo>::uninit();
+            let size = size_of::<libc::signalfd_siginfo>();
+            // SAFETY: `info` is writable for `size` bytes.
+            let got = unsafe { libc::read(self.fd.as_raw_fd(), info.as_mut_ptr().cast(), size) };
+            if got < 0 {
+                let error = io::Error::last_os_error();
+                match error.raw_os_error() {
+                    Some(libc::EINTR) => continue,
+                    Some(libc::EAGAIN) => return Ok(None),
+                    _ => return Err(error),
+                }
+            }
+            if usize::try_from(got) != Ok(size) {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "signalfd read short"));
+            }
+            // SAFETY: read(2) filled the whole structure, as just checked.
+            let number = unsafe { info.assume_init() }.ssi_signo;
+            return Ok(Some(if number == libc::SIGUSR1 as u32 {
+                Signal::ReleaseLocks
+            } else {
+                Signal::End
+            }));
+        }
+    }
+}
+
+impl AsRawFd for Signals {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}

@@ -1,1 +1,317 @@
-//! (in the making)
+//! The daemon: sources, sensor, pipeline and sinks, wired into one loop.
+//!
+//! Each thing that can happen is one arm of a match that calls one method. What
+//! is urgent comes first in every turn: notices before rows, because a full
+//! receive buffer loses ends, while a dump waits in the kernel for as long as it
+//! has to.
+
+mod dumps;
+mod groups;
+mod schedule;
+mod sources;
+
+use std::fmt;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::unix::SourceFd;
+use mio::{Interest, Poll, Token, Waker};
+
+use crate::config::Settings;
+use crate::emit::{Fan, Flush, Format, OutputError, Stdout};
+use crate::enrich::Names;
+use crate::model::{Now, SensorIx};
+use crate::pipeline::{Dns, Pipeline, Stage};
+use crate::reactor::{self, Handler, Turn};
+use crate::sensor::View;
+use crate::stats::Stats;
+use crate::sys::{self, Signal, Signals};
+use schedule::Schedule;
+use sources::Sources;
+
+const NOTICES: Token = Token(0);
+const DUMP: Token = Token(1);
+const NAMES: Token = Token(2);
+const SIGNALS: Token = Token(3);
+const OUTPUT: Token = Token(4);
+
+/// Threads for reverse look-ups: getnameinfo(3) blocks.
+const NAME_THREADS: usize = 4;
+/// How long the end waits for a reader that does not read.
+const FAREWELL: Duration = Duration::from_secs(5);
+/// How often a sink that is out of room (a full disk) is tried again.
+const RETRY_OUTPUT: Duration = Duration::from_secs(1);
+
+/// Why the daemon could not start or go on.
+#[derive(Debug)]
+pub enum RunError {
+    /// Something at the start was refused: what, and the kernel's word.
+    Start(&'static str, io::Error),
+    /// Standard output cannot be used.
+    Open(crate::emit::OpenError),
+    /// The loop itself failed.
+    Loop(io::Error),
+    /// Standard output failed.
+    Output(io::Error),
+    /// Nobody answers for any protocol that a sensor needs.
+    NoSource,
+    /// The reader of standard output is gone: a quiet end.
+    ReaderGone,
+}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RunError::Start(what, error) => write!(f, "cannot {what}: {error}"),
+            RunError::Open(error) => write!(f, "{error}"),
+            RunError::Loop(error) => write!(f, "the event loop failed: {error}"),
+            RunError::Output(error) => write!(f, "writing to standard output failed: {error}"),
+            RunError::NoSource => f.write_str(
+                "the kernel answers no dump that the sensors need (are tcp_diag and udp_diag missing?)",
+            ),
+            RunError::ReaderGone => f.write_str("the reader of standard output is gone"),
+        }
+    }
+}
+
+impl std::error::Error for RunError {}
+
+impl From<io::Error> for RunError {
+    fn from(error: io::Error) -> RunError {
+        RunError::Loop(error)
+    }
+}
+
+impl From<OutputError> for RunError {
+    fn from(error: OutputError) -> RunError {
+        match error {
+            OutputError::Closed => RunError::ReaderGone,
+            OutputError::Io(error) => RunError::Output(error),
+        }
+    }
+}
+
+/// Runs the daemon until a signal ends it.
+///
+/// # Errors
+/// See [`RunError`]; [`RunError::ReaderGone`] is no failure.
+pub fn run(settings: Settings, format: Format) -> Result<(), RunError> {
+    // Before the first thread starts: threads inherit the signal mask.
+    let signals = Signals::open().map_err(|error| RunError::Start("read signals", error))?;
+    let mut poll = Poll::new().map_err(|error| RunError::Start("make an event loop", error))?;
+    let waker = Waker::new(poll.registry(), NAMES)
+        .map_err(|error| RunError::Start("make a waker", error))?;
+    let stats = Rc::new(Stats::default());
+    let mut daemon = Daemon::new(settings, format, signals, waker, Rc::clone(&stats))?;
+    daemon.register(&poll).map_err(|error| RunError::Start("watch a descriptor", error))?;
+    let result = reactor::run(&mut poll, &mut daemon, Now::read);
+    log::info!("ended: {stats}");
+    result
+}
+
+struct Daemon {
+    sources: Sources,
+    pipeline: Pipeline,
+    schedule: Schedule,
+    signals: Signals,
+    names_woken: bool,
+    retry_output: Option<Instant>,
+    ending: Option<Instant>,
+    own: Vec<crate::model::Cookie>,
+}
+
+impl Daemon {
+    fn new(
+        settings: Settings,
+        format: Format,
+        signals: Signals,
+        waker: Waker,
+        stats: Rc<Stats>,
+    ) -> Result<Daemon, RunError> {
+        let now = Now::read();
+        let ticks: Vec<_> =
+            settings.sensors.iter().map(|sensor| (sensor.interval, sensor.filter.needs())).collect();
+        let needs = ticks.iter().fold(Default::default(), |all, (_, needs)| all | *needs);
+        let views = settings.sensors.iter().enumerate().map(|(at, sensor)| View {
+            // The configuration refuses more sensors than SensorIx can number.
+            sensor: SensorIx(at as u8),
+            initial: sensor.initial,
+            time_wait: sensor.filter.watches(crate::model::TcpState::TimeWait),
+            syn_recv: sensor.filter.watches(crate::model::TcpState::SynRecv),
+        });
+        let mut sources = Sources::open(views.collect(), needs, Rc::clone(&stats), now)?;
+        let mut fan = Fan::new(Rc::clone(&stats));
+        if settings.daemon.stdout {
+            let renderer = format.renderer(sys::hostname().into(), settings.sensors.len() > 1);
+            fan.add(Stdout::open(renderer, settings.daemon.queue).map_err(RunError::Open)?);
+        }
+        let wake = Arc::new(move || {
+            if let Err(error) = waker.wake() {
+                log::error!("cannot wake the event loop for a name: {error}");
+            }
+        });
+        let names = Names::new(NAME_THREADS, wake, Rc::clone(&stats));
+        let default_tag: Arc<str> = Arc::from("net.socket");
+        let stages = settings.sensors.into_iter().map(|sensor| Stage {
+            id: sensor.id,
+            tag: sensor.tag,
+            default_tag: Arc::clone(&default_tag),
+            filter: sensor.filter,
+            opened: sensor.opened,
+            closed: sensor.closed,
+            dns: sensor.dns.then_some(Dns {
+                ttl: sensor.dns_ttl,
+                timeout: sensor.dns_timeout,
+                skip_special: sensor.skip_reverse_dns,
+            }),
+            locked: sensor.locked,
+        });
+        let mut pipeline = Pipeline::new(stages.collect(), names, fan, stats);
+        sources.join(settings.daemon.receive_buffer, &mut pipeline, now);
+        Ok(Daemon {
+            sources,
+            pipeline,
+            schedule: Schedule::new(ticks.into_iter(), now.mono),
+            signals,
+            names_woken: false,
+            retry_output: None,
+            ending: None,
+            own: Vec::new(),
+        })
+    }
+
+    fn register(&mut self, poll: &Poll) -> io::Result<()> {
+        let registry = poll.registry();
+        let mut read = |fd: i32, token| registry.register(&mut SourceFd(&fd), token, Interest::READABLE);
+        read(self.sources.notices.as_raw_fd(), NOTICES)?;
+        read(self.sources.scope.as_raw_fd(), DUMP)?;
+        read(self.signals.as_raw_fd(), SIGNALS)?;
+        for fd in self.pipeline.fan_mut().sources() {
+            registry.register(&mut SourceFd(&fd), OUTPUT, Interest::WRITABLE)?;
+        }
+        Ok(())
+    }
+
+    fn names(&mut self, now: Now) {
+        if std::mem::take(&mut self.names_woken) {
+            self.pipeline.collect(now);
+        }
+        self.pipeline.expire(now);
+        self.settle();
+    }
+
+    /// Tells the sensor what became of openings that waited for a name.
+    fn settle(&mut self) {
+        for settled in self.pipeline.take_settled() {
+            self.sources.sensor.settle(&settled);
+        }
+    }
+
+    fn tick(&mut self, now: Now) {
+        if let Some(needs) = self.schedule.due(now.mono) {
+            self.sources.ask(needs);
+        }
+    }
+
+    fn signals(&mut self, now: Now) -> Result<(), RunError> {
+        while let Some(signal) = self.signals.next()? {
+            match signal {
+                Signal::ReleaseLocks => {
+                    let released = self.pipeline.release_locks();
+                    log::info!(
+                        "released {} locks, which had muted {} events",
+                        released.locks,
+                        released.muted
+                    );
+                }
+                Signal::End if self.ending.is_some() => self.ending = Some(now.mono),
+                Signal::End => {
+                    self.ending = Some(now.mono + FAREWELL);
+                    self.sources.last_words(&mut self.pipeline, now)?;
+                    self.pipeline.finish(now);
+                    self.settle();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what is queued; says whether the sinks have taken all of it.
+    fn flush(&mut self, now: Now) -> Result<bool, RunError> {
+        self.pipeline.tell_losses(now);
+        self.retry_output = None;
+        match self.pipeline.fan_mut().flush()? {
+            Flush::Drained => {
+                self.pipeline.tell_losses(now);
+                Ok(self.pipeline.fan_mut().flush()? == Flush::Drained)
+            }
+            Flush::Blocked => Ok(false),
+            Flush::Retry => {
+                self.retry_output = Some(now.mono + RETRY_OUTPUT);
+                Ok(false)
+            }
+        }
+    }
+
+    fn deadline(&mut self) -> Option<Instant> {
+        let named = self.pipeline.deadline();
+        [self.schedule.next(), self.sources.deadline(), named, self.retry_output]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+}
+
+impl Handler for Daemon {
+    type Error = RunError;
+
+    fn ready(&mut self, token: Token, now: Now) -> Result<(), RunError> {
+        match token {
+            NOTICES => self.sources.notices_ready = true,
+            DUMP => self.sources.dump_ready = true,
+            NAMES => self.names_woken = true,
+            SIGNALS => self.signals(now)?,
+            // Every turn writes what there is.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn broken(&mut self, token: Token, _now: Now) -> Result<(), RunError> {
+        match token {
+            OUTPUT => Err(RunError::ReaderGone),
+            // An overrun shows as an error; the next receive says so.
+            NOTICES => {
+                self.sources.notices_ready = true;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn turn(&mut self, now: Now) -> Result<Turn, RunError> {
+        if let Some(until) = self.ending {
+            let drained = self.flush(now)?;
+            if !drained && now.mono >= until {
+                log::warn!("ended with events that the reader of standard output did not take");
+            }
+            let done = drained || now.mono >= until;
+            return Ok(if done { Turn::Done } else { Turn::Idle(Some(until)) });
+        }
+        self.sources.hear(&mut self.pipeline, now)?;
+        self.names(now);
+        self.tick(now);
+        if self.pipeline.is_looking_up() {
+            match sys::own_cookies(&mut self.own) {
+                Ok(()) => self.sources.sensor.disown(&self.own),
+                Err(error) => log::debug!("cannot tell sockwatch's own sockets: {error}"),
+            }
+        }
+        let busy = self.sources.work(&mut self.pipeline, now)?;
+        self.flush(now)?;
+        Ok(if busy { Turn::Busy } else { Turn::Idle(self.deadline()) })
+    }
+}

@@ -1,0 +1,122 @@
+//! Joining the notice groups, and proving that they deliver.
+//!
+//! That setsockopt(2) let us in does not mean that anything will come: where the
+//! kernel has no diag module for a protocol, its notices are never written. So
+//! one unbound socket of each kind is made and closed, and its notice must come.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use crate::model::{Cookie, Degraded, Family, Needs};
+use crate::source::{Group, Notices};
+use crate::sys;
+
+/// How long the notice of a probe may take; it takes microseconds.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Probes whose notices have not come yet.
+#[derive(Debug)]
+pub struct Probes {
+    pending: Vec<(Group, Cookie)>,
+    until: Instant,
+}
+
+/// A group that cannot be used, and why.
+#[derive(Debug)]
+pub struct Unusable {
+    /// Which.
+    pub group: Group,
+    /// Why, in words.
+    pub reason: String,
+    /// There can be sockets of this kind, whose ends will have to be found by
+    /// other means.
+    pub costs: bool,
+}
+
+impl Probes {
+    /// No probes.
+    pub fn none(now: Instant) -> Probes {
+        Probes { pending: Vec::new(), until: now }
+    }
+
+    /// Joins the groups that `needs` calls for and sends a probe to each.
+    pub fn join(notices: &Notices, needs: Needs, now: Instant) -> (Probes, Vec<Unusable>) {
+        let mut probes = Probes { pending: Vec::new(), until: now + PATIENCE };
+        let mut unusable = Vec::new();
+        for group in Group::ALL.into_iter().filter(|group| needs.proto(group.proto)) {
+            if let Err(error) = notices.join(group) {
+                let reason = format!("joining the group was refused: {error}");
+                unusable.push(Unusable { group, reason, costs: true });
+                continue;
+            }
+            match sys::unbound_socket_cookie(group.family, group.proto) {
+                Ok(cookie) => probes.pending.push((group, cookie)),
+                Err(error) if group.family == Family::V6 && is_family_off(&error) => {
+                    let reason = "IPv6 is off: the kernel makes no such sockets".to_string();
+                    unusable.push(Unusable { group, reason, costs: false });
+                }
+                // Joined, and nothing speaks against it but that it cannot be
+                // tried (no descriptors left, a sandbox).
+                Err(error) => log::warn!("cannot probe the group {}: {error}", group.as_str()),
+            }
+        }
+        (probes, unusable)
+    }
+
+    /// Takes note of a notice; true when it is that of a probe.
+    pub fn heard(&mut self, cookie: Cookie) -> bool {
+        let before = self.pending.len();
+        self.pending.retain(|(_, probe)| *probe != cookie);
+        self.pending.len() != before
+    }
+
+    /// Whether every probe was heard or given up.
+    pub fn are_done(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// When the missing ones are given up.
+    pub fn deadline(&self) -> Option<Instant> {
+        (!self.pending.is_empty()).then_some(self.until)
+    }
+
+    /// Gives up the probes that have not been heard in time.
+    pub fn give_up(&mut self, now: Instant) -> Vec<Unusable> {
+        if self.pending.is_empty() || now < self.until {
+            return Vec::new();
+        }
+        let silent = |(group, _): (Group, Cookie)| Unusable {
+            group,
+            reason: "the kernel sends no notices (is the protocol's diag module missing?)".into(),
+            costs: true,
+        };
+        self.pending.drain(..).map(silent).collect()
+    }
+}
+
+fn is_family_off(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EAFNOSUPPORT)
+}
+
+/// The record that tells of unusable groups: those with one reason share one.
+pub fn degraded(unusable: &[Unusable]) -> Vec<Degraded> {
+    let mut records: Vec<Degraded> = Vec::new();
+    for one in unusable {
+        match records.iter_mut().find(|record| record.reason == one.reason) {
+            Some(record) => record.missing.push(one.group.as_str()),
+            None => records.push(Degraded {
+                source: "notices",
+                missing: vec![one.group.as_str()],
+                reason: one.reason.clone(),
+                cost: if one.costs {
+                    "closed events of these sockets come at a tick and are verified instead of \
+                     notified; sockets that live and die between two ticks are missed"
+                } else {
+                    "nothing, as long as it stays off"
+                }
+                .to_string(),
+            }),
+        }
+    }
+    records
+}

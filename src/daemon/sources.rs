@@ -1,0 +1,277 @@
+//! One scope's sources and the sensor that they feed: hears notices, runs dumps
+//! slice by slice, asks about suspects, and tells when it is ready.
+
+use std::io;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::RunError;
+use super::dumps::Dumps;
+use super::groups::{self, Probes, Unusable};
+use crate::log::RateLimit;
+use crate::model::{Coverage, Degraded, Needs, Now, Proto};
+use crate::pipeline::Pipeline;
+use crate::sensor::{NetSocket, View};
+use crate::source::Notices;
+use crate::source::diag::{DumpError, Found, Progress, Scope};
+use crate::stats::Stats;
+use crate::sys;
+
+/// Notices handled in one go before anything else gets a turn.
+const NOTICES_A_TURN: usize = 1024;
+/// Exact queries asked in one go: some 5 µs each.
+const QUERIES_A_TURN: usize = 64;
+/// How often one kind of failure is logged.
+const LOG_EVERY: Duration = Duration::from_secs(60);
+
+/// The sources of one namespace and their sensor.
+pub(super) struct Sources {
+    pub scope: Scope,
+    pub notices: Notices,
+    pub sensor: NetSocket,
+    /// There may be notices to read.
+    pub notices_ready: bool,
+    /// There may be rows to read.
+    pub dump_ready: bool,
+    probes: Probes,
+    dumps: Dumps,
+    needs: Needs,
+    /// The first dump of everything has not been asked for, or not completed.
+    starting: bool,
+    asked: bool,
+    failures: RateLimit,
+    overruns: RateLimit,
+    stats: Rc<Stats>,
+}
+
+impl Sources {
+    /// Opens the sockets of the namespace that the calling thread is in.
+    pub fn open(views: Vec<View>, needs: Needs, stats: Rc<Stats>, now: Now) -> Result<Sources, RunError> {
+        let netns = sys::netns().map_err(|error| RunError::Start("read the network namespace", error))?;
+        let no_diag = |error| RunError::Start("open a sock_diag netlink socket", error);
+        let scope = Scope::open(netns, Rc::clone(&stats)).map_err(no_diag)?;
+        let notices = scope.open_notices().map_err(no_diag)?;
+        Ok(Sources {
+            scope,
+            notices,
+            sensor: NetSocket::new(netns, views, needs, Rc::clone(&stats), now),
+            notices_ready: false,
+            dump_ready: false,
+            probes: Probes::none(now.mono),
+            dumps: Dumps::default(),
+            needs,
+            starting: true,
+            asked: false,
+            failures: RateLimit::new(3, LOG_EVERY),
+            overruns: RateLimit::new(3, LOG_EVERY),
+            stats,
+        })
+    }
+
+    /// Joins the notice groups with as much room as is granted.
+    pub fn join(&mut self, receive_buffer: usize, pipeline: &mut Pipeline, now: Now) {
+        match self.notices.request_buffer(receive_buffer) {
+            Ok((bytes, notices)) => log::info!(
+                "the receive buffer for notices has {bytes} bytes: room for {notices} between two wake-ups"
+            ),
+            Err(error) => log::warn!("the receive buffer for notices keeps its size: {error}"),
+        }
+        let (probes, unusable) = Probes::join(&self.notices, self.needs, now.mono);
+        self.probes = probes;
+        self.lose(&unusable, pipeline, now);
+    }
+
+    /// Goes on without some groups, and says what that costs.
+    fn lose(&mut self, unusable: &[Unusable], pipeline: &mut Pipeline, now: Now) {
+        for one in unusable.iter().filter(|one| one.costs) {
+            self.sensor.blind(one.group.family, one.group.proto);
+        }
+        for record in groups::degraded(unusable) {
+            log::warn!(
+                "no notices from {}: {}; it costs: {}",
+                record.missing.join(", "),
+                record.reason,
+                record.cost
+            );
+            pipeline.degraded(record, now);
+        }
+    }
+
+    /// Queues the dumps that a tick calls for.
+    pub fn ask(&mut self, needs: Needs) {
+        self.asked = true;
+        if self.scope.is_dumping() || !self.dumps.is_empty() {
+            self.stats.ticks_late.bump();
+        }
+        self.dumps.ask(needs);
+    }
+
+    /// Hears the notices that are there, up to a bound.
+    pub fn hear(&mut self, pipeline: &mut Pipeline, now: Now) -> io::Result<()> {
+        if !self.notices_ready {
+            return Ok(());
+        }
+        let (sensor, probes) = (&mut self.sensor, &mut self.probes);
+        let drained = self.notices.drain(NOTICES_A_TURN, &mut |notice| {
+            if !probes.heard(notice.cookie) {
+                sensor.notice(notice, now, pipeline);
+            }
+        })?;
+        self.notices_ready = drained.more;
+        if drained.overrun {
+            self.sensor.overrun(now);
+            if let Some(suppressed) = self.overruns.allow(now.mono) {
+                log::warn!(
+                    "the kernel dropped notices (the receive buffer was full); reconciling{suppressed}"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Hears everything that is there: the program ends.
+    pub fn last_words(&mut self, pipeline: &mut Pipeline, now: Now) -> io::Result<()> {
+        self.notices_ready = true;
+        let until = Instant::now() + Duration::from_secs(1);
+        while self.notices_ready && Instant::now() < until {
+            self.hear(pipeline, now)?;
+        }
+        Ok(())
+    }
+
+    /// Does a slice of what is outstanding; true when there is more to do now.
+    pub fn work(&mut self, pipeline: &mut Pipeline, now: Now) -> Result<bool, RunError> {
+        let unheard = self.probes.give_up(now.mono);
+        self.lose(&unheard, pipeline, now);
+        if let Some(needs) = self.sensor.wants_dump()
+            && self.dumps.is_empty()
+            && !self.scope.is_dumping()
+        {
+            self.dumps.ask(needs);
+        }
+        if !self.scope.is_dumping() {
+            self.begin_next(pipeline, now)?;
+        }
+        let stalls = self.scope.stalls_at().is_some_and(|at| at <= now.mono);
+        if self.dump_ready || stalls {
+            self.read_slice(pipeline, now)?;
+        }
+        self.ask_about_suspects(pipeline, now);
+        if let Some(gap) = self.sensor.settled_gap(now) {
+            log::info!(
+                "reconciled after {} ms: {} ends were recovered",
+                gap.duration_ms,
+                gap.closed_recovered.unwrap_or(0)
+            );
+            pipeline.gap(gap, now);
+        }
+        self.tell_ready();
+        let dump_waits = !self.scope.is_dumping() && !self.dumps.is_empty() && self.dumps.retry_at().is_none();
+        let reading = self.scope.is_dumping() && self.dump_ready;
+        Ok(self.notices_ready || reading || dump_waits || self.sensor.has_suspects())
+    }
+
+    fn begin_next(&mut self, pipeline: &mut Pipeline, now: Now) -> Result<(), RunError> {
+        let Some(coverage) = self.dumps.next(now.mono) else {
+            return Ok(());
+        };
+        match self.scope.begin(coverage, now) {
+            Ok(()) => {
+                self.sensor.begin_dump(coverage, now);
+                self.dump_ready = true;
+                Ok(())
+            }
+            Err(error) => self.failed(coverage, &error, pipeline, now),
+        }
+    }
+
+    fn read_slice(&mut self, pipeline: &mut Pipeline, now: Now) -> Result<(), RunError> {
+        let sensor = &mut self.sensor;
+        match self.scope.read(now, &mut |row| sensor.row(row, now)) {
+            Progress::More => Ok(()),
+            Progress::Waiting => {
+                self.dump_ready = false;
+                Ok(())
+            }
+            Progress::Done(_) => {
+                self.sensor.end_dump(now, pipeline);
+                Ok(())
+            }
+            Progress::Failed(coverage, error) => {
+                self.sensor.fail_dump();
+                self.failed(coverage, &error, pipeline, now)
+            }
+        }
+    }
+
+    /// A dump failed and changed nothing: says so, and sees how to go on.
+    fn failed(
+        &mut self,
+        coverage: Coverage,
+        error: &DumpError,
+        pipeline: &mut Pipeline,
+        now: Now,
+    ) -> Result<(), RunError> {
+        let proto = coverage.proto.as_str();
+        if matches!(error, DumpError::Refused(_)) && self.dumps.fall_back(coverage) {
+            log::info!("one dump for both TCP families failed ({error}); asking for each on its own");
+            return Ok(());
+        }
+        if error.is_missing() {
+            if self.dumps.is_missing_now(coverage.proto) {
+                let cost = format!("{proto} sockets are not seen");
+                log::warn!("no {proto} dumps: {error}; it costs: {cost}");
+                let degraded = Degraded {
+                    source: proto,
+                    missing: vec![proto],
+                    reason: error.to_string(),
+                    cost,
+                };
+                pipeline.degraded(degraded, now);
+            }
+            let useless = Proto::ALL
+                .into_iter()
+                .all(|proto| !self.needs.proto(proto) || self.dumps.lacks(proto));
+            return if useless { Err(RunError::NoSource) } else { Ok(()) };
+        }
+        if let Some(suppressed) = self.failures.allow(now.mono) {
+            log::warn!("a {proto} dump failed and is tried again: {error}{suppressed}");
+        }
+        self.dumps.retry(coverage, now.mono);
+        Ok(())
+    }
+
+    fn ask_about_suspects(&mut self, pipeline: &mut Pipeline, now: Now) {
+        for _ in 0..QUERIES_A_TURN {
+            let Some(suspect) = self.sensor.next_suspect() else {
+                return;
+            };
+            match self.scope.ask(&suspect.id, suspect.key.cookie) {
+                Ok(Found::Row(row)) => self.sensor.answered(suspect, Some(row), now, pipeline),
+                Ok(Found::Gone) => self.sensor.answered(suspect, None, now, pipeline),
+                Err(error) => {
+                    self.sensor.unanswered(suspect);
+                    if let Some(suppressed) = self.failures.allow(now.mono) {
+                        log::warn!("an exact query failed: {error}{suppressed}");
+                    }
+                }
+            }
+        }
+    }
+
+    fn tell_ready(&mut self) {
+        let idle = !self.scope.is_dumping() && self.dumps.is_empty();
+        if self.starting && self.asked && idle && self.probes.are_done() {
+            self.starting = false;
+            log::info!("ready: {} sockets in the table", self.sensor.len());
+        }
+    }
+
+    /// When something is due that no descriptor tells of.
+    pub fn deadline(&self) -> Option<Instant> {
+        [self.probes.deadline(), self.dumps.retry_at(), self.scope.stalls_at()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+}

@@ -1,1 +1,160 @@
-//! (in the making)
+//! The last stage: a record becomes text, and the text goes to sinks.
+//!
+//! A sink is bounded and never waits; it answers whether it took an event, so
+//! that an event that nobody took can release its lock. What a sink dropped it
+//! owns up to: once it has room again it hands out a [`Loss`], and the pipeline
+//! writes the `gap` record. The contract of that exchange is at [`Sink::loss`].
+
+mod fan;
+mod json;
+mod queue;
+mod stdout;
+mod table;
+mod text;
+
+#[cfg(test)]
+mod golden;
+
+pub use fan::Fan;
+pub use json::Json;
+pub use stdout::Stdout;
+pub use table::table;
+pub use text::Text;
+
+use std::fmt;
+use std::io::{self, IsTerminal};
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+use crate::model::{Event, Gap, GapCause};
+
+/// How records are written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Format {
+    /// One JSON object a line.
+    Json,
+    /// Lines and tables for a person.
+    Text,
+}
+
+impl Format {
+    /// Text when standard output is a terminal, JSON otherwise.
+    pub fn auto() -> Format {
+        if io::stdout().is_terminal() {
+            Format::Text
+        } else {
+            Format::Json
+        }
+    }
+}
+
+/// What turns an event into a line.
+#[derive(Clone, Debug)]
+pub enum Renderer {
+    /// JSON lines.
+    Json(Json),
+    /// Text lines.
+    Text(Text),
+}
+
+impl Renderer {
+    /// Appends an event as one line.
+    pub fn event(&self, event: &Event, out: &mut Vec<u8>) -> io::Result<()> {
+        match self {
+            Renderer::Json(json) => json.event(event, out),
+            Renderer::Text(text) => text.event(event, out),
+        }
+    }
+}
+
+/// What became of an offered event.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Delivery {
+    /// The sink has it, and will write it unless the program ends first.
+    Delivered,
+    /// The sink had no room.
+    Dropped,
+}
+
+/// A stretch in which a sink dropped events.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Loss {
+    /// The sink.
+    pub sink: &'static str,
+    /// How many it dropped.
+    pub lost: u64,
+    /// From the first dropped event until there was room again.
+    pub duration: Duration,
+}
+
+impl Loss {
+    /// The payload of the record that tells it.
+    pub fn gap(&self) -> Gap {
+        Gap {
+            cause: GapCause::Queue,
+            closed_recovered: None,
+            lost: Some((self.sink, self.lost)),
+            duration_ms: u64::try_from(self.duration.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+}
+
+/// How far a flush came, the least first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Flush {
+    /// Everything is written.
+    Drained,
+    /// The rest waits until the sink's [`Sink::source`] is writable.
+    Blocked,
+    /// The rest waits for something that nobody will tell of (a full disk):
+    /// flush again at the next tick.
+    Retry,
+}
+
+/// Why a sink can take nothing any more.
+#[derive(Debug)]
+pub enum OutputError {
+    /// The reader is gone; the program ends quietly.
+    Closed,
+    /// The write failed for good.
+    Io(io::Error),
+}
+
+impl fmt::Display for OutputError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OutputError::Closed => f.write_str("the reader of the events is gone"),
+            OutputError::Io(error) => write!(f, "the events cannot be written: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for OutputError {}
+
+/// Where events go.
+pub trait Sink {
+    /// The word in the `sink` of a gap record.
+    fn name(&self) -> &'static str;
+
+    /// Takes an event, or drops it whole. Never waits; need not write before
+    /// [`Sink::flush`].
+    fn offer(&mut self, event: &Event) -> Delivery;
+
+    /// A loss that is over. From the first event it drops a sink drops all,
+    /// until it is less than half full and the loss has been taken here; it is
+    /// handed out once. Whoever takes it offers the gap record next, for which
+    /// there is room, so that the record stands between the last event before
+    /// the loss and the first one after it.
+    fn loss(&mut self) -> Option<Loss>;
+
+    /// Writes what it can without waiting. The reactor calls it once a turn,
+    /// after the turn's events.
+    fn flush(&mut self) -> Result<Flush, OutputError> {
+        Ok(Flush::Drained)
+    }
+
+    /// The descriptor to wait on (writable) while blocked.
+    fn source(&self) -> Option<RawFd> {
+        None
+    }
+}

@@ -8,6 +8,7 @@
 #![allow(unsafe_code)]
 
 mod netlink;
+pub mod output;
 mod own;
 mod signal;
 

@@ -1,0 +1,233 @@
+//! One record of each kind.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::model::{
+    Action, Cookie, Data, Degraded, Endpoint, Event, Evidence, Family, Gap, GapCause, Host,
+    HostUnknown, Life, Listener, Name, Netns, Owner, OwnerUnknown, Proto, SockId, SocketData,
+    TcpState, Traffic,
+};
+
+fn ts() -> SystemTime {
+    UNIX_EPOCH + Duration::from_micros(1_795_367_076_123_456)
+}
+
+fn endpoint(text: &str, port: u16) -> Endpoint {
+    Endpoint::new(text.parse::<IpAddr>().unwrap(), port)
+}
+
+fn id(proto: Proto, local: Endpoint, remote: Endpoint) -> SockId {
+    SockId {
+        proto,
+        family: match local.ip {
+            IpAddr::V4(_) => Family::V4,
+            IpAddr::V6(_) => Family::V6,
+        },
+        v4_mapped: false,
+        local,
+        remote,
+        ifindex: 0,
+    }
+}
+
+pub(super) fn opened() -> SocketData {
+    SocketData {
+        action: Some((Action::Opened, Evidence::Dump)),
+        id: id(
+            Proto::Tcp,
+            endpoint("10.0.0.2", 51234),
+            endpoint("203.0.113.7", 443),
+        ),
+        wiped: false,
+        host: Host::Unknown(HostUnknown::NotApplicable),
+        state: TcpState::Established,
+        cookie: Cookie(4097),
+        netns: Netns(4_026_531_833),
+        owner: Owner::Known {
+            uid: 1000,
+            inode: 12593,
+        },
+        between_ticks: false,
+        life: None,
+        traffic: None,
+    }
+}
+
+pub(super) fn closed() -> SocketData {
+    SocketData {
+        action: Some((Action::Closed, Evidence::Notified)),
+        host: Host::Named(Name::escaped(b"example.org")),
+        life: Some(Life::Seen { ms: 1503 }),
+        traffic: Some(Traffic {
+            bytes_sent: Some(1200),
+            bytes_received: Some(88_123),
+            segments_sent: 31,
+            segments_received: 67,
+            retransmits: 2,
+            rtt_us: Some(10_233),
+        }),
+        ..opened()
+    }
+}
+
+pub(super) fn between_ticks() -> SocketData {
+    SocketData {
+        owner: Owner::Unknown(OwnerUnknown::NotRead),
+        host: Host::Unknown(HostUnknown::TimedOut),
+        between_ticks: true,
+        life: Some(Life::Between {
+            min_ms: Some(3),
+            max_ms: Some(998),
+        }),
+        traffic: Some(Traffic {
+            bytes_sent: None,
+            bytes_received: Some(0),
+            segments_sent: 4,
+            segments_received: 3,
+            retransmits: 0,
+            rtt_us: None,
+        }),
+        ..closed()
+    }
+}
+
+pub(super) fn wiped() -> SocketData {
+    SocketData {
+        id: id(
+            Proto::Tcp,
+            endpoint("2001:db8::2", 51236),
+            endpoint("2001:db8::7", 0),
+        ),
+        wiped: true,
+        host: Host::Unknown(HostUnknown::NotFound),
+        state: TcpState::SynSent,
+        life: Some(Life::Between {
+            min_ms: None,
+            max_ms: Some(998),
+        }),
+        traffic: None,
+        ..between_ticks()
+    }
+}
+
+pub(super) fn v4_mapped() -> SocketData {
+    SocketData {
+        id: SockId::from_wire(
+            Proto::Tcp,
+            Family::V6,
+            ("::ffff:10.0.0.2".parse().unwrap(), 22),
+            ("::ffff:10.0.0.9".parse().unwrap(), 40022),
+            0,
+        ),
+        host: Host::Unknown(HostUnknown::Skipped),
+        state: TcpState::CloseWait,
+        owner: Owner::Unknown(OwnerUnknown::NoFile),
+        ..opened()
+    }
+}
+
+pub(super) fn udp() -> SocketData {
+    SocketData {
+        action: Some((Action::Closed, Evidence::Verified)),
+        id: id(Proto::Udp, endpoint("::", 5353), endpoint("::", 0)),
+        state: TcpState::Close,
+        life: Some(Life::Seen { ms: 7_384_000 }),
+        ..opened()
+    }
+}
+
+pub(super) fn row() -> SocketData {
+    SocketData {
+        action: None,
+        id: id(Proto::Tcp, endpoint("0.0.0.0", 22), endpoint("0.0.0.0", 0)),
+        state: TcpState::Listen,
+        cookie: Cookie(12),
+        owner: Owner::Known {
+            uid: 0,
+            inode: 9321,
+        },
+        ..opened()
+    }
+}
+
+pub(super) fn minisocket_row() -> SocketData {
+    SocketData {
+        action: None,
+        state: TcpState::TimeWait,
+        owner: Owner::Unknown(OwnerUnknown::Minisocket),
+        host: Host::Unknown(HostUnknown::Failed),
+        ..v4_mapped()
+    }
+}
+
+pub(super) fn gap_overrun() -> Data {
+    Data::Gap(Gap {
+        cause: GapCause::Overrun,
+        closed_recovered: Some(17),
+        lost: None,
+        duration_ms: 41,
+    })
+}
+
+pub(super) fn gap_queue() -> Data {
+    Data::Gap(Gap {
+        cause: GapCause::Queue,
+        closed_recovered: None,
+        lost: Some(("stdout", 1204)),
+        duration_ms: 2310,
+    })
+}
+
+pub(super) fn degraded() -> Data {
+    Data::Degraded(Degraded {
+        source: "notices",
+        missing: vec!["INET6_TCP_DESTROY", "INET6_UDP_DESTROY"],
+        reason: "Operation not permitted (os error 1)".to_owned(),
+        cost: "ends of IPv6 sockets are verified by dumps instead of notified".to_owned(),
+    })
+}
+
+pub(super) fn socket_event(data: SocketData) -> Event {
+    let action = data.action.map_or("open", |(action, _)| action.as_str());
+    Event {
+        ts: ts(),
+        seq: 981,
+        eid: format!(
+            "sockets|net.socket@net-sockets|{action}@{}|0",
+            data.id.remote
+        ),
+        sensor: Arc::from("sockets"),
+        listener: Listener::NetSocket,
+        tag: Some(Arc::from("net-sockets")),
+        data: Data::Socket(data),
+    }
+}
+
+pub(super) fn own_event(what: &str, data: Data) -> Event {
+    Event {
+        ts: ts(),
+        seq: 983,
+        eid: format!("sockwatch|self|{what}|0"),
+        sensor: Arc::from("sockwatch"),
+        listener: Listener::Own,
+        tag: None,
+        data,
+    }
+}
+
+/// Every kind of record, by the name of its fixtures.
+pub(super) fn events() -> [(&'static str, Event); 9] {
+    [
+        ("opened", socket_event(opened())),
+        ("closed", socket_event(closed())),
+        ("between-ticks", socket_event(between_ticks())),
+        ("wiped", socket_event(wiped())),
+        ("v4-mapped", socket_event(v4_mapped())),
+        ("udp", socket_event(udp())),
+        ("gap-overrun", own_event("gap@overrun", gap_overrun())),
+        ("gap-queue", own_event("gap@queue", gap_queue())),
+        ("degraded", own_event("degraded@notices", degraded())),
+    ]
+}

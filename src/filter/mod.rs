@@ -1,1 +1,185 @@
-//! (in the making)
+//! Which sockets a sensor wants: globs over the tuple
+//! `<proto> <local> <remote> <remote-host> <state>`.
+//!
+//! The filter runs for every new socket, before and after its reverse name is
+//! known. It promises
+//! * an answer that is certain before the name is known, or the admission that
+//!   it is not: a look-up is asked for only if it can change the outcome;
+//! * an error, never silence, for a pattern that can match nothing;
+//! * never to ask the kernel for less than what could match.
+//!
+//! All three rest on the pattern's own automaton instead of a second reading of
+//! its text: [`automaton`] runs it, [`shape`] walks it over all tuples there can
+//! be, [`syntax`] turns the glob into it, [`check`] explains what is wrong.
+
+mod automaton;
+mod check;
+mod matcher;
+#[cfg(test)]
+mod properties;
+mod shape;
+mod syntax;
+#[cfg(test)]
+mod tests;
+
+pub use check::check;
+pub use syntax::GlobError;
+
+use std::cell::RefCell;
+use std::fmt::Write;
+
+use crate::model::{Family, Needs, Proto, SockId, StateGroups, TcpState};
+use automaton::{Spot, Tuple, Verdict};
+use matcher::Matcher;
+use shape::{Cell, Cells};
+
+/// What a filter says of a socket.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Answer {
+    /// A pattern matches and no ignore does.
+    Pass,
+    /// No pattern matches, or an ignore does.
+    Drop,
+    /// It depends on the reverse name.
+    NeedsHost,
+}
+
+/// The compiled `patterns` and `ignore` of one sensor.
+#[derive(Debug)]
+pub struct Filter {
+    patterns: Vec<Matcher>,
+    ignore: Vec<Matcher>,
+    /// Without patterns everything matches.
+    all: bool,
+    /// Protocol, family and state alone decide these; no text is written.
+    certain: Cells,
+    scratch: RefCell<Scratch>,
+}
+
+/// Buffers kept between calls.
+#[derive(Default, Debug)]
+struct Scratch {
+    ends: String,
+    spots: Vec<Spot>,
+}
+
+impl Filter {
+    /// Compiles both lists; without patterns everything matches. Each glob is
+    /// held to the same rules as in [`check`].
+    pub fn new(patterns: &[String], ignore: &[String]) -> Result<Filter, GlobError> {
+        let compile = |globs: &[String]| -> Result<Vec<Matcher>, GlobError> {
+            globs.iter().map(|glob| check::compile(glob)).collect()
+        };
+        let (patterns, ignore) = (compile(patterns)?, compile(ignore)?);
+        let all = patterns.is_empty();
+        let wanted = if all {
+            Cells::ALWAYS
+        } else {
+            Cells::any(patterns.iter().map(|pattern| pattern.cells))
+        };
+        let unwanted = Cells::any(ignore.iter().map(|glob| glob.cells));
+        Ok(Filter {
+            patterns,
+            ignore,
+            all,
+            certain: wanted.but_not(unwanted),
+            scratch: RefCell::default(),
+        })
+    }
+
+    /// Judges a socket. `host` is its reverse name as [`crate::model::Name`]
+    /// holds it, or `-`, where that is final; `None` while it could still be
+    /// looked up. Only then can the answer be [`Answer::NeedsHost`], and each
+    /// glob by itself says so only if some hosts make it match and some do not.
+    ///
+    /// Of several globs the verdicts are combined, not the automata: two that
+    /// match whatever the host is only between them (`* a* *` and `* [!a]* *`)
+    /// ask for the name once too often, which costs a look-up and never a wrong
+    /// answer.
+    pub fn judge(&self, id: &SockId, state: TcpState, host: Option<&str>) -> Answer {
+        let cell = Cell::of(id.proto, id.shown_family(), state);
+        match self.certain.verdict(cell) {
+            Verdict::Always => return Answer::Pass,
+            Verdict::Never => return Answer::Drop,
+            Verdict::Depends => {}
+        }
+        let mut scratch = self.scratch.borrow_mut();
+        let Scratch { ends, spots } = &mut *scratch;
+        ends.clear();
+        write!(ends, " {} {} ", id.local, id.remote).expect("a String takes any text");
+        let tuple = Tuple {
+            proto: id.proto.as_str(),
+            digit: match id.shown_family() {
+                Family::V4 => "4",
+                Family::V6 => "6",
+            },
+            ends,
+            state: state.as_str(id.proto),
+        };
+        let mut any = |globs: &[Matcher]| {
+            let mut all = Verdict::Never;
+            for glob in globs {
+                match glob.verdict(cell, &tuple, host, spots) {
+                    Verdict::Always => return Verdict::Always,
+                    Verdict::Depends => all = Verdict::Depends,
+                    Verdict::Never => {}
+                }
+            }
+            all
+        };
+        let wanted = if self.all {
+            Verdict::Always
+        } else {
+            any(&self.patterns)
+        };
+        if wanted == Verdict::Never {
+            return Answer::Drop;
+        }
+        match (wanted, any(&self.ignore)) {
+            (_, Verdict::Always) => Answer::Drop,
+            (Verdict::Always, Verdict::Never) => Answer::Pass,
+            _ => Answer::NeedsHost,
+        }
+    }
+
+    /// Whether a pattern or an ignore can match or not depending on the host;
+    /// worth a warning where names are not looked up. Walks the automata: not
+    /// for every socket.
+    pub fn mentions_host(&self) -> bool {
+        self.patterns
+            .iter()
+            .chain(&self.ignore)
+            .any(Matcher::mentions_host)
+    }
+
+    /// What could match at all. A state group is asked for if one of its states
+    /// could pass; that covers the rows which are matched as ESTABLISHED first,
+    /// for those are in its group. TIME_WAIT only where it is watched.
+    pub fn needs(&self) -> Needs {
+        let possible = |proto: Proto, state: TcpState| {
+            Family::ALL.into_iter().any(|family| {
+                self.certain.verdict(Cell::of(proto, family, state)) != Verdict::Never
+            })
+        };
+        let tcp = shape::states(Proto::Tcp)
+            .filter(|&state| state != TcpState::TimeWait || self.watches(state))
+            .filter(|&state| possible(Proto::Tcp, state))
+            .fold(StateGroups::NONE, |groups, state| {
+                groups | StateGroups::of(state)
+            });
+        Needs {
+            tcp,
+            udp: shape::states(Proto::Udp).any(|state| possible(Proto::Udp, state)),
+        }
+    }
+
+    /// Whether minisockets in this state open something: a pattern's last word
+    /// is literally SYN_RECV or TIME_WAIT. No for every other state.
+    pub fn watches(&self, state: TcpState) -> bool {
+        matches!(state, TcpState::SynRecv | TcpState::TimeWait)
+            && self
+                .patterns
+                .iter()
+                .any(|pattern| pattern.ends_in == Some(state))
+    }
+}

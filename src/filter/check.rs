@@ -1,0 +1,158 @@
+//! Patterns that cannot be meant: what can match nothing is an error that says
+//! which word is to blame and which word may have been meant.
+
+use super::matcher::{FIRST, Matcher};
+use super::syntax::{self, GlobError, Pattern, Word};
+use crate::model::{Proto, TcpState};
+
+/// A pattern this long is generated, and its automaton would cost more than it
+/// is worth.
+const LONGEST: usize = 1024;
+
+const SHAPE: &str = "<proto> <local> <remote> <remote-host> <state>";
+
+/// Whether a pattern is one that can match something.
+pub fn check(pattern: &str) -> Result<(), GlobError> {
+    compile(pattern).map(drop)
+}
+
+/// Compiles a pattern that can match something.
+pub(super) fn compile(text: &str) -> Result<Matcher, GlobError> {
+    if text.is_empty() {
+        return Err(GlobError::at(0, "an empty pattern matches nothing")
+            .hint(Some("`*` matches everything".into())));
+    }
+    if text.len() > LONGEST {
+        return Err(GlobError::at(
+            0,
+            format!("longer than {LONGEST} bytes; several patterns do the same"),
+        ));
+    }
+    let pattern = syntax::read(text)?;
+    let matcher = Matcher::new(&pattern)?;
+    let (Some(first), Some(last)) = (pattern.words.first(), pattern.words.last()) else {
+        return Ok(matcher);
+    };
+    if pattern.literal {
+        count(text, &pattern)?;
+    }
+    if !FIRST.iter().any(|word| matcher.can_begin(word)) {
+        return Err(GlobError::at(
+            first.span.start,
+            format!(
+                "no tuple begins with \"{}\"; the first word is tcp, udp, tcp4, tcp6, udp4 or udp6",
+                written(text, first)
+            ),
+        )
+        .hint(nearest(written(text, first), FIRST)));
+    }
+    if let Some(word) = &last.literal
+        && pattern.words.len() > 1
+        && !states().any(|state| state == word)
+    {
+        return Err(GlobError::at(
+            last.span.start,
+            match word.as_str() {
+                "" => "no tuple ends with a space".to_owned(),
+                word => format!("no tuple ends with \"{word}\"; the last word is a state"),
+            },
+        )
+        .hint(nearest(word, states())));
+    }
+    if !matcher.cells.is_possible() {
+        return Err(impossible(text, &pattern));
+    }
+    Ok(matcher)
+}
+
+/// A pattern without wildcards is a whole tuple: five words.
+fn count(text: &str, pattern: &Pattern) -> Result<(), GlobError> {
+    let words = &pattern.words;
+    let blame = match words.len() {
+        5 => return Ok(()),
+        0..5 => words.last(),
+        _ => words.get(5),
+    };
+    let is_proto = words.len() == 1 && FIRST.contains(&text);
+    let plural = if words.len() == 1 { "" } else { "s" };
+    Err(GlobError::at(
+        blame.map_or(0, |word| word.span.start),
+        format!(
+            "a pattern without a wildcard needs the five words of {SHAPE}, this has {} word{plural}",
+            words.len()
+        ),
+    )
+    .hint(if is_proto {
+        Some(format!("did you mean \"{text} *\"?"))
+    } else {
+        None
+    }))
+}
+
+/// Explains why a pattern that reads well matches nothing: to blame is the last
+/// word without which it would match.
+fn impossible(text: &str, pattern: &Pattern) -> GlobError {
+    let possible_with = |word: &Word, instead: &str| {
+        let mut other = text.to_owned();
+        other.replace_range(word.span.clone(), instead);
+        syntax::read(&other)
+            .and_then(|pattern| Matcher::new(&pattern))
+            .is_ok_and(|matcher| matcher.cells.is_possible())
+    };
+    let to_blame = pattern
+        .words
+        .iter()
+        .rev()
+        // Each costs a compilation, and a tuple has five words anyway.
+        .take(8)
+        .find(|word| possible_with(word, "*"));
+    let Some(word) = to_blame else {
+        return GlobError::at(0, format!("no tuple {SHAPE} can match this"));
+    };
+    let blamed = written(text, word);
+    let is_last = pattern.words.last() == Some(word);
+    let hint = if is_last && blamed == "LISTEN" {
+        nearest("UNCONN", ["UNCONN"])
+    } else if is_last && blamed == "UNCONN" {
+        nearest("CLOSE", ["CLOSE"])
+    } else if is_last {
+        nearest(blamed.trim_matches('*'), states())
+    } else if blamed.chars().any(|c| c.is_ascii_uppercase()) {
+        let lower = blamed.to_ascii_lowercase();
+        nearest(&lower, [lower.as_str()])
+    } else {
+        let with_port = format!("{blamed}:*");
+        possible_with(word, &with_port).then(|| format!("did you mean \"{with_port}\"?"))
+    };
+    GlobError::at(
+        word.span.start,
+        format!("no tuple {SHAPE} can match this, because of \"{blamed}\""),
+    )
+    .hint(hint)
+}
+
+fn written<'a>(text: &'a str, word: &Word) -> &'a str {
+    &text[word.span.clone()]
+}
+
+/// Every state's word; those of UDP are among them.
+fn states() -> impl Iterator<Item = &'static str> {
+    TcpState::ALL
+        .into_iter()
+        .map(|state| state.as_str(Proto::Tcp))
+        .chain([TcpState::Close.as_str(Proto::Udp)])
+}
+
+/// The known word that this is a typo or the beginning of, if there is one.
+fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let fold = |word: &str| word.to_ascii_lowercase().replace('-', "_");
+    let word = fold(word);
+    known
+        .into_iter()
+        .map(|known| (strsim::osa_distance(&word, &fold(known)), known))
+        .filter(|&(typos, known)| {
+            typos <= word.len().div_ceil(3) || word.len() > 2 && fold(known).starts_with(&word)
+        })
+        .min_by_key(|&(typos, _)| typos)
+        .map(|(_, known)| format!("did you mean \"{known}\"?"))
+}

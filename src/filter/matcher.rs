@@ -1,0 +1,103 @@
+//! One compiled glob with all that is known of it beforehand.
+
+use super::automaton::{Automaton, Spot, Tuple, Verdict};
+use super::shape::{self, Cell, Cells};
+use super::syntax::{GlobError, Pattern};
+use crate::model::{Proto, TcpState};
+use globset::GlobBuilder;
+
+/// A compiled glob.
+#[derive(Debug)]
+pub(super) struct Matcher {
+    automaton: Automaton,
+    /// What protocol, family and state decide alone.
+    pub cells: Cells,
+    /// The state that is literally its last word, after a literal space.
+    pub ends_in: Option<TcpState>,
+}
+
+/// The first words a tuple can have.
+pub(super) const FIRST: [&str; 6] = ["tcp", "udp", "tcp4", "tcp6", "udp4", "udp6"];
+
+impl Matcher {
+    /// Compiles a glob as it was read; it may turn out that it matches nothing.
+    pub fn new(pattern: &Pattern) -> Result<Matcher, GlobError> {
+        let glob = GlobBuilder::new(&pattern.glob)
+            .literal_separator(false)
+            .backslash_escape(true)
+            // As in a shell: `tcp{,4}` is `tcp` or `tcp4`. globset would drop
+            // the empty one, and the pattern would silently match less.
+            .empty_alternates(true)
+            .build()
+            .map_err(|error| GlobError::at(0, error.kind().to_string()))?;
+        let mut automaton = Automaton::new(glob.regex())
+            .map_err(|error| GlobError::at(0, format!("too large or too deep: {error}")))?;
+        if !implied(&pattern.glob)
+            && FIRST[2..]
+                .iter()
+                .any(|word| automaton.can_begin(&format!("{word} ")))
+        {
+            automaton.try_narrow();
+        }
+        let last = match pattern.words.as_slice() {
+            [_, .., last] => last.literal.as_deref(),
+            _ => None,
+        };
+        let ends_in = last.and_then(|word| {
+            TcpState::ALL
+                .into_iter()
+                .find(|state| state.as_str(Proto::Tcp) == word)
+        });
+        Ok(Matcher {
+            cells: Cells::of(&automaton),
+            automaton,
+            ends_in,
+        })
+    }
+
+    /// Whether it matches this tuple, in this cell, with this host or with any.
+    pub fn verdict(
+        &self,
+        cell: Cell,
+        tuple: &Tuple<'_>,
+        host: Option<&str>,
+        spots: &mut Vec<Spot>,
+    ) -> Verdict {
+        match (self.cells.verdict(cell), host) {
+            (Verdict::Depends, Some(host)) => self.automaton.matches(tuple, host).into(),
+            (Verdict::Depends, None) => self.automaton.with_any_host(tuple, spots),
+            (certain, _) => certain,
+        }
+    }
+
+    /// Whether the host can decide.
+    pub fn mentions_host(&self) -> bool {
+        shape::mentions_host(&self.automaton)
+    }
+
+    /// Whether the first word can be this one.
+    pub fn can_begin(&self, word: &str) -> bool {
+        self.automaton.can_begin(&format!("{word} "))
+    }
+}
+
+/// Whether `tcp4 …` can match only if `tcp …` does: stars, then nothing, or a
+/// character that no first word holds. What the stars leave over begins behind
+/// the first word, and there both spellings are the same.
+fn implied(glob: &str) -> bool {
+    let rest = glob.trim_start_matches('*');
+    if rest.len() == glob.len() {
+        return false;
+    }
+    let mut chars = rest.chars();
+    let (first, escaped) = match chars.next() {
+        Some('\\') => (chars.next(), true),
+        first => (first, false),
+    };
+    match first {
+        // globset reads `**/` in a way of its own.
+        Some('?' | '[' | '{' | '/') if !escaped => false,
+        Some(c) => !"tcpud46".contains(c),
+        None => true,
+    }
+}

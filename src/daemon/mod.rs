@@ -28,7 +28,9 @@ use crate::pipeline::{Dns, Pipeline, Stage};
 use crate::reactor::{self, Handler, Turn};
 use crate::sensor::View;
 use crate::stats::Stats;
+use crate::sys::output::OpenError;
 use crate::sys::{self, Signal, Signals};
+pub use dumps::Dumps;
 use schedule::Schedule;
 use sources::Sources;
 
@@ -51,7 +53,7 @@ pub enum RunError {
     /// Something at the start was refused: what, and the kernel's word.
     Start(&'static str, io::Error),
     /// Standard output cannot be used.
-    Open(crate::emit::OpenError),
+    Open(OpenError),
     /// The loop itself failed.
     Loop(io::Error),
     /// Standard output failed.
@@ -145,7 +147,7 @@ impl Daemon {
         let mut sources = Sources::open(views.collect(), needs, Rc::clone(&stats), now)?;
         let mut fan = Fan::new(Rc::clone(&stats));
         if settings.daemon.stdout {
-            let renderer = format.renderer(sys::hostname().into(), settings.sensors.len() > 1);
+            let renderer = format.renderer(sys::hostname(), settings.sensors.len() > 1);
             fan.add(Stdout::open(renderer, settings.daemon.queue).map_err(RunError::Open)?);
         }
         let wake = Arc::new(move || {
@@ -185,7 +187,7 @@ impl Daemon {
 
     fn register(&mut self, poll: &Poll) -> io::Result<()> {
         let registry = poll.registry();
-        let mut read = |fd: i32, token| registry.register(&mut SourceFd(&fd), token, Interest::READABLE);
+        let read = |fd: i32, token| registry.register(&mut SourceFd(&fd), token, Interest::READABLE);
         read(self.sources.notices.as_raw_fd(), NOTICES)?;
         read(self.sources.scope.as_raw_fd(), DUMP)?;
         read(self.signals.as_raw_fd(), SIGNALS)?;

@@ -39,8 +39,7 @@ pub(super) struct Sources {
     /// The first dump of everything has not been asked for, or not completed.
     starting: bool,
     asked: bool,
-    failures: RateLimit,
-    overruns: RateLimit,
+    limit: RateLimit,
     stats: Rc<Stats>,
 }
 
@@ -62,8 +61,7 @@ impl Sources {
             needs,
             starting: true,
             asked: false,
-            failures: RateLimit::new(3, LOG_EVERY),
-            overruns: RateLimit::new(3, LOG_EVERY),
+            limit: RateLimit::new(3, LOG_EVERY),
             stats,
         })
     }
@@ -120,11 +118,9 @@ impl Sources {
         self.notices_ready = drained.more;
         if drained.overrun {
             self.sensor.overrun(now);
-            if let Some(suppressed) = self.overruns.allow(now.mono) {
-                log::warn!(
-                    "the kernel dropped notices (the receive buffer was full); reconciling{suppressed}"
-                );
-            }
+            self.warn("overrun", now, || {
+                "the kernel dropped notices (the receive buffer was full); reconciling".to_string()
+            });
         }
         Ok(())
     }
@@ -234,9 +230,7 @@ impl Sources {
                 .all(|proto| !self.needs.proto(proto) || self.dumps.lacks(proto));
             return if useless { Err(RunError::NoSource) } else { Ok(()) };
         }
-        if let Some(suppressed) = self.failures.allow(now.mono) {
-            log::warn!("a {proto} dump failed and is tried again: {error}{suppressed}");
-        }
+        self.warn("dump", now, || format!("a {proto} dump failed and is tried again: {error}"));
         self.dumps.retry(coverage, now.mono);
         Ok(())
     }
@@ -251,11 +245,18 @@ impl Sources {
                 Ok(Found::Gone) => self.sensor.answered(suspect, None, now, pipeline),
                 Err(error) => {
                     self.sensor.unanswered(suspect);
-                    if let Some(suppressed) = self.failures.allow(now.mono) {
-                        log::warn!("an exact query failed: {error}{suppressed}");
-                    }
+                    self.warn("query", now, || format!("an exact query failed: {error}"));
                 }
             }
+        }
+    }
+
+    /// Logs what can happen at any rate, at a bounded one.
+    fn warn(&mut self, kind: &'static str, now: Now, message: impl Fn() -> String) {
+        match self.limit.admit(kind, now.mono) {
+            Some(0) => log::warn!("{}", message()),
+            Some(suppressed) => log::warn!("{} ({suppressed} more like it were not logged)", message()),
+            None => {}
         }
     }
 

@@ -46,6 +46,15 @@ impl Format {
             Format::Json
         }
     }
+
+    /// What writes events in this format: JSON with the machine's name, text
+    /// with the sensor's id where there are several.
+    pub fn renderer(self, host: String, several_sensors: bool) -> Renderer {
+        match self {
+            Format::Json => Renderer::Json(Json::new(host)),
+            Format::Text => Renderer::Text(Text::new(several_sensors)),
+        }
+    }
 }
 
 /// What turns an event into a line.

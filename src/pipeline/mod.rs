@@ -20,7 +20,7 @@ use crate::emit::Fan;
 use crate::enrich::{Lookup, Names};
 use crate::lock::{Admission, Locks, Released};
 use crate::model::{
-    Change, Data, Degraded, Event, Gap, GapCause, Host, HostUnknown, Judge, Listener, Now, Settled,
+    Change, Data, Degraded, Event, Gap, Host, HostUnknown, Judge, Listener, Now, Settled,
     SocketData, Step, TcpState, Verdict,
 };
 use crate::stats::Stats;
@@ -136,13 +136,7 @@ impl Pipeline {
     /// Tells of what a sink lost, once it can take events again.
     pub fn tell_losses(&mut self, now: Now) {
         while let Some(loss) = self.fan.loss() {
-            let gap = Gap {
-                cause: GapCause::Queue,
-                closed_recovered: None,
-                lost: Some((loss.sink, loss.lost)),
-                duration_ms: u64::try_from(loss.duration.as_millis()).unwrap_or(u64::MAX),
-            };
-            self.gap(gap, now);
+            self.gap(loss.gap(), now);
         }
     }
 

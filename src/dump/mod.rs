@@ -1,0 +1,302 @@
+//! `--dump`: the socket table once, through the same source, table and filter as
+//! the daemon's.
+
+mod names;
+
+use std::fmt;
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
+
+use mio::unix::SourceFd;
+use mio::{Interest, Poll, Token};
+
+use crate::daemon::Dumps;
+use crate::emit::{self, Format, Json};
+use crate::filter::{Answer, Filter};
+use crate::model::{
+    Coverage, Host, HostUnknown, Needs, Netns, Now, Proto, Row, RowKind, SockId, SocketData,
+    SocketKey, StateGroups, TcpState,
+};
+use crate::reactor::{self, Handler, Turn};
+use crate::source::diag::{DumpError, Progress, Scope};
+use crate::stats::Stats;
+use crate::sys;
+use crate::table::{Entry, Table};
+
+const DUMP: Token = Token(0);
+
+/// How often one dump is tried before the whole fails.
+const TRIES: u32 = 3;
+/// How much is written in one go.
+const WRITE_AT: usize = 64 * 1024;
+
+/// What to print.
+pub struct Request {
+    /// The filter of the command line.
+    pub narrow: Filter,
+    /// The filters of configured sensors: a row must pass one of them.
+    pub chosen: Option<Vec<Filter>>,
+    /// Look names up.
+    pub dns: bool,
+    /// How.
+    pub format: Format,
+}
+
+/// Why the table could not be printed.
+#[derive(Debug)]
+pub enum DumpFailed {
+    /// Something at the start was refused.
+    Start(&'static str, io::Error),
+    /// The kernel did not give the table of this protocol.
+    Dump(Proto, DumpError),
+    /// The loop itself failed.
+    Loop(io::Error),
+    /// Standard output failed.
+    Output(io::Error),
+    /// The reader of standard output is gone: a quiet end.
+    ReaderGone,
+}
+
+impl fmt::Display for DumpFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DumpFailed::Start(what, error) => write!(f, "cannot {what}: {error}"),
+            DumpFailed::Dump(proto, error) => {
+                write!(f, "the {} table cannot be read: {error}", proto.as_str())
+            }
+            DumpFailed::Loop(error) => write!(f, "the event loop failed: {error}"),
+            DumpFailed::Output(error) => write!(f, "writing to standard output failed: {error}"),
+            DumpFailed::ReaderGone => f.write_str("the reader of standard output is gone"),
+        }
+    }
+}
+
+impl std::error::Error for DumpFailed {}
+
+impl From<io::Error> for DumpFailed {
+    fn from(error: io::Error) -> DumpFailed {
+        DumpFailed::Loop(error)
+    }
+}
+
+impl Request {
+    /// What to ask the kernel for: where connections can match, so can what is
+    /// left of them.
+    fn needs(&self) -> Needs {
+        let chosen = match &self.chosen {
+            None => Needs::EVERYTHING,
+            Some(filters) => {
+                filters.iter().fold(Needs::default(), |all, filter| all | filter.needs())
+            }
+        };
+        let narrow = self.narrow.needs();
+        let tcp = StateGroups::EACH
+            .into_iter()
+            .filter(|group| chosen.tcp.contains(*group) && narrow.tcp.contains(*group))
+            .fold(StateGroups::NONE, |all, group| all | group);
+        let watched = self.narrow.watches(TcpState::TimeWait);
+        let leftovers = tcp.contains(StateGroups::CONNECTED) || watched;
+        Needs {
+            tcp: if leftovers { tcp | StateGroups::TIME_WAIT } else { tcp },
+            udp: chosen.udp && narrow.udp,
+        }
+    }
+
+    fn judge(&self, id: &SockId, state: TcpState, host: Option<&str>) -> Answer {
+        let narrow = self.narrow.judge(id, state, host);
+        let Some(filters) = &self.chosen else {
+            return narrow;
+        };
+        let mut best = Answer::Drop;
+        for filter in filters {
+            match filter.judge(id, state, host) {
+                Answer::Pass => return narrow,
+                Answer::NeedsHost => best = Answer::NeedsHost,
+                Answer::Drop => {}
+            }
+        }
+        match (best, narrow) {
+            (Answer::Drop, _) | (_, Answer::Drop) => Answer::Drop,
+            _ => Answer::NeedsHost,
+        }
+    }
+}
+
+/// Prints the table.
+///
+/// # Errors
+/// See [`DumpFailed`]; [`DumpFailed::ReaderGone`] is no failure.
+pub fn run(request: &Request) -> Result<(), DumpFailed> {
+    let stats = Rc::new(Stats::default());
+    let netns =
+        sys::netns().map_err(|error| DumpFailed::Start("read the network namespace", error))?;
+    let scope = Scope::open(netns, Rc::clone(&stats))
+        .map_err(|error| DumpFailed::Start("open a sock_diag netlink socket", error))?;
+    let mut poll = Poll::new().map_err(|error| DumpFailed::Start("make an event loop", error))?;
+    poll.registry()
+        .register(&mut SourceFd(&scope.as_raw_fd()), DUMP, Interest::READABLE)
+        .map_err(|error| DumpFailed::Start("watch a descriptor", error))?;
+    let mut reading = Reading::new(scope, request);
+    reactor::run(&mut poll, &mut reading, Now::read)?;
+    let mut rows = reading.rows;
+    if request.dns {
+        names::look_up(&mut poll, request, &mut rows, stats)?;
+    }
+    let rows = rows.iter().map(|(data, _)| data);
+    match print(rows, request.format) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(DumpFailed::ReaderGone),
+        Err(error) => Err(DumpFailed::Output(error)),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Reads all dumps into the table.
+struct Reading<'a> {
+    scope: Scope,
+    request: &'a Request,
+    dumps: Dumps,
+    tries: u32,
+    ready: bool,
+    seen: [Table; 2],
+    rows: Vec<(SocketData, RowKind)>,
+    /// How many rows there were before the dump under way.
+    before: usize,
+}
+
+impl<'a> Reading<'a> {
+    fn new(scope: Scope, request: &'a Request) -> Reading<'a> {
+        let mut dumps = Dumps::default();
+        dumps.ask(request.needs());
+        Reading {
+            scope,
+            request,
+            dumps,
+            tries: 0,
+            ready: false,
+            seen: [Table::new(), Table::new()],
+            rows: Vec::new(),
+            before: 0,
+        }
+    }
+
+    fn failed(&mut self, coverage: Coverage, error: DumpError, now: Now) -> Result<(), DumpFailed> {
+        for (data, kind) in self.rows.drain(self.before..) {
+            self.seen[kind as usize].remove(SocketKey::new(data.netns, data.cookie));
+        }
+        self.tries += 1;
+        if matches!(error, DumpError::Refused(_)) && self.dumps.fall_back(coverage) {
+            return Ok(());
+        }
+        if error.is_missing() || self.tries >= TRIES {
+            return Err(DumpFailed::Dump(coverage.proto, error));
+        }
+        self.dumps.retry(coverage, now.mono);
+        Ok(())
+    }
+}
+
+impl Handler for Reading<'_> {
+    type Error = DumpFailed;
+
+    fn ready(&mut self, _token: Token, _now: Now) -> Result<(), DumpFailed> {
+        self.ready = true;
+        Ok(())
+    }
+
+    fn broken(&mut self, _token: Token, _now: Now) -> Result<(), DumpFailed> {
+        self.ready = true;
+        Ok(())
+    }
+
+    fn turn(&mut self, now: Now) -> Result<Turn, DumpFailed> {
+        if !self.scope.is_dumping() {
+            let Some(coverage) = self.dumps.next(now.mono) else {
+                let waits = self.dumps.retry_at();
+                return Ok(if waits.is_some() { Turn::Idle(waits) } else { Turn::Done });
+            };
+            self.before = self.rows.len();
+            if let Err(error) = self.scope.begin(coverage, now) {
+                self.failed(coverage, error, now)?;
+                return Ok(Turn::Busy);
+            }
+        }
+        let netns = self.scope.netns();
+        let (request, seen, rows) = (self.request, &mut self.seen, &mut self.rows);
+        let progress = self.scope.read(now, &mut |row| take(row, netns, request, seen, rows));
+        match progress {
+            Progress::Waiting => Ok(Turn::Idle(self.scope.stalls_at())),
+            Progress::More => Ok(Turn::Busy),
+            Progress::Done(_) => {
+                self.tries = 0;
+                Ok(Turn::Busy)
+            }
+            Progress::Failed(coverage, error) => {
+                self.failed(coverage, error, now)?;
+                Ok(Turn::Busy)
+            }
+        }
+    }
+}
+
+/// Enters a row in the table, once, and keeps it for printing if it can pass.
+fn take(
+    row: Row,
+    netns: Netns,
+    request: &Request,
+    seen: &mut [Table; 2],
+    rows: &mut Vec<(SocketData, RowKind)>,
+) {
+    let host = if request.dns { None } else { Some("-") };
+    if request.judge(&row.id, row.state, host) == Answer::Drop {
+        return;
+    }
+    let key = SocketKey::new(netns, row.cookie);
+    let table = &mut seen[row.kind as usize];
+    // A dump under churn can hold a row twice.
+    if table.find(key).is_some() {
+        return;
+    }
+    table.insert(Entry::new(key, row.id, row.state, row.owner, 0));
+    let data = SocketData {
+        action: None,
+        id: row.id,
+        wiped: false,
+        host: Host::Unknown(HostUnknown::NotApplicable),
+        state: row.state,
+        cookie: row.cookie,
+        netns,
+        owner: row.owner,
+        between_ticks: false,
+        life: None,
+        traffic: None,
+    };
+    rows.push((data, row.kind));
+}
+
+fn print<'a>(
+    rows: impl Iterator<Item = &'a SocketData> + Clone,
+    format: Format,
+) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match format {
+        Format::Text => {
+            let mut out = io::BufWriter::with_capacity(WRITE_AT, out);
+            emit::table(rows, &mut out)?;
+            out.flush()
+        }
+        Format::Json => {
+            let json = Json::new("");
+            let mut lines = Vec::with_capacity(WRITE_AT + 1024);
+            for row in rows {
+                json.row(row, &mut lines)?;
+                if lines.len() >= WRITE_AT {
+                    out.write_all(&lines)?;
+                    lines.clear();
+                }
+            }
+            out.write_all(&lines)?;
+            out.flush()
+        }
+    }
+}

@@ -9,8 +9,8 @@
 //! * never to ask the kernel for less than what could match.
 //!
 //! All three rest on the pattern's own automaton instead of a second reading of
-//! its text: [`automaton`] runs it, [`shape`] walks it over all tuples there can
-//! be, [`syntax`] turns the glob into it, [`check`] explains what is wrong.
+//! its text: `automaton` runs it, `shape` walks it over all tuples there can
+//! be, `syntax` turns the glob into it, `check` explains what is wrong.
 
 mod automaton;
 mod check;
@@ -65,7 +65,7 @@ struct Scratch {
 
 impl Filter {
     /// Compiles both lists; without patterns everything matches. Each glob is
-    /// held to the same rules as in [`check`].
+    /// held to the same rules as in [`check()`].
     pub fn new(patterns: &[String], ignore: &[String]) -> Result<Filter, GlobError> {
         let compile = |globs: &[String]| -> Result<Vec<Matcher>, GlobError> {
             globs.iter().map(|glob| check::compile(glob)).collect()

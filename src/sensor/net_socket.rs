@@ -20,7 +20,7 @@ use crate::model::{
     TcpState, Traffic,
 };
 use crate::stats::Stats;
-use crate::table::{Entry, Table, Tombstones};
+use crate::table::{Entry, Table, Tombstones, Walk};
 
 /// The state of one namespace's sockets, for any number of sensors.
 #[derive(Debug)]
@@ -36,6 +36,9 @@ pub struct NetSocket {
     /// How many dumps have begun; the number of the newest.
     number: u32,
     dump: Option<UnderWay>,
+    /// The dumps' ways through `sockets` and `minis`.
+    walk: Walk,
+    mini_walk: Walk,
     own: HashSet<Cookie>,
     stats: Rc<Stats>,
 }
@@ -64,6 +67,8 @@ impl NetSocket {
             absence: Absence::default(),
             number: 0,
             dump: None,
+            walk: Walk::default(),
+            mini_walk: Walk::default(),
             own: HashSet::new(),
             stats,
         }
@@ -97,6 +102,8 @@ impl NetSocket {
     /// A dump was asked for.
     pub fn begin_dump(&mut self, coverage: Coverage, now: Now) {
         self.number = self.number.wrapping_add(1);
+        self.walk.begin(coverage);
+        self.mini_walk.begin(coverage);
         self.dump = Some(UnderWay {
             coverage,
             began: now.mono,
@@ -111,12 +118,14 @@ impl NetSocket {
         let Some(dump) = &mut self.dump else {
             return;
         };
-        let (table, graves) = match row.kind {
-            RowKind::Full => (&mut self.sockets, &mut self.graves),
-            RowKind::Mini if self.views.watch(row.state) => (&mut self.minis, &mut self.mini_graves),
+        let (table, walk, graves) = match row.kind {
+            RowKind::Full => (&mut self.sockets, &mut self.walk, &mut self.graves),
+            RowKind::Mini if self.views.watch(row.state) => {
+                (&mut self.minis, &mut self.mini_walk, &mut self.mini_graves)
+            }
             RowKind::Mini => return,
         };
-        if let Some(entry) = table.find_mut(key) {
+        if let Some(entry) = table.find_next(key, walk) {
             // A dump under churn can hold a row twice; the first one counts.
             if entry.seen != self.number {
                 entry.seen = self.number;

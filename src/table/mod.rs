@@ -9,9 +9,11 @@
 
 mod entry;
 mod tombstones;
+mod walk;
 
 pub use entry::Entry;
 pub use tombstones::Tombstones;
+pub use walk::Walk;
 
 use hashbrown::HashTable;
 

@@ -125,20 +125,28 @@ fn reset(domain: Domain, closer: Closer) {
         if tick == Tick::Fast {
             daemon.opened(&cookies);
         }
-        let (closer, reset) = match closer {
+        let (resetting, reset) = match closer {
             Closer::Client => (client, server),
             Closer::Server => (server, client),
         };
-        let (closer, reset) = daemon.paused(|| {
-            closer.reset_on_close();
-            (closer.close(), reset.close())
+        let (resetting, reset) = daemon.paused(|| {
+            resetting.reset_on_close();
+            (resetting.close(), reset.close())
         });
         let record = daemon.finish(&cookies);
-        let closer = match tick {
-            Tick::Fast => Expect::connection(tick, closer, Traffic::None),
-            Tick::Slow => Expect::connection(tick, closer.wiped(true), Traffic::None),
+        let resetting = match tick {
+            // What the table holds wins over what the notice has lost.
+            Tick::Fast => resetting,
+            // An accepted socket keeps the address that its listener was bound to.
+            Tick::Slow => resetting.wiped(closer == Closer::Client),
         };
-        record.hold(&[closer, Expect::connection(tick, reset, Traffic::Handshake)].concat());
+        record.hold(
+            &[
+                Expect::connection(tick, resetting, Traffic::None),
+                Expect::connection(tick, reset, Traffic::Handshake),
+            ]
+            .concat(),
+        );
     }
 }
 

@@ -95,10 +95,10 @@ fn udp_bound_connected_disconnected() {
     netns::run("rebound::udp_bound_connected_disconnected", || {
         let daemon = Daemon::start(Tick::Fast);
         let socket = Sock::udp(Domain::V4);
-        socket.bind_loopback();
+        // A port asked for by number is kept (SOCK_BINDPORT_LOCK).
+        socket.bind(peer(Domain::V4, 4000));
         let bound = socket.ident();
-        let cookie = socket.cookie;
-        daemon.opened(&[cookie]);
+        daemon.opened(&[socket.cookie]);
         socket.connect(peer(Domain::V4, 9)).unwrap();
         let connected = socket.ident();
         rebound(&daemon, connected);
@@ -118,6 +118,27 @@ fn udp_bound_connected_disconnected() {
             Expect::opened(again, "rebound", "UNCONN"),
             Expect::notified(again, "UNCONN", Traffic::None),
         ]);
+    });
+}
+
+/// A port that the kernel chose goes with the peer: the socket is in no table
+/// any more, but it has not ended until it is closed.
+#[test]
+fn udp_disconnected_without_a_port() {
+    netns::run("rebound::udp_disconnected_without_a_port", || {
+        let daemon = Daemon::start(Tick::Fast);
+        let socket = Sock::udp(Domain::V4);
+        socket.connect(peer(Domain::V4, 9)).unwrap();
+        let connected = socket.ident();
+        let cookie = socket.cookie;
+        daemon.opened(&[cookie]);
+        socket.disconnect();
+        daemon.ticks(2);
+        assert!(!daemon.has("closed", cookie), "closed while it can be connected again");
+        drop(socket);
+        daemon
+            .finish(&[cookie])
+            .hold(&Expect::read(connected, "ESTABLISHED", "ESTABLISHED", Traffic::None));
     });
 }
 

@@ -49,6 +49,15 @@ impl Record {
             .collect()
     }
 
+    /// The same run with the events of these cookies alone.
+    pub fn only(self, cookies: &[u64]) -> Record {
+        let wanted = |event: &Value| {
+            event["listener"] == "self"
+                || cookies.iter().any(|cookie| event["data"]["cookie"] == *cookie)
+        };
+        Record { all: self.all.into_iter().filter(wanted).collect(), ..self }
+    }
+
     /// Where in the run a record stands.
     pub fn position(&self, record: &Value) -> usize {
         self.all.iter().position(|other| other == record).expect("a record of this run")

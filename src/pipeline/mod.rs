@@ -1,7 +1,7 @@
 //! From a change to a record: filter, names, filter again, lock, emit.
 //!
 //! Every sensor's changes pass here. A change that needs no name is decided
-//! within the call; one that does waits in line ([`waiting`]), and everything
+//! within the call; one that does waits in line (`waiting`), and everything
 //! that happens to its socket meanwhile queues up behind it, so that events of
 //! one socket never overtake each other while all others pass freely.
 

@@ -30,7 +30,8 @@ impl Judge for Recorder {
             }
         );
         let passes = |state| !self.refused.contains(&state);
-        if !passes(change.state) && !(established_first && passes(TcpState::Established)) {
+        let first = established_first && passes(TcpState::Established);
+        if !first && !passes(change.state) {
             return Verdict::Dropped(Host::Unasked);
         }
         if !matches!(change.step, Step::Opened { silent: true, .. }) {

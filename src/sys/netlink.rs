@@ -49,7 +49,7 @@ impl Netlink {
     /// Joins a multicast group (`enum sknetlink_groups`, linux/sock_diag.h).
     ///
     /// # Errors
-    /// EINVAL where the kernel has no such group (before Linux 4.3).
+    /// EINVAL where the kernel has no such group (before Linux 4.2).
     pub fn join(&self, group: u32) -> io::Result<()> {
         self.socket.add_membership(group)
     }

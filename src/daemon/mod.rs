@@ -58,6 +58,8 @@ pub enum RunError {
     Loop(io::Error),
     /// Standard output failed.
     Output(io::Error),
+    /// The program was to end, but not everything queued could be written.
+    Unwritten,
     /// Nobody answers for any protocol that a sensor needs.
     NoSource,
     /// The reader of standard output is gone: a quiet end.
@@ -68,9 +70,12 @@ impl fmt::Display for RunError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             RunError::Start(what, error) => write!(f, "cannot {what}: {error}"),
-            RunError::Open(error) => write!(f, "{error}"),
+            RunError::Open(error) => write!(f, "standard output {error}"),
             RunError::Loop(error) => write!(f, "the event loop failed: {error}"),
             RunError::Output(error) => write!(f, "writing to standard output failed: {error}"),
+            RunError::Unwritten => f.write_str(
+                "ended with events that standard output did not take; they are lost",
+            ),
             RunError::NoSource => f.write_str(
                 "the kernel answers no dump that the sensors need (are tcp_diag and udp_diag missing?)",
             ),
@@ -333,16 +338,14 @@ impl Handler for Daemon {
 
     fn turn(&mut self, now: Now) -> Result<Turn, RunError> {
         if let Some(until) = self.ending {
-            let drained = self.flush(now)?;
-            if !drained && now.mono >= until {
-                log::warn!("ended with events that the reader of standard output did not take");
+            if self.flush(now)? {
+                return Ok(Turn::Done);
             }
-            let done = drained || now.mono >= until;
-            return Ok(if done {
-                Turn::Done
-            } else {
-                Turn::Idle(Some(until))
-            });
+            if now.mono >= until {
+                return Err(RunError::Unwritten);
+            }
+            let again = self.retry_output.map_or(until, |retry| retry.min(until));
+            return Ok(Turn::Idle(Some(again)));
         }
         self.sources.hear(&mut self.pipeline, now)?;
         self.names(now);

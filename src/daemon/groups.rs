@@ -36,24 +36,41 @@ pub struct Unusable {
 impl Probes {
     /// No probes.
     pub fn none(now: Instant) -> Probes {
-        Probes { pending: Vec::new(), until: now }
+        Probes {
+            pending: Vec::new(),
+            until: now,
+        }
     }
 
     /// Joins the groups that `needs` calls for and sends a probe to each.
     pub fn join(notices: &Notices, needs: Needs, now: Instant) -> (Probes, Vec<Unusable>) {
-        let mut probes = Probes { pending: Vec::new(), until: now + PATIENCE };
+        let mut probes = Probes {
+            pending: Vec::new(),
+            until: now + PATIENCE,
+        };
         let mut unusable = Vec::new();
-        for group in Group::ALL.into_iter().filter(|group| needs.proto(group.proto)) {
+        for group in Group::ALL
+            .into_iter()
+            .filter(|group| needs.proto(group.proto))
+        {
             if let Err(error) = notices.join(group) {
                 let reason = format!("joining the group was refused: {error}");
-                unusable.push(Unusable { group, reason, costs: true });
+                unusable.push(Unusable {
+                    group,
+                    reason,
+                    costs: true,
+                });
                 continue;
             }
             match sys::unbound_socket_cookie(group.family, group.proto) {
                 Ok(cookie) => probes.pending.push((group, cookie)),
                 Err(error) if group.family == Family::V6 && is_family_off(&error) => {
                     let reason = "IPv6 is off: the kernel makes no such sockets".to_string();
-                    unusable.push(Unusable { group, reason, costs: false });
+                    unusable.push(Unusable {
+                        group,
+                        reason,
+                        costs: false,
+                    });
                 }
                 // Joined, and nothing speaks against it but that it cannot be
                 // tried (no descriptors left, a sandbox).
@@ -102,7 +119,10 @@ fn is_family_off(error: &io::Error) -> bool {
 pub fn degraded(unusable: &[Unusable]) -> Vec<Degraded> {
     let mut records: Vec<Degraded> = Vec::new();
     for one in unusable {
-        match records.iter_mut().find(|record| record.reason == one.reason) {
+        match records
+            .iter_mut()
+            .find(|record| record.reason == one.reason)
+        {
             Some(record) => record.missing.push(one.group.as_str()),
             None => records.push(Degraded {
                 source: "notices",

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde_json::Value;
 
 use crate::netns::{check, die_with_parent};
-use crate::record::Record;
+use crate::record::{Record, listing};
 use crate::seccomp::Refusal;
 use crate::sock::{Domain, Sock};
 
@@ -208,12 +208,9 @@ impl Daemon {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || said.ended == 2 {
-                let events: Vec<String> = said.events.iter().map(Value::to_string).collect();
-                panic!(
-                    "waited in vain for {what}; events:\n{}\nlog:\n{}",
-                    events.join("\n"),
-                    said.log.join("\n")
-                );
+                let (events, log) = (listing(said.events.iter()), said.log.join("\n"));
+                drop(said);
+                panic!("waited in vain for {what}; events:\n{events}\nlog:\n{log}");
             }
             said = self.heard.more.wait_timeout(said, left).expect("no reader panicked").0;
         }
@@ -222,6 +219,13 @@ impl Daemon {
     /// Waits for an event.
     pub fn wait_for(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         self.wait(what, |said| said.events.iter().find(|event| wanted(event)).cloned())
+    }
+
+    /// Waits until there are as many events of a kind.
+    pub fn wait_for_count(&self, what: &str, count: usize, wanted: impl Fn(&Value) -> bool) {
+        self.wait(&format!("{count} {what}"), |said| {
+            (said.events.iter().filter(|event| wanted(event)).count() >= count).then_some(())
+        });
     }
 
     /// Waits for a line of the log.

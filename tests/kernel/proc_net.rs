@@ -7,16 +7,16 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// One socket, as a tuple shows it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Row {
     /// `tcp` or `udp`.
-    pub proto: &'static str,
+    pub proto: String,
     /// Its end; IPv4 where it is mapped.
     pub local: SocketAddr,
     /// The other end.
     pub remote: SocketAddr,
     /// The state, in the words of a tuple.
-    pub state: &'static str,
+    pub state: String,
 }
 
 /// All sockets of the calling thread's namespace, sorted.
@@ -34,7 +34,7 @@ pub fn rows() -> Vec<Row> {
     rows
 }
 
-fn row(line: &str, proto: &'static str) -> Option<Row> {
+fn row(line: &str, proto: &str) -> Option<Row> {
     let mut words = line.split_whitespace().skip(1);
     let (local, remote) = (endpoint(words.next()?)?, endpoint(words.next()?)?);
     let state = state(u8::from_str_radix(words.next()?, 16).ok()?, proto)?;
@@ -45,7 +45,12 @@ fn row(line: &str, proto: &'static str) -> Option<Row> {
         }
         _ => end,
     };
-    Some(Row { proto, local: free(local, remote), remote: free(remote, local), state })
+    Some(Row {
+        proto: proto.to_string(),
+        local: free(local, remote),
+        remote: free(remote, local),
+        state: state.to_string(),
+    })
 }
 
 /// `0100007F:1F90`: the address as 32-bit words in host byte order.

@@ -1,1 +1,294 @@
-//! (in the making)
+//! YAML text to settings, or to every mistake in it.
+//!
+//! A typo must not widen or narrow what is watched without a word. So unknown
+//! keys and values are fatal, nothing has a lenient reading, and whoever writes a
+//! configuration is told of all mistakes at once, each with its position, what
+//! stands there, what was expected and the nearest known key.
+//!
+//! A file goes through these steps, each in a module of its own:
+//!
+//! 1. `text`: bytes to text that every YAML parser reads alike;
+//! 2. `parse`, `notation`, `tree`: a tree in which everything knows its position;
+//! 3. `check`, `fit`, `schema`, `value`: the tree against the table of keys;
+//! 4. `agree`, `typed`: the values, through serde_yaml, which has to agree;
+//! 5. `merge`: several files and the profiles to one list of sensors.
+//!
+//! A value behind an alias is checked wherever it is used. A mistake in it is
+//! told once, at the anchor, if the anchor's own place shows it too; otherwise
+//! the message names the alias that makes it one.
+
+mod agree;
+mod check;
+mod fit;
+mod merge;
+mod notation;
+mod parse;
+mod problem;
+mod schema;
+mod text;
+mod tree;
+mod typed;
+mod value;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::filter::{self, Filter};
+
+use check::Outline;
+pub use problem::{Position, Problem};
+use tree::View;
+
+/// The tick, where nothing else is configured.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// How long a reverse name, or that there is none, is kept.
+const DNS_TTL: Duration = Duration::from_secs(60);
+/// How long an event waits for its reverse name.
+const DNS_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What a daemon or a dump runs on.
+#[derive(Debug)]
+pub struct Settings {
+    /// The sensors that apply, in the order of the files; at least one, and at
+    /// most [`SensorIx::MAX`](crate::model::SensorIx::MAX).
+    pub sensors: Vec<Sensor>,
+    /// What does not belong to one sensor.
+    pub daemon: Daemon,
+    /// What is legal but cannot do what it seems to be meant for.
+    pub warnings: Vec<Problem>,
+}
+
+/// One `net.socket` sensor, with every default filled in.
+#[derive(Debug)]
+pub struct Sensor {
+    /// Its id.
+    pub id: Arc<str>,
+    /// What it is for, in its author's words.
+    pub description: Option<String>,
+    /// Whether it reports sockets that appear.
+    pub opened: bool,
+    /// Whether it reports sockets that end.
+    pub closed: bool,
+    /// Its tick.
+    pub interval: Duration,
+    /// Its tag, where one is configured.
+    pub tag: Option<Arc<str>>,
+    /// The globs that let a tuple pass; all pass when there are none.
+    pub patterns: Vec<String>,
+    /// The globs that stop a tuple.
+    pub ignore: Vec<String>,
+    /// Both of these, compiled.
+    pub filter: Filter,
+    /// Whether reverse names are looked up.
+    pub dns: bool,
+    /// How long an answer, or that there is none, is kept.
+    pub dns_ttl: Duration,
+    /// How long an event waits for a name.
+    pub dns_timeout: Duration,
+    /// No look-up for addresses that only have a meaning here.
+    pub skip_reverse_dns: bool,
+    /// Emits an event id once, until it is released.
+    pub locked: bool,
+    /// Reports as opened what is open at start.
+    pub initial: bool,
+}
+
+/// The settings of the daemon as a whole.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Daemon {
+    /// The tick of a sensor that has none of its own.
+    pub interval: Duration,
+    /// The receive buffer to ask for on a notice socket, in bytes.
+    pub receive_buffer: usize,
+    /// How many events a sink may lag behind.
+    pub queue: usize,
+    /// Whether events go to standard output.
+    pub stdout: bool,
+}
+
+impl Default for Daemon {
+    fn default() -> Daemon {
+        Daemon {
+            interval: INTERVAL,
+            receive_buffer: 8 << 20,
+            queue: 65_536,
+            stdout: true,
+        }
+    }
+}
+
+/// Loads and merges configuration files for these profiles (`default` where none
+/// is named).
+///
+/// # Errors
+/// Every mistake in every file, in the order of the files and of their text.
+pub fn load(files: &[PathBuf], profiles: &[String]) -> Result<Settings, Vec<Problem>> {
+    let read = files
+        .iter()
+        .map(|path| (Arc::from(path.as_path()), text::read(path)))
+        .collect();
+    settings(read, profiles)
+}
+
+/// Loads one configuration from bytes that were read elsewhere; `name` stands
+/// for its path in messages.
+///
+/// # Errors
+/// Every mistake in it.
+pub fn load_bytes(
+    name: &str,
+    bytes: Vec<u8>,
+    profiles: &[String],
+) -> Result<Settings, Vec<Problem>> {
+    let read = vec![(Arc::from(Path::new(name)), text::decode(bytes))];
+    settings(read, profiles)
+}
+
+/// The configuration that runs when no file is named: one sensor `sockets` that
+/// watches every TCP and UDP socket, narrowed by the globs of the command line.
+///
+/// The warnings are those of a sensor without `dns`; a dump that looks names up
+/// has no use for them.
+///
+/// # Errors
+/// Every glob that cannot be compiled.
+pub fn builtin(patterns: &[String], ignore: &[String]) -> Result<Settings, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let mut warnings = Vec::new();
+    for (flag, globs) in [("--pattern", patterns), ("--ignore", ignore)] {
+        for glob in globs {
+            let told = |found: String, expected: &str| {
+                Problem::new(format!("{flag}: {found}"), expected.to_owned())
+            };
+            if glob.is_empty() {
+                let expected = schema::Item::Glob.expected();
+                problems.push(told("an empty text".to_owned(), &expected));
+            } else if let Err(error) = filter::check(glob) {
+                let expected = schema::Item::Glob.expected();
+                problems.push(told(fit::bad_glob(glob, &error), &expected));
+            } else if let Some(found) = fit::host_without_dns(glob) {
+                warnings.push(told(found, "names to be looked up, or `*` for the host"));
+            }
+        }
+    }
+    let filter = match Filter::new(patterns, ignore) {
+        Ok(filter) if problems.is_empty() => filter,
+        Ok(_) => return Err(problems),
+        Err(error) => {
+            if problems.is_empty() {
+                let found = format!("globs that fail together ({error})");
+                problems.push(Problem::new(
+                    problem::escaped(&found),
+                    "fewer or simpler ones",
+                ));
+            }
+            return Err(problems);
+        }
+    };
+    let sensor = Sensor {
+        id: Arc::from("sockets"),
+        description: None,
+        opened: true,
+        closed: true,
+        interval: INTERVAL,
+        tag: None,
+        patterns: patterns.to_vec(),
+        ignore: ignore.to_vec(),
+        filter,
+        dns: false,
+        dns_ttl: DNS_TTL,
+        dns_timeout: DNS_TIMEOUT,
+        skip_reverse_dns: false,
+        locked: false,
+        initial: false,
+    };
+    Ok(Settings {
+        sensors: vec![sensor],
+        daemon: Daemon::default(),
+        warnings,
+    })
+}
+
+/// A path, and the text behind it or why there is none.
+type Read = (Arc<Path>, Result<String, Vec<Problem>>);
+
+fn settings(read: Vec<Read>, profiles: &[String]) -> Result<Settings, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let mut warnings = Vec::new();
+    let mut outlines = Vec::new();
+    let mut values = Vec::new();
+    for (path, text) in read {
+        let mut file = one_file(text);
+        for problem in file.problems.iter_mut().chain(&mut file.warnings) {
+            *problem = problem.clone().of(&path);
+        }
+        problems.extend(problem::in_order(file.problems, &path));
+        warnings.extend(problem::in_order(file.warnings, &path));
+        outlines.extend(file.outline.map(|outline| (path, outline)));
+        values.extend(file.values);
+    }
+    problems.extend(merge::collisions(&outlines));
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    // No problems: every file has both.
+    let files: Vec<_> = outlines
+        .into_iter()
+        .zip(values)
+        .map(|((path, outline), values)| (path, outline, values))
+        .collect();
+    let daemon = merge::daemon(&files);
+    let sensors = merge::sensors(files, profiles, daemon.interval)?;
+    Ok(Settings {
+        sensors,
+        daemon,
+        warnings,
+    })
+}
+
+/// What became of one file.
+#[derive(Default)]
+struct Loaded {
+    outline: Option<Outline>,
+    values: Option<typed::File>,
+    problems: Vec<Problem>,
+    warnings: Vec<Problem>,
+}
+
+fn one_file(text: Result<String, Vec<Problem>>) -> Loaded {
+    let text = match text {
+        Ok(text) => text,
+        Err(problems) => {
+            return Loaded {
+                problems,
+                ..Loaded::default()
+            };
+        }
+    };
+    let parse::Document { root, mut problems } = parse::parse(&text);
+    let Some(root) = root else {
+        if problems.is_empty() {
+            problems.push(check::empty(problem::Spot::START));
+        }
+        return Loaded {
+            problems,
+            ..Loaded::default()
+        };
+    };
+    let checked = check::check(View::root(&root));
+    problems.extend(checked.problems);
+    let mut values = None;
+    if problems.is_empty() {
+        match typed::load(&text, &root, checked.outline.shape) {
+            Ok(file) => values = Some(file),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    Loaded {
+        outline: Some(checked.outline),
+        values,
+        problems,
+        warnings: checked.warnings,
+    }
+}

@@ -1,0 +1,165 @@
+//! Whether single values are what their keys need.
+//!
+//! The second half of the check: `check` knows which keys there are and where,
+//! this knows what may stand behind them.
+
+use crate::filter::{self, Filter};
+
+use super::check::Checked;
+use super::problem::{Problem, escaped, quoted};
+use super::schema::{self, Item, Value};
+use super::tree::{Entry, Type, View};
+use super::value::{count, duration, name_fault, size};
+
+impl Checked {
+    /// A value that is not what its key needs.
+    pub(super) fn misfit(&mut self, entry: &Entry<'_>, value: &Value) {
+        let found = format!("{} for {}", entry.value.description(), quoted(entry.name));
+        self.problem(entry.value_spot(), found, value.expected());
+    }
+
+    /// Whether a value fits its key.
+    pub(super) fn value(&mut self, value: &Value, entry: Entry<'_>) {
+        let text = entry.value.text();
+        let written = entry.value.scalar().map(|scalar| scalar.text.as_str());
+        let kind = entry.value.scalar().map(|scalar| scalar.kind());
+        let good = match value {
+            Value::Text => text.is_some(),
+            Value::Tag => return self.tag(&entry, value),
+            Value::Flag => kind == Some(Type::Boolean),
+            Value::Duration(least, most) => text
+                .and_then(duration)
+                .is_some_and(|it| (*least..=*most).contains(&it)),
+            Value::Size(least, most) => written
+                .and_then(size)
+                .is_some_and(|it| (*least..=*most).contains(&it)),
+            Value::Count(least, most) => (kind == Some(Type::Number))
+                .then_some(written)
+                .flatten()
+                .and_then(count)
+                .is_some_and(|it| (*least..=*most).contains(&it)),
+            Value::Word(words) => return self.word(&entry, value, words),
+            Value::List(item) => return self.list(&entry, value, *item),
+            Value::Map(table) => {
+                let owner = quoted(entry.name);
+                let is_map = entry.value.entries().is_some();
+                if is_map {
+                    self.keys(entry, table, &owner);
+                }
+                is_map || entry.value.is_null()
+            }
+            // Only at the top level, where `file` handles it.
+            Value::Sensors => true,
+        };
+        if !good {
+            self.misfit(&entry, value);
+        }
+    }
+
+    fn tag(&mut self, entry: &Entry<'_>, value: &Value) {
+        match entry.value.text() {
+            None | Some("") => self.misfit(entry, value),
+            Some(text) => {
+                if let Some(fault) = name_fault(text) {
+                    let found = format!("tag with {fault}");
+                    self.problem(entry.value_spot(), found, value.expected());
+                }
+            }
+        }
+    }
+
+    fn word(&mut self, entry: &Entry<'_>, value: &Value, words: &[&'static str]) {
+        match entry.value.text() {
+            Some(text) if words.contains(&text) => {}
+            Some(text) if !text.is_empty() => {
+                let found = format!("unknown {} {}", entry.name, quoted(text));
+                let near = schema::nearest(text, words.iter().copied());
+                let problem = Problem::new(found, value.expected()).meant(near);
+                self.problems.push(problem.at(entry.value_spot()));
+            }
+            _ => self.misfit(entry, value),
+        }
+    }
+
+    fn list(&mut self, entry: &Entry<'_>, value: &Value, of: Item) {
+        let Some(items) = entry.value.items() else {
+            return self.misfit(entry, value);
+        };
+        if items.len() == 0 && !matches!(of, Item::Glob) {
+            return self.misfit(entry, value);
+        }
+        let mut seen: Vec<&str> = Vec::new();
+        for item in items {
+            let Some(text) = item.text().filter(|text| !text.is_empty()) else {
+                let found = format!("{} in {}", item.description(), quoted(entry.name));
+                self.problem(item.spot(), found, of.expected());
+                continue;
+            };
+            match of {
+                Item::Profile => {}
+                Item::Glob => self.glob(item, text),
+                Item::Word(words) if !words.contains(&text) => {
+                    let found = format!("{} in {}", quoted(text), quoted(entry.name));
+                    let near = schema::nearest(text, words.iter().copied());
+                    let problem = Problem::new(found, of.expected()).meant(near);
+                    self.problems.push(problem.at(item.spot()));
+                }
+                Item::Word(_) if seen.contains(&text) => {
+                    let found = format!("{} again in {}", quoted(text), quoted(entry.name));
+                    self.problem(item.spot(), found, "each word once");
+                }
+                Item::Word(_) => seen.push(text),
+            }
+        }
+    }
+
+    fn glob(&mut self, item: View<'_>, text: &str) {
+        if let Err(error) = filter::check(text) {
+            self.problem(item.spot(), bad_glob(text, &error), Item::Glob.expected());
+        }
+    }
+
+    /// A pattern that looks at the remote host sees `-` and nothing else while
+    /// no names are looked up.
+    pub(super) fn hosts_without_dns(&mut self, args: View<'_>) {
+        let dns = args.entry("dns").and_then(|dns| dns.value.scalar());
+        if dns.is_some_and(|dns| dns.text.eq_ignore_ascii_case("true")) {
+            return;
+        }
+        for list in ["patterns", "ignore"] {
+            let Some(items) = args.entry(list).and_then(|entry| entry.value.items()) else {
+                continue;
+            };
+            for (item, text) in items.filter_map(|item| Some((item, item.text()?))) {
+                if let Some(found) = host_without_dns(text) {
+                    let warning = Problem::new(found, "`dns: true`, or `*` for the host");
+                    self.warnings.push(warning.at(item.spot()));
+                }
+            }
+        }
+    }
+}
+
+/// The message for a glob that looks at a name nobody looks up; none for others.
+pub(super) fn host_without_dns(glob: &str) -> Option<String> {
+    let alone = [glob.to_owned()];
+    let mentions = Filter::new(&alone, &[]).is_ok_and(|filter| filter.mentions_host());
+    mentions.then(|| format!("glob {} on the remote host without dns", quoted(glob)))
+}
+
+/// The message for a glob that cannot be compiled.
+pub(super) fn bad_glob(glob: &str, error: &filter::GlobError) -> String {
+    let before = glob
+        .char_indices()
+        .take_while(|(offset, _)| *offset < error.offset);
+    let hint = match &error.hint {
+        Some(hint) => format!("; {}", escaped(hint)),
+        None => String::new(),
+    };
+    format!(
+        "bad glob {} (character {}: {}{hint})",
+        quoted(glob),
+        before.count() + 1,
+        escaped(&error.message)
+    )
+}

@@ -1,0 +1,178 @@
+//! Several checked files to one set of settings.
+//!
+//! Here is what no file alone can get wrong: an id or a daemon setting given in
+//! two of them, no sensor left for the profiles, or more than the table serves.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slot;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::filter::Filter;
+use crate::model::SensorIx;
+
+use super::check::Outline;
+use super::problem::{Problem, Spot, escaped, quoted};
+use super::typed::{self, Opt};
+use super::{DNS_TIMEOUT, DNS_TTL, Daemon, Sensor};
+
+/// The profile that applies when none is named.
+const DEFAULT_PROFILE: &str = "default";
+
+/// Finds what is defined in more than one file.
+pub(super) fn collisions(files: &[(Arc<Path>, Outline)]) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut first: HashMap<String, (usize, &Arc<Path>, Spot)> = HashMap::new();
+    for (number, (path, outline)) in files.iter().enumerate() {
+        let sensors = outline.sensors.iter().map(|(id, spot)| {
+            let what = format!("sensor {}", quoted(id));
+            (what, "each id once", *spot)
+        });
+        let daemon = outline.daemon.iter().map(|(key, spot)| {
+            let what = format!("`daemon` setting `{key}`");
+            (what, "each setting once", *spot)
+        });
+        for (what, expected, spot) in sensors.chain(daemon) {
+            match first.entry(what) {
+                Slot::Vacant(slot) => {
+                    slot.insert((number, path, spot));
+                }
+                Slot::Occupied(slot) => {
+                    let (earlier, file, place) = slot.get();
+                    // Twice in one file is a key given twice, told already.
+                    if *earlier != number {
+                        let file = escaped(&file.to_string_lossy());
+                        let found = format!("{} again (first at {file}:{})", slot.key(), place.at);
+                        problems.push(Problem::new(found, expected).of(path).at(spot));
+                    }
+                }
+            }
+        }
+    }
+    problems
+}
+
+/// Fills in what the files leave open.
+pub(super) fn daemon(files: &[(Arc<Path>, Outline, typed::File)]) -> Daemon {
+    let mut daemon = Daemon::default();
+    for given in files.iter().filter_map(|(_, _, file)| file.daemon.as_ref()) {
+        daemon.interval = given.interval.map_or(daemon.interval, |period| period.0);
+        daemon.receive_buffer = given
+            .receive_buffer
+            .map_or(daemon.receive_buffer, |size| size.0);
+        daemon.queue = given.queue.unwrap_or(daemon.queue);
+        daemon.stdout = given.stdout.unwrap_or(daemon.stdout);
+    }
+    daemon
+}
+
+/// The sensors that apply, in the order of the files.
+pub(super) fn sensors(
+    files: Vec<(Arc<Path>, Outline, typed::File)>,
+    profiles: &[String],
+    interval: Duration,
+) -> Result<Vec<Sensor>, Vec<Problem>> {
+    let active = folded(profiles);
+    let first = files.first().map(|(path, _, _)| Arc::clone(path));
+    let mut problems = Vec::new();
+    let mut sensors = Vec::new();
+    let mut left_out: Option<(Arc<Path>, Spot)> = None;
+    for (path, outline, file) in files {
+        // The outline has the same ids in the same order.
+        let given = file.sensors.map(|sensors| sensors.0).unwrap_or_default();
+        for ((id, sensor), (_, spot)) in given.into_iter().zip(&outline.sensors) {
+            if !applies(&sensor, &active) {
+                left_out.get_or_insert((Arc::clone(&path), *spot));
+                continue;
+            }
+            if sensors.len() == SensorIx::MAX {
+                let found = format!("sensor {} after {} others", quoted(&id), SensorIx::MAX);
+                let expected = format!("at most {} sensors that apply", SensorIx::MAX);
+                problems.push(Problem::new(found, expected).of(&path).at(*spot));
+                return Err(problems);
+            }
+            match settle(id, sensor, interval) {
+                Ok(sensor) => sensors.push(sensor),
+                Err(problem) => problems.push(problem.of(&path).at(*spot)),
+            }
+        }
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    if sensors.is_empty() {
+        return Err(vec![nothing_left(&active, left_out, first)]);
+    }
+    Ok(sensors)
+}
+
+fn folded(profiles: &[String]) -> Vec<String> {
+    if profiles.is_empty() {
+        return vec![DEFAULT_PROFILE.to_owned()];
+    }
+    profiles.iter().map(|name| name.to_lowercase()).collect()
+}
+
+fn applies(sensor: &typed::Sensor, active: &[String]) -> bool {
+    match &sensor.profile {
+        None => true,
+        Some(names) => names
+            .iter()
+            .any(|name| active.contains(&name.to_lowercase())),
+    }
+}
+
+fn nothing_left(
+    active: &[String],
+    left_out: Option<(Arc<Path>, Spot)>,
+    first: Option<Arc<Path>>,
+) -> Problem {
+    match left_out {
+        None => {
+            let problem = Problem::new("no sensor in any file", "at least one");
+            match first {
+                Some(path) => problem.of(&path).at(Spot::START),
+                None => problem,
+            }
+        }
+        Some((path, spot)) => {
+            let names: Vec<String> = active.iter().map(|name| quoted(name)).collect();
+            let found = format!("no sensor for profile {}", names.join(", "));
+            let expected =
+                "`--profile` with one that a sensor names, or a sensor without `profile`";
+            Problem::new(found, expected).of(&path).at(spot)
+        }
+    }
+}
+
+/// One sensor with its defaults.
+fn settle(id: String, given: typed::Sensor, interval: Duration) -> Result<Sensor, Problem> {
+    let args = given.args.unwrap_or_default();
+    let reports = |opt| given.opts.as_ref().is_none_or(|opts| opts.contains(&opt));
+    let (patterns, ignore) = (
+        args.patterns.unwrap_or_default(),
+        args.ignore.unwrap_or_default(),
+    );
+    let filter = Filter::new(&patterns, &ignore).map_err(|error| {
+        let found = format!("globs that fail together ({})", escaped(&error.to_string()));
+        Problem::new(found, "fewer or simpler ones")
+    })?;
+    Ok(Sensor {
+        id: id.into(),
+        description: given.description,
+        opened: reports(Opt::Opened),
+        closed: reports(Opt::Closed),
+        interval: given.interval.map_or(interval, |period| period.0),
+        tag: given.tag.map(Arc::from),
+        patterns,
+        ignore,
+        filter,
+        dns: args.dns.unwrap_or(false),
+        dns_ttl: args.dns_ttl.map_or(DNS_TTL, |period| period.0),
+        dns_timeout: args.dns_timeout.map_or(DNS_TIMEOUT, |period| period.0),
+        skip_reverse_dns: args.skip_reverse_dns.unwrap_or(false),
+        locked: args.locked.unwrap_or(false),
+        initial: args.initial.unwrap_or(false),
+    })
+}

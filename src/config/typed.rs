@@ -1,0 +1,135 @@
+//! The typed values of a file, through serde_yaml.
+//!
+//! By the time a file gets here its tree has passed every check. Whatever
+//! serde_yaml still refuses is reported with its own position, not believed away.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
+
+use super::agree::Same;
+use super::check::Shape;
+use super::problem::{Problem, Spot, escaped};
+use super::tree::Node;
+use super::value::{Period, Size};
+
+/// A file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    #[serde(default)]
+    pub sensors: Option<InOrder<Sensor>>,
+    #[serde(default)]
+    pub daemon: Option<Daemon>,
+}
+
+/// A sensor as it is written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Sensor {
+    pub profile: Option<Vec<String>>,
+    pub description: Option<String>,
+    #[serde(rename = "listener")]
+    _listener: Listener,
+    pub opts: Option<Vec<Opt>>,
+    pub interval: Option<Period>,
+    pub tag: Option<String>,
+    pub args: Option<Args>,
+}
+
+/// The listeners that exist.
+#[derive(Debug, Deserialize)]
+enum Listener {
+    #[serde(rename = "net.socket")]
+    NetSocket,
+}
+
+/// What a sensor reports.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Opt {
+    Opened,
+    Closed,
+}
+
+/// The `args` of a sensor.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Args {
+    pub patterns: Option<Vec<String>>,
+    pub ignore: Option<Vec<String>>,
+    pub dns: Option<bool>,
+    pub dns_ttl: Option<Period>,
+    pub dns_timeout: Option<Period>,
+    #[serde(alias = "skip_reverse_dns")]
+    pub skip_reverse_dns: Option<bool>,
+    pub locked: Option<bool>,
+    pub initial: Option<bool>,
+}
+
+/// The settings of the daemon.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Daemon {
+    pub interval: Option<Period>,
+    pub receive_buffer: Option<Size>,
+    pub queue: Option<usize>,
+    pub stdout: Option<bool>,
+}
+
+/// The entries of a map in the order of the file.
+#[derive(Debug)]
+pub(super) struct InOrder<T>(pub Vec<(String, T)>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for InOrder<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Entries(PhantomData))
+    }
+}
+
+struct Entries<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Entries<T> {
+    type Value = InOrder<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a map")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<InOrder<T>, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(entry) = map.next_entry()? {
+            entries.push(entry);
+        }
+        Ok(InOrder(entries))
+    }
+}
+
+/// Loads a text whose tree has passed the checks.
+pub(super) fn load(text: &str, root: &Node, shape: Shape) -> Result<File, Problem> {
+    Same(root)
+        .deserialize(serde_yaml::Deserializer::from_str(text))
+        .map_err(|error| refused(&error))?;
+    match shape {
+        Shape::Sections => serde_yaml::from_str(text),
+        Shape::Plain => serde_yaml::from_str(text).map(|sensors| File {
+            sensors: Some(sensors),
+            daemon: None,
+        }),
+    }
+    .map_err(|error| refused(&error))
+}
+
+fn refused(error: &serde_yaml::Error) -> Problem {
+    let found = format!(
+        "YAML that can be read in two ways ({})",
+        escaped(&error.to_string())
+    );
+    let problem = Problem::new(found, "a plainer notation");
+    match error.location() {
+        Some(place) => problem.at(Spot::new(place.line(), place.column())),
+        None => problem.at(Spot::START),
+    }
+}

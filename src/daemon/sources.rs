@@ -145,12 +145,7 @@ impl Sources {
     pub fn work(&mut self, pipeline: &mut Pipeline, now: Now) -> Result<bool, RunError> {
         let unheard = self.probes.give_up(now.mono);
         self.lose(&unheard, pipeline, now);
-        if let Some(needs) = self.sensor.wants_dump()
-            && self.dumps.is_empty()
-            && !self.scope.is_dumping()
-        {
-            self.dumps.ask(needs);
-        }
+        self.reconcile();
         if !self.scope.is_dumping() {
             self.begin_next(pipeline, now)?;
         }
@@ -168,10 +163,23 @@ impl Sources {
             pipeline.gap(gap, now);
         }
         self.tell_ready();
+        // The dump that just completed may not have been the last one needed,
+        // and no readiness will tell of that.
+        self.reconcile();
         let dump_waits =
             !self.scope.is_dumping() && !self.dumps.is_empty() && self.dumps.retry_at().is_none();
         let reading = self.scope.is_dumping() && self.dump_ready;
         Ok(self.notices_ready || reading || dump_waits || self.sensor.has_suspects())
+    }
+
+    /// Queues the dump that a gap needs next.
+    fn reconcile(&mut self) {
+        if let Some(needs) = self.sensor.wants_dump()
+            && self.dumps.is_empty()
+            && !self.scope.is_dumping()
+        {
+            self.dumps.ask(needs);
+        }
     }
 
     fn begin_next(&mut self, pipeline: &mut Pipeline, now: Now) -> Result<(), RunError> {

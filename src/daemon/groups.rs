@@ -14,11 +14,15 @@ use crate::sys;
 /// How long the notice of a probe may take; it takes microseconds.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// How often probes are sent again after an overrun.
+const SENT_AGAIN: u32 = 8;
+
 /// Probes whose notices have not come yet.
 #[derive(Debug)]
 pub struct Probes {
     pending: Vec<(Group, Cookie)>,
     until: Instant,
+    sent_again: u32,
 }
 
 /// A group that cannot be used, and why.
@@ -39,6 +43,7 @@ impl Probes {
         Probes {
             pending: Vec::new(),
             until: now,
+            sent_again: 0,
         }
     }
 
@@ -47,6 +52,7 @@ impl Probes {
         let mut probes = Probes {
             pending: Vec::new(),
             until: now + PATIENCE,
+            sent_again: 0,
         };
         let mut unusable = Vec::new();
         for group in Group::ALL
@@ -78,6 +84,23 @@ impl Probes {
             }
         }
         (probes, unusable)
+    }
+
+    /// Notices were dropped, and those of probes may have been among them: sends
+    /// the pending ones again. At most eight times, so that a start amid constant
+    /// overruns comes to an end.
+    pub fn send_again(&mut self, now: Instant) {
+        if self.pending.is_empty() || self.sent_again == SENT_AGAIN {
+            return;
+        }
+        self.sent_again += 1;
+        self.until = now + PATIENCE;
+        for (group, cookie) in &mut self.pending {
+            match sys::unbound_socket_cookie(group.family, group.proto) {
+                Ok(fresh) => *cookie = fresh,
+                Err(error) => log::warn!("cannot probe the group {}: {error}", group.as_str()),
+            }
+        }
     }
 
     /// Takes note of a notice; true when it is that of a probe.

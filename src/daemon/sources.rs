@@ -124,6 +124,7 @@ impl Sources {
         self.notices_ready = drained.more;
         if drained.overrun {
             self.sensor.overrun(now);
+            self.probes.send_again(now.mono);
             self.warn("overrun", now, || {
                 "the kernel dropped notices (the receive buffer was full); reconciling".to_string()
             });

@@ -9,6 +9,7 @@
 use std::net::SocketAddr;
 
 use crate::expect::{SILENT, Traffic};
+use crate::proc_net;
 use crate::sock::{Domain, Ident, Sock};
 
 /// A socket with the state that a dump reads, and what it will have carried.
@@ -23,8 +24,9 @@ pub struct Member {
 pub struct Crowd {
     /// To be ended by [`Crowd::end_doomed`].
     pub doomed: Vec<Member>,
-    /// Not to be ended, or only when somebody listens.
-    pub living: Vec<Member>,
+    /// Not to be ended, or only when somebody listens: those that end together
+    /// in one list.
+    pub living: Vec<Vec<Member>>,
     /// Living servers whose client is doomed: they will be in CLOSE_WAIT.
     pub left_alone: Vec<Member>,
 }
@@ -45,15 +47,18 @@ impl Crowd {
             crowd.without_peer(domain);
             let listener = Sock::listener(domain);
             for _ in 0..3 {
-                for list in [&mut crowd.doomed, &mut crowd.living] {
+                let pair = || {
                     let (client, server) = Sock::pair(&listener);
-                    list.extend([established(client), established(server)]);
-                }
+                    vec![established(client), established(server)]
+                };
+                crowd.doomed.extend(pair());
+                crowd.living.push(pair());
             }
             let (client, server) = Sock::pair(&listener);
             crowd.doomed.push(established(client));
             crowd.left_alone.push(established(server));
-            crowd.living.push(Member { sock: listener, state: "LISTEN", traffic: Traffic::None });
+            let listener = Member { sock: listener, state: "LISTEN", traffic: Traffic::None };
+            crowd.living.push(vec![listener]);
         }
         crowd
     }
@@ -93,21 +98,39 @@ impl Crowd {
         ];
         for (state, socks) in kinds {
             for (at, sock) in socks.into_iter().enumerate() {
-                let list = if at % 2 == 0 { &mut self.doomed } else { &mut self.living };
-                list.push(Member { sock, state, traffic: Traffic::None });
+                let member = Member { sock, state, traffic: Traffic::None };
+                if at % 2 == 0 {
+                    self.doomed.push(member);
+                } else {
+                    self.living.push(vec![member]);
+                }
             }
         }
     }
 
     /// The cookies of all.
     pub fn cookies(&self) -> Vec<u64> {
-        let all = [&self.doomed, &self.living, &self.left_alone];
-        all.into_iter().flatten().map(|member| member.sock.cookie).collect()
+        self.doomed.iter().chain(self.survivors()).map(|member| member.sock.cookie).collect()
+    }
+
+    /// Those that are not doomed.
+    pub fn survivors(&self) -> impl Iterator<Item = &Member> {
+        self.living.iter().flatten().chain(&self.left_alone)
     }
 
     /// Ends the doomed ones.
     pub fn end_doomed(&mut self) -> Vec<Ended> {
-        std::mem::take(&mut self.doomed).into_iter().map(Member::end).collect()
+        let ended = std::mem::take(&mut self.doomed).into_iter().map(Member::end).collect();
+        proc_net::quiet();
+        ended
+    }
+
+    /// The survivors, those that end together in one list, once the doomed have
+    /// ended.
+    pub fn into_survivors(self) -> Vec<Vec<Member>> {
+        let left_alone = self.left_alone.into_iter();
+        let left_alone = left_alone.map(|member| vec![Member { state: "CLOSE_WAIT", ..member }]);
+        self.living.into_iter().chain(left_alone).collect()
     }
 }
 
@@ -116,11 +139,6 @@ impl Member {
     pub fn end(self) -> Ended {
         Ended { ident: self.sock.close(), state: self.state, traffic: self.traffic }
     }
-
-    /// In another state than when it was first read.
-    pub fn now(self, state: &'static str) -> Member {
-        Member { state, ..self }
-    }
 }
 
 fn established(sock: Sock) -> Member {
@@ -128,6 +146,11 @@ fn established(sock: Sock) -> Member {
 }
 
 impl Ended {
+    /// The state that its opening said.
+    pub fn state_opened(&self) -> &'static str {
+        if self.state == "CLOSE_WAIT" { "ESTABLISHED" } else { self.state }
+    }
+
     /// Its cookie.
     pub fn cookie(&self) -> u64 {
         self.ident.cookie.expect("these all have one")

@@ -45,13 +45,11 @@ fn without_the_groups_ends_are_verified() {
         let mut ended = daemon.paused(|| crowd.end_doomed());
         daemon.closed(&ended.iter().map(|ended| ended.cookie()).collect::<Vec<_>>());
         daemon.ticks(5);
-        for member in crowd.living.iter().chain(&crowd.left_alone) {
+        for member in crowd.survivors() {
             assert!(!daemon.has("closed", member.sock.cookie), "{:?} lives", member.sock);
         }
         ended.extend(daemon.paused(|| {
-            let left_alone = crowd.left_alone.drain(..).map(|member| member.now("CLOSE_WAIT"));
-            let living: Vec<_> = crowd.living.drain(..).chain(left_alone).collect();
-            living.into_iter().map(|member| member.end()).collect::<Vec<_>>()
+            crowd.into_survivors().into_iter().flatten().map(|member| member.end()).collect::<Vec<_>>()
         }));
         daemon.closed(&cookies);
         daemon.ticks(2);
@@ -59,9 +57,8 @@ fn without_the_groups_ends_are_verified() {
         let expected: Vec<Expect> = ended
             .iter()
             .flat_map(|ended| {
-                let opened = if ended.state == "CLOSE_WAIT" { "ESTABLISHED" } else { ended.state };
                 [
-                    Expect::opened(ended.ident, "dump", opened),
+                    Expect::opened(ended.ident, "dump", ended.state_opened()),
                     Expect::closed(ended.ident, "verified", ended.state),
                 ]
             })

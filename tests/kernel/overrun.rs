@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::crowd::{Crowd, Ended};
 use crate::daemon::{Daemon, Launch, PATIENCE, Tick};
-use crate::expect::{Expect, SILENT};
+use crate::expect::{Expect, SILENT, Traffic};
 use crate::netns;
 use crate::record::Record;
 use crate::sock::{Domain, Ident, Sock};
@@ -92,26 +92,25 @@ fn every_kind(tick: Tick) {
         daemon.ticks(3);
     }
     // From now on each end is noticed again, one at a time as there is room.
-    let left_alone = crowd.left_alone.drain(..).map(|member| member.now("CLOSE_WAIT"));
     let mut noticed = Vec::new();
-    for member in crowd.living.drain(..).chain(left_alone) {
-        let ended = daemon.paused(|| member.end());
-        daemon.closed(&[ended.cookie()]);
-        noticed.push(ended);
+    for group in crowd.into_survivors() {
+        let ended: Vec<Ended> =
+            daemon.paused(|| group.into_iter().map(|member| member.end()).collect());
+        daemon.closed(&ended.iter().map(Ended::cookie).collect::<Vec<_>>());
+        noticed.extend(ended);
     }
     let newborn = newborn.close();
     let record = daemon.finish(&cookies);
 
     let mut expected: Vec<Expect> = Vec::new();
     for ended in ended.iter().chain(&noticed) {
-        let opened = if ended.state == "CLOSE_WAIT" { "ESTABLISHED" } else { ended.state };
-        expected.push(Expect::opened(ended.ident, "dump", opened));
+        expected.push(Expect::opened(ended.ident, "dump", ended.state_opened()));
     }
     expected.extend(ended.iter().map(|ended| end(&record, ended)));
     expected.extend(
         noticed.iter().map(|ended| Expect::notified(ended.ident, ended.state, ended.traffic)),
     );
-    expected.extend(Expect::read(newborn, "LISTEN", "LISTEN", crate::expect::Traffic::None));
+    expected.extend(Expect::read(newborn, "LISTEN", "LISTEN", Traffic::None));
     record.hold_events(&expected);
 
     let verified = verified(&record, &ended);
@@ -162,7 +161,7 @@ fn again_and_again() {
         let listening = Ended {
             ident: listener.close(),
             state: "LISTEN",
-            traffic: crate::expect::Traffic::None,
+            traffic: Traffic::None,
         };
         let record = daemon.finish(&cookies);
         let ended = ended.into_iter().map(|ident| Ended { ident, state: "ESTABLISHED", traffic: SILENT });

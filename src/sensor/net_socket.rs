@@ -22,6 +22,9 @@ use crate::model::{
 use crate::stats::Stats;
 use crate::table::{Entry, Table, Tombstones};
 
+/// The longest a jiffy can be (CONFIG_HZ=100).
+const JIFFY_MS: u64 = 10;
+
 /// The state of one namespace's sockets, for any number of sensors.
 #[derive(Debug)]
 pub struct NetSocket {
@@ -404,11 +407,14 @@ impl NetSocket {
         let max_ms = self
             .absence
             .last_dump(&notice.id, state)
-            .map(|began| Event::elapsed_ms(began, now));
+            // Rounded up: it is a bound.
+            .map(|began| Event::elapsed_ms(began, now) + 1);
         let min_ms = notice
             .tcp
             .filter(|_| state == TcpState::Established && !how.wiped)
             .map(|tcp| u64::from(tcp.last_data_sent_ms.max(tcp.last_data_recv_ms)))
+            // Counted in ticks of the kernel's clock, so up to one too many.
+            .map(|min| min.saturating_sub(JIFFY_MS))
             // A clock that never started counts from the boot.
             .filter(|min| max_ms.is_none_or(|max| *min <= max));
         let end = End {

@@ -418,7 +418,7 @@ fn what_a_closed_event_says_of_its_life() {
     };
     let expected = Life::Between {
         min_ms: None,
-        max_ms: Some(400),
+        max_ms: Some(401),
     };
     assert_eq!(
         life(&bench.judge.told[1]),
@@ -431,8 +431,8 @@ fn what_a_closed_event_says_of_its_life() {
     };
     bench.notice(notice(2, tcp, told));
     let expected = Life::Between {
-        min_ms: Some(90),
-        max_ms: Some(400),
+        min_ms: Some(80),
+        max_ms: Some(401),
     };
     assert_eq!(life(&bench.judge.told[3]), Some(expected));
     bench.judge.take();

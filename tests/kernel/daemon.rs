@@ -163,7 +163,7 @@ struct Said {
     events: Vec<Value>,
     log: Vec<String>,
     /// Lines of standard output that are no JSON.
-    garbled: Vec<String>,
+    text: Vec<String>,
     /// Streams at their end.
     ended: usize,
 }
@@ -190,7 +190,7 @@ impl Daemon {
             heard.listen(child.stdout.take().expect("piped"), |said, line| {
                 match serde_json::from_str(&line) {
                     Ok(event) => said.events.push(event),
-                    Err(_) => said.garbled.push(line),
+                    Err(_) => said.text.push(line),
                 }
             }),
             heard.listen(child.stderr.take().expect("piped"), |said, line| said.log.push(line)),
@@ -250,6 +250,11 @@ impl Daemon {
         })
     }
 
+    /// Waits for a line of standard output that is no JSON.
+    pub fn wait_for_text(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
+        self.wait(what, |said| said.text.iter().find(|line| wanted(line)).cloned())
+    }
+
     /// Waits until the sensor `sockets` has these in view.
     pub fn opened(&self, cookies: &[u64]) {
         for &cookie in cookies {
@@ -304,6 +309,16 @@ impl Daemon {
         }
     }
 
+    /// Waits for dumps of UDP that began after this call, made for a sensor that
+    /// has a tick of its own.
+    pub fn udp_ticks(&self, sensor: &str, count: usize) {
+        for _ in 0..=count {
+            let beacon = Sock::udp(Domain::V4);
+            beacon.bind(beacon_address());
+            self.reported(sensor, "opened", beacon.cookie);
+        }
+    }
+
     /// Waits until what has ended so far has been reported: ends sockets of its
     /// own and waits for those. The kernel hands notices out through a work
     /// queue whose items can overtake each other, hence several, and one more
@@ -334,25 +349,36 @@ impl Daemon {
         record
     }
 
-    /// Waits until it ends.
-    pub fn end(mut self) -> (ExitStatus, Record) {
+    /// Waits until it ends; every line that it wrote must be JSON.
+    pub fn end(self) -> (ExitStatus, Record) {
+        let launched = self.launched;
+        let (status, said) = self.last();
+        assert!(said.text.is_empty(), "lines that are no JSON: {:?}", said.text);
+        (status, Record::new(said.events, said.log.join("\n"), launched))
+    }
+
+    /// Waits until it ends; the lines that are no JSON.
+    pub fn end_of_text(self) -> (ExitStatus, Vec<String>) {
+        let (status, said) = self.last();
+        (status, said.text)
+    }
+
+    fn last(mut self) -> (ExitStatus, Said) {
         let deadline = Instant::now() + PATIENCE;
         let mut said = self.heard.said.lock().expect("no reader panicked");
         while said.ended < 2 {
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "the daemon does not end; log:\n{}", said.log.join("\n"));
+            if left.is_zero() {
+                let log = said.log.join("\n");
+                drop(said);
+                panic!("the daemon does not end; log:\n{log}");
+            }
             said = self.heard.more.wait_timeout(said, left).expect("no reader panicked").0;
         }
-        let Said { events, log, garbled, .. } = std::mem::take(&mut *said);
+        let all = std::mem::take(&mut *said);
         drop(said);
         let status = self.child.wait().expect("one's own child can be waited for");
-        assert!(garbled.is_empty(), "lines that are no JSON: {garbled:?}");
-        (status, Record::new(events, log.join("\n"), self.launched))
-    }
-
-    /// The log so far.
-    pub fn log(&self) -> Vec<String> {
-        self.heard.said.lock().expect("no reader panicked").log.clone()
+        (status, all)
     }
 }
 

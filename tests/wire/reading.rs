@@ -1,7 +1,9 @@
 //! Every fixture says what the sockets API said.
 
+use sockwatch::model::Proto;
+
 use crate::fixture;
-use crate::lines;
+use crate::lines::{self, Holds};
 
 #[test]
 fn fixtures_are_read_as_the_sockets_were() {
@@ -65,4 +67,40 @@ fn the_fixtures_show_all_that_the_reader_tells_apart() {
     }
     assert_eq!(lines("done-"), "done 0\ndone -2");
     assert_eq!(lines("error-"), "error -2");
+}
+
+/// What could not be captured: flags and control messages, put into a row.
+#[test]
+fn netlinks_own_messages_are_told_apart() {
+    let row = fixture::all().into_iter().find(|fixture| fixture.name == "exact-tcp4");
+    let row = row.expect("a fixture of one message").bytes;
+    let with = |kind: u16, flags: u16| {
+        let mut message = row.clone();
+        message[4..6].copy_from_slice(&kind.to_ne_bytes());
+        message[6..8].copy_from_slice(&flags.to_ne_bytes());
+        // The code of NLMSG_DONE and NLMSG_ERROR.
+        message[16..20].copy_from_slice(&(-libc::ENOBUFS).to_ne_bytes());
+        lines::read(&message, Holds::Rows(Proto::Tcp))
+    };
+    // NLM_F_DUMP_INTR says of any part of a dump, its end included, that rows
+    // may be missing; of an error it says nothing.
+    for kind in [18, 20, 3] {
+        assert_eq!(with(kind, 0x10 | 0x2), ["interrupted"]);
+    }
+    assert_eq!(with(2, 0x10), ["error -105"]);
+    assert_eq!(with(3, 0x2), ["done -105"]);
+    // NLMSG_NOOP, NLMSG_OVERRUN, and what netlink keeps for itself.
+    for kind in [1, 4, 15] {
+        assert_eq!(with(kind, 0), ["other"]);
+    }
+    let end = |kind: u16, payload: &[u8]| {
+        let mut message = (16 + payload.len() as u32).to_ne_bytes().to_vec();
+        message.extend(kind.to_ne_bytes());
+        message.extend([0; 10]);
+        message.extend(payload);
+        lines::read(&message, Holds::Rows(Proto::Tcp))
+    };
+    assert_eq!(end(2, &[0; 20]), ["error 0"]);
+    assert_eq!(end(2, &[0; 3]), ["malformed: a message too short for inet_diag_msg"]);
+    assert_eq!(end(3, &[]), ["done 0"]);
 }

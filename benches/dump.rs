@@ -37,7 +37,10 @@ impl Flags {
         let mut args = std::env::args().skip(1);
         // `cargo bench` says --bench; `cargo test --benches` does not, and gets a
         // run that only shows that the benchmark still works.
-        let mut flags = Flags { sockets: 200, only: None };
+        let mut flags = Flags {
+            sockets: 200,
+            only: None,
+        };
         let mut sockets = std::env::var("SOCKWATCH_BENCH_SOCKETS").ok();
         while let Some(arg) = args.next() {
             match arg.as_str() {
@@ -84,7 +87,11 @@ fn run() -> Outcome<()> {
         kernel.trim()
     );
     let mut lines = Vec::new();
-    let idle = if flags.wants("memory") { Some(Daemon::settled()?) } else { None };
+    let idle = if flags.wants("memory") {
+        Some(Daemon::settled()?)
+    } else {
+        None
+    };
     let holders = Holders::of(flags.sockets)?;
     if let Some(idle) = idle {
         let full = Daemon::settled()?;

@@ -12,8 +12,8 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
 use sockwatch::daemon::Dumps;
 use sockwatch::emit::Json;
 use sockwatch::model::{
-    Change, Coverage, Data, Event, Host, Judge, Life, Listener, Needs, Now, Proto, Row,
-    SensorIx, SocketData, Step, Traffic, Verdict,
+    Change, Coverage, Data, Event, Host, Judge, Life, Listener, Needs, Now, Proto, Row, SensorIx,
+    SocketData, Step, Traffic, Verdict,
 };
 use sockwatch::sensor::{NetSocket, View};
 use sockwatch::source::Group;
@@ -53,7 +53,13 @@ impl Line {
     }
 
     fn alone(figure: &'static str, value: String, what: &'static str) -> Line {
-        Line { figure, value, peer: String::new(), ratio: String::new(), what }
+        Line {
+            figure,
+            value,
+            peer: String::new(),
+            ratio: String::new(),
+            what,
+        }
     }
 
     /// A time in `unit`s of `scale` ns.
@@ -69,7 +75,13 @@ impl Line {
                 [spread.median, spread.least, spread.most].map(|nanos| nanos / scale);
             format!("{median:.digits$} ({least:.digits$} to {most:.digits$}) {unit}")
         };
-        Line { figure, value: shown(ours), peer: shown(peer), ratio: format!("{ratio:.3}"), what }
+        Line {
+            figure,
+            value: shown(ours),
+            peer: shown(peer),
+            ratio: format!("{ratio:.3}"),
+            what,
+        }
     }
 }
 
@@ -84,7 +96,12 @@ impl Judge for Quiet {
     fn close(&mut self, _change: Change, _now: Now) {}
 }
 
-const VIEW: View = View { sensor: SensorIx(0), initial: false, time_wait: false, syn_recv: false };
+const VIEW: View = View {
+    sensor: SensorIx(0),
+    initial: false,
+    time_wait: false,
+    syn_recv: false,
+};
 
 /// The dumps of one tick.
 fn tick() -> Vec<Coverage> {
@@ -103,7 +120,9 @@ fn dump(
 ) -> Outcome<()> {
     for coverage in tick() {
         let now = Now::read();
-        scope.begin(coverage, now).map_err(|error| error.to_string())?;
+        scope
+            .begin(coverage, now)
+            .map_err(|error| error.to_string())?;
         sensor.begin_dump(coverage, now);
         loop {
             match scope.read(now, &mut |row| feed(sensor, row, now)) {
@@ -127,12 +146,17 @@ fn dump_and_diff(scope: &mut Scope, sensor: &mut NetSocket) -> Outcome<()> {
 fn fill_shuffled(scope: &mut Scope, sensor: &mut NetSocket) -> Outcome<usize> {
     let rows = RefCell::new(Vec::new());
     let mut count = 0;
-    dump(scope, sensor, |_, row, _| rows.borrow_mut().push(row), |sensor, now| {
-        let mut rows = rows.take();
-        rows.sort_by_key(|row: &Row| row.cookie.0.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        count += rows.len();
-        rows.into_iter().for_each(|row| sensor.row(row, now));
-    })?;
+    dump(
+        scope,
+        sensor,
+        |_, row, _| rows.borrow_mut().push(row),
+        |sensor, now| {
+            let mut rows = rows.take();
+            rows.sort_by_key(|row: &Row| row.cookie.0.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            count += rows.len();
+            rows.into_iter().for_each(|row| sensor.row(row, now));
+        },
+    )?;
     Ok(count)
 }
 
@@ -140,7 +164,11 @@ fn fill_shuffled(scope: &mut Scope, sensor: &mut NetSocket) -> Outcome<usize> {
 fn bare(socket: &Socket, buffer: &mut [u8]) -> Outcome<u64> {
     let mut bytes = 0;
     for (seq, coverage) in tick().into_iter().enumerate() {
-        socket.send_to(&request::dump(coverage, seq as u32), &SocketAddr::new(0, 0), 0)?;
+        socket.send_to(
+            &request::dump(coverage, seq as u32),
+            &SocketAddr::new(0, 0),
+            0,
+        )?;
         loop {
             let mut window = &mut buffer[..];
             let length = socket.recv(&mut window, 0)?;
@@ -158,8 +186,13 @@ fn bare(socket: &Socket, buffer: &mut [u8]) -> Outcome<u64> {
 pub fn diff() -> Outcome<Vec<Line>> {
     let stats = Rc::new(Stats::default());
     let mut scope = Scope::open(sockwatch::sys::netns()?, Rc::clone(&stats))?;
-    let mut sensor =
-        NetSocket::new(scope.netns(), vec![VIEW], Needs::EVERYTHING, stats, Now::read());
+    let mut sensor = NetSocket::new(
+        scope.netns(),
+        vec![VIEW],
+        Needs::EVERYTHING,
+        stats,
+        Now::read(),
+    );
     let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
     socket.bind_auto()?;
     let mut buffer = vec![0; DUMP_ROOM];
@@ -176,14 +209,28 @@ pub fn diff() -> Outcome<Vec<Line>> {
     let row = ("ns/row", rows.max(1) as f64);
     let what = "Scope + NetSocket, no row changed : bare recv loop";
     Ok(vec![
-        Line::paired("dump and diff, wall", pairs.spread(|cost| cost.wall), row, what),
-        Line::paired("dump and diff, CPU", pairs.spread(|cost| cost.cpu), row, "the same"),
+        Line::paired(
+            "dump and diff, wall",
+            pairs.spread(|cost| cost.wall),
+            row,
+            what,
+        ),
+        Line::paired(
+            "dump and diff, CPU",
+            pairs.spread(|cost| cost.cpu),
+            row,
+            "the same",
+        ),
     ])
 }
 
 fn run(command: &mut Command) -> Outcome<()> {
     let status = command.stdout(Stdio::null()).status()?;
-    if status.success() { Ok(()) } else { Err(format!("{command:?}: {status}").into()) }
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("{command:?}: {status}").into())
+    }
 }
 
 /// `--dump` against `ss`, both into /dev/null.
@@ -199,7 +246,11 @@ pub fn one_shot(sockets: usize) -> Outcome<Vec<Line>> {
         command
     };
     let Ok(listed) = ss().output() else {
-        return Ok(vec![Line::alone("--dump", "-".into(), "there is no ss to compare it with")]);
+        return Ok(vec![Line::alone(
+            "--dump",
+            "-".into(),
+            "there is no ss to compare it with",
+        )]);
     };
     let ours = sockwatch("json").output()?;
     let count = |output: &[u8]| output.iter().filter(|byte| **byte == b'\n').count();
@@ -212,12 +263,18 @@ pub fn one_shot(sockets: usize) -> Outcome<Vec<Line>> {
         (
             "json",
             ["--dump json, wall", "--dump json, CPU"],
-            ["sockwatch --dump --format json : ss -tuanH, to /dev/null", "the same"],
+            [
+                "sockwatch --dump --format json : ss -tuanH, to /dev/null",
+                "the same",
+            ],
         ),
         (
             "text",
             ["--dump text, wall", "--dump text, CPU"],
-            ["sockwatch --dump --format text : ss -tuanH, to /dev/null", "the same"],
+            [
+                "sockwatch --dump --format text : ss -tuanH, to /dev/null",
+                "the same",
+            ],
         ),
     ] {
         let pairs = Pairs::take(
@@ -227,8 +284,18 @@ pub fn one_shot(sockets: usize) -> Outcome<Vec<Line>> {
             || Cost::of(Whose::Children, || run(&mut ss())).map(|(cost, ())| cost),
         )?;
         let row = ("ns/row", ours as f64);
-        lines.push(Line::paired(figures[0], pairs.spread(|cost| cost.wall), row, whats[0]));
-        lines.push(Line::paired(figures[1], pairs.spread(|cost| cost.cpu), row, whats[1]));
+        lines.push(Line::paired(
+            figures[0],
+            pairs.spread(|cost| cost.wall),
+            row,
+            whats[0],
+        ));
+        lines.push(Line::paired(
+            figures[1],
+            pairs.spread(|cost| cost.cpu),
+            row,
+            whats[1],
+        ));
     }
     Ok(lines)
 }
@@ -247,7 +314,11 @@ impl Rendering {
         let event = Event {
             ts: now.wall,
             seq: self.events,
-            eid: format!("sockets|net.socket|{}@{}|0", action.as_str(), change.id.remote),
+            eid: format!(
+                "sockets|net.socket|{}@{}|0",
+                action.as_str(),
+                change.id.remote
+            ),
             sensor: "sockets".into(),
             listener: Listener::NetSocket,
             tag: Some("net.socket".into()),
@@ -266,7 +337,9 @@ impl Rendering {
             }),
         };
         self.out.clear();
-        self.json.event(&event, &mut self.out).expect("a Vec takes any text");
+        self.json
+            .event(&event, &mut self.out)
+            .expect("a Vec takes any text");
     }
 }
 
@@ -304,7 +377,10 @@ pub fn notices() -> Outcome<Vec<Line>> {
     let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
     socket.bind_auto()?;
     let (_, room) = heard.request_buffer(4 << 20)?;
-    for group in Group::ALL.into_iter().filter(|group| group.proto == Proto::Tcp) {
+    for group in Group::ALL
+        .into_iter()
+        .filter(|group| group.proto == Proto::Tcp)
+    {
         heard.join(group)?;
         socket.add_membership(group.number())?;
     }
@@ -312,7 +388,11 @@ pub fn notices() -> Outcome<Vec<Line>> {
     let netns = scope.netns();
     let mut sensor = NetSocket::new(netns, vec![VIEW], Needs::EVERYTHING, stats, Now::read());
     dump_and_diff(&mut scope, &mut sensor)?;
-    let mut judge = Rendering { json: Json::new("bench"), events: 0, out: Vec::new() };
+    let mut judge = Rendering {
+        json: Json::new("bench"),
+        events: 0,
+        out: Vec::new(),
+    };
     let (listener, mut buffer) = (TcpListener::bind("0.0.0.0:0")?, vec![0; 4096]);
     // The bare socket has the default room: 166 notices where this was written.
     let batch = (room / 2).min(150) / 2;
@@ -341,8 +421,14 @@ pub fn notices() -> Outcome<Vec<Line>> {
         }
         let each = told;
         runs.push((
-            Cost { wall: ours.wall / each, cpu: ours.cpu / each },
-            Cost { wall: peer.wall / each, cpu: peer.cpu / each },
+            Cost {
+                wall: ours.wall / each,
+                cpu: ours.cpu / each,
+            },
+            Cost {
+                wall: peer.wall / each,
+                cpu: peer.cpu / each,
+            },
         ));
     }
     if runs.is_empty() {
@@ -350,8 +436,15 @@ pub fn notices() -> Outcome<Vec<Line>> {
     }
     let spread = Pairs::from(runs).spread(|cost| cost.cpu);
     let rate = format!("{:.0}/s", 1e9 / spread.0.median);
-    let events = format!("{:.2} events a notice", judge.events as f64 / f64::from(made));
-    let mut rate = Line::alone("notices, one core", rate, "the rate at which that is all of one core");
+    let events = format!(
+        "{:.2} events a notice",
+        judge.events as f64 / f64::from(made)
+    );
+    let mut rate = Line::alone(
+        "notices, one core",
+        rate,
+        "the rate at which that is all of one core",
+    );
     rate.peer = events;
     Ok(vec![
         Line::paired(

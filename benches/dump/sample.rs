@@ -23,7 +23,10 @@ impl Cost {
     pub fn of<T, E>(whose: Whose, work: impl FnOnce() -> Result<T, E>) -> Result<(Cost, T), E> {
         let (wall, cpu) = (Instant::now(), cpu(whose));
         let made = work()?;
-        let cost = Cost { wall: wall.elapsed(), cpu: self::cpu(whose).saturating_sub(cpu) };
+        let cost = Cost {
+            wall: wall.elapsed(),
+            cpu: self::cpu(whose).saturating_sub(cpu),
+        };
         Ok((cost, made))
     }
 }
@@ -31,7 +34,10 @@ impl Cost {
 fn cpu(whose: Whose) -> Duration {
     match whose {
         Whose::Mine => {
-            let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+            let mut time = libc::timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            };
             // SAFETY: `time` is valid for writes; the clock exists on every
             // Linux, and a failure would leave the zeroes.
             unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
@@ -42,9 +48,8 @@ fn cpu(whose: Whose) -> Duration {
             let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
             // SAFETY: `usage` is valid for writes.
             unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage) };
-            let of = |time: libc::timeval| {
-                Duration::new(time.tv_sec as u64, time.tv_usec as u32 * 1000)
-            };
+            let of =
+                |time: libc::timeval| Duration::new(time.tv_sec as u64, time.tv_usec as u32 * 1000);
             of(usage.ru_utime) + of(usage.ru_stime)
         }
     }
@@ -101,7 +106,12 @@ impl Pairs {
         (
             Spread::of(self.runs.iter().map(|(ours, _)| nanos(ours))),
             Spread::of(self.runs.iter().map(|(_, peer)| nanos(peer))),
-            Spread::of(self.runs.iter().map(|(ours, peer)| nanos(ours) / nanos(peer))).median,
+            Spread::of(
+                self.runs
+                    .iter()
+                    .map(|(ours, peer)| nanos(ours) / nanos(peer)),
+            )
+            .median,
         )
     }
 }

@@ -30,7 +30,11 @@ pub fn build() -> Outcome<()> {
         .args(["build", "--release", "--quiet", "--bin", "sockwatch"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .status()?;
-    if status.success() { Ok(()) } else { Err("the program cannot be built".into()) }
+    if status.success() {
+        Ok(())
+    } else {
+        Err("the program cannot be built".into())
+    }
 }
 
 /// Goes into a network namespace where nobody else has a socket. Without the
@@ -54,7 +58,11 @@ fn unshare(flags: libc::c_int) -> io::Result<()> {
 }
 
 fn answer(answer: libc::c_int) -> io::Result<()> {
-    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if answer < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 fn loopback_up() -> io::Result<()> {
@@ -72,7 +80,10 @@ fn loopback_up() -> io::Result<()> {
 
 /// As many descriptors as this process may have.
 fn raise_limit() -> io::Result<usize> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
     // SAFETY: `limit` is valid for writes.
     answer(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) })?;
     limit.rlim_cur = limit.rlim_max;
@@ -84,13 +95,20 @@ fn raise_limit() -> io::Result<usize> {
 /// How many connections this process was started to hold, if it was.
 pub fn asked_to_hold() -> Option<usize> {
     let mut args = std::env::args().skip(1);
-    if args.next()? == HOLD { args.next()?.parse().ok() } else { None }
+    if args.next()? == HOLD {
+        args.next()?.parse().ok()
+    } else {
+        None
+    }
 }
 
 /// A pair of ends, through one of many loopback addresses.
 pub fn connection(listener: &TcpListener, number: usize) -> io::Result<(TcpStream, TcpStream)> {
     let port = listener.local_addr()?.port();
-    let near = TcpStream::connect(SocketAddr::from(([127, 0, 1, (number % ADDRESSES) as u8], port)))?;
+    let near = TcpStream::connect(SocketAddr::from((
+        [127, 0, 1, (number % ADDRESSES) as u8],
+        port,
+    )))?;
     Ok((near, listener.accept()?.0))
 }
 
@@ -115,7 +133,10 @@ pub fn hold(connections: usize) -> Outcome<()> {
 }
 
 fn reset_on_close(stream: &TcpStream) -> io::Result<()> {
-    let now = libc::linger { l_onoff: 1, l_linger: 0 };
+    let now = libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
     // SAFETY: `now` lives across the call and its size is passed with it.
     answer(unsafe {
         libc::setsockopt(
@@ -182,18 +203,28 @@ impl Daemon {
             .stderr(Stdio::piped())
             .spawn()?;
         let log = child.stderr.take().ok_or("a daemon without a log")?;
-        let ready = BufReader::new(log).lines().map_while(Result::ok).any(|line| line.contains("ready"));
+        let ready = BufReader::new(log)
+            .lines()
+            .map_while(Result::ok)
+            .any(|line| line.contains("ready"));
         thread::sleep(Duration::from_millis(2500));
         let resident = resident(child.id());
         child.kill()?;
         child.wait()?;
-        if ready { resident } else { Err("the daemon did not become ready".into()) }
+        if ready {
+            resident
+        } else {
+            Err("the daemon did not become ready".into())
+        }
     }
 }
 
 fn resident(pid: u32) -> Outcome<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .ok_or("no VmRSS")?;
     let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
     Ok(kib * 1024)
 }

@@ -4,6 +4,8 @@
 
 mod absence;
 pub mod net_socket;
+#[cfg(test)]
+mod tests;
 mod views;
 
 pub use net_socket::NetSocket;

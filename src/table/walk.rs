@@ -37,7 +37,8 @@ struct Kind {
 impl Walk {
     /// Begins a dump.
     pub fn begin(&mut self, coverage: Coverage) {
-        self.kind = coverage.proto as usize * 3 + coverage.family.map_or(2, |family| family as usize);
+        self.kind =
+            coverage.proto as usize * 3 + coverage.family.map_or(2, |family| family as usize);
         let kind = &mut self.kinds[self.kind];
         self.ordering = kind.strays > kind.rows;
         if self.ordering {
@@ -82,8 +83,9 @@ impl Table {
     /// Exchanges the entries of two different slots.
     fn swap(&mut self, a: u32, b: u32) {
         let hashes = [a, b].map(|slot| hash(self.at(slot).key()));
-        if let [Some(one), Some(other)] =
-            self.index.get_disjoint_mut(hashes, |which, &slot| slot == [a, b][which])
+        if let [Some(one), Some(other)] = self
+            .index
+            .get_disjoint_mut(hashes, |which, &slot| slot == [a, b][which])
         {
             std::mem::swap(one, other);
         }
@@ -107,8 +109,15 @@ mod tests {
         SocketKey::new(Netns(1), Cookie(cookie))
     }
 
-    const TCP: Coverage = Coverage { proto: Proto::Tcp, family: None, groups: StateGroups::ALL };
-    const UDP: Coverage = Coverage { proto: Proto::Udp, ..TCP };
+    const TCP: Coverage = Coverage {
+        proto: Proto::Tcp,
+        family: None,
+        groups: StateGroups::ALL,
+    };
+    const UDP: Coverage = Coverage {
+        proto: Proto::Udp,
+        ..TCP
+    };
 
     /// How many strays the dump met.
     fn dump(table: &mut Table, walk: &mut Walk, coverage: Coverage, rows: &[u64]) -> u32 {
@@ -117,7 +126,11 @@ mod tests {
         for &cookie in rows {
             let found = table.find_next(key(cookie), walk).map(|entry| entry.key());
             assert_eq!(found, Some(key(cookie)));
-            assert!(table.find_next(SocketKey::new(Netns(2), Cookie(cookie)), walk).is_none());
+            assert!(
+                table
+                    .find_next(SocketKey::new(Netns(2), Cookie(cookie)), walk)
+                    .is_none()
+            );
         }
         walk.kinds[walk.kind].strays - before
     }
@@ -156,7 +169,10 @@ mod tests {
         for _ in 0..100 {
             let strays = dump(&mut table, &mut walk, TCP, &rows);
             assert!(!walk.ordering);
-            assert!(strays <= 3, "the new socket, the one behind it, and the first: {strays}");
+            assert!(
+                strays <= 3,
+                "the new socket, the one behind it, and the first: {strays}"
+            );
         }
     }
 }

@@ -1,0 +1,827 @@
+//! The sensor without a kernel: each race by hand, then all of them at random.
+
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime};
+
+use proptest::prelude::*;
+
+use super::{NetSocket, View};
+use crate::model::*;
+use crate::stats::Stats;
+
+const NETNS: Netns = Netns(1);
+
+/// Lets everything in, and remembers what it was told.
+#[derive(Default)]
+struct Recorder {
+    told: Vec<Change>,
+    /// States that do not pass.
+    refused: Vec<TcpState>,
+}
+
+impl Judge for Recorder {
+    fn open(&mut self, change: Change, _now: Now) -> Verdict {
+        let established_first = matches!(
+            change.step,
+            Step::Opened {
+                established_first: true,
+                ..
+            }
+        );
+        let passes = |state| !self.refused.contains(&state);
+        let first = established_first && passes(TcpState::Established);
+        if !first && !passes(change.state) {
+            return Verdict::Dropped(Host::Unasked);
+        }
+        if !matches!(change.step, Step::Opened { silent: true, .. }) {
+            self.told.push(change);
+        }
+        Verdict::Entered(Host::Unasked)
+    }
+
+    fn close(&mut self, change: Change, _now: Now) {
+        self.told.push(change);
+    }
+}
+
+impl Recorder {
+    /// What was told since the last call, in short.
+    fn take(&mut self) -> Vec<(u64, Action, Evidence, TcpState)> {
+        self.told
+            .drain(..)
+            .map(|one| (one.key.cookie.0, one.action(), one.evidence, one.state))
+            .collect()
+    }
+}
+
+struct Bench {
+    sensor: NetSocket,
+    judge: Recorder,
+    start: Instant,
+    ms: u64,
+}
+
+impl Bench {
+    fn new(view: View) -> Bench {
+        let start = Instant::now();
+        let now = Now {
+            mono: start,
+            wall: SystemTime::UNIX_EPOCH,
+        };
+        let stats = Rc::new(Stats::default());
+        let sensor = NetSocket::new(NETNS, vec![view], Needs::EVERYTHING, stats, now);
+        Bench {
+            sensor,
+            judge: Recorder::default(),
+            start,
+            ms: 0,
+        }
+    }
+
+    fn plain() -> Bench {
+        let mut bench = Bench::new(view());
+        bench.dump_all(&[]);
+        bench
+    }
+
+    fn now(&self) -> Now {
+        let past = Duration::from_millis(self.ms);
+        Now {
+            mono: self.start + past,
+            wall: SystemTime::UNIX_EPOCH + past,
+        }
+    }
+
+    fn dump(&mut self, coverage: Coverage, rows: &[Row]) {
+        let now = self.now();
+        self.sensor.begin_dump(coverage, now);
+        for row in rows.iter().filter(|row| coverage.proto == row.id.proto) {
+            self.sensor.row(*row, now);
+        }
+        self.sensor.end_dump(now, &mut self.judge);
+    }
+
+    fn dump_all(&mut self, rows: &[Row]) {
+        for coverage in coverages() {
+            self.dump(coverage, rows);
+        }
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        let now = self.now();
+        self.sensor.notice(notice, now, &mut self.judge);
+    }
+
+    fn answer(&mut self, found: impl Fn(&super::absence::Suspect) -> Option<Row>) {
+        let now = self.now();
+        while let Some(suspect) = self.sensor.next_suspect() {
+            let row = found(&suspect);
+            self.sensor.answered(suspect, row, now, &mut self.judge);
+        }
+    }
+}
+
+fn view() -> View {
+    View {
+        sensor: SensorIx(0),
+        initial: false,
+        time_wait: false,
+        syn_recv: false,
+    }
+}
+
+fn coverages() -> [Coverage; 2] {
+    let groups = StateGroups::LISTEN | StateGroups::CONNECTED;
+    [
+        Coverage {
+            proto: Proto::Tcp,
+            family: None,
+            groups,
+        },
+        Coverage {
+            proto: Proto::Udp,
+            family: None,
+            groups: StateGroups::ALL,
+        },
+    ]
+}
+
+fn id(proto: Proto, local: u16, remote: u16) -> SockId {
+    let peer = if remote == 0 { "0.0.0.0" } else { "10.0.0.2" };
+    SockId::from_wire(
+        proto,
+        Family::V4,
+        ("10.0.0.1".parse().unwrap(), local),
+        (peer.parse().unwrap(), remote),
+        0,
+    )
+}
+
+fn row(cookie: u64, id: SockId, state: TcpState) -> Row {
+    let kind = if state == TcpState::TimeWait {
+        RowKind::Mini
+    } else {
+        RowKind::Full
+    };
+    let owner = Owner::Known {
+        uid: 7,
+        inode: cookie as u32,
+    };
+    Row {
+        cookie: Cookie(cookie),
+        id,
+        state,
+        kind,
+        owner,
+    }
+}
+
+fn established() -> TcpInfo {
+    TcpInfo {
+        rcv_space: 1,
+        advmss: 1,
+        segs_out: Some(2),
+        segs_in: Some(2),
+        ..TcpInfo::default()
+    }
+}
+
+fn notice(cookie: u64, id: SockId, tcp: TcpInfo) -> Notice {
+    let tcp = (id.proto == Proto::Tcp).then_some(tcp);
+    Notice {
+        cookie: Cookie(cookie),
+        id,
+        tcp,
+    }
+}
+
+use Action::{Closed, Opened};
+use TcpState::{Close, CloseWait, Established, Listen, SynSent, TimeWait};
+
+#[test]
+fn a_row_read_after_its_notice_opens_nothing() {
+    let mut bench = Bench::plain();
+    let tcp = id(Proto::Tcp, 1, 80);
+    let now = bench.now();
+    bench.sensor.begin_dump(coverages()[0], now);
+    bench.notice(notice(5, tcp, established()));
+    bench.sensor.row(row(5, tcp, Established), now);
+    bench.sensor.end_dump(now, &mut bench.judge);
+    let expected = [
+        (5, Opened, Evidence::Notified, Established),
+        (5, Closed, Evidence::Notified, Established),
+    ];
+    assert_eq!(bench.judge.take(), expected);
+    bench.dump_all(&[row(5, tcp, TimeWait)]);
+    assert_eq!(bench.judge.take(), []);
+}
+
+#[test]
+fn a_socket_read_by_the_dump_under_way_and_gone_keeps_its_owner() {
+    let mut bench = Bench::plain();
+    let tcp = id(Proto::Tcp, 1, 80);
+    let now = bench.now();
+    bench.sensor.begin_dump(coverages()[0], now);
+    bench.sensor.row(row(5, tcp, Established), now);
+    bench.notice(notice(5, tcp, established()));
+    assert!(bench.judge.told.iter().all(|one| !one.between_ticks));
+    assert!(
+        bench
+            .judge
+            .told
+            .iter()
+            .all(|one| one.owner == Owner::Known { uid: 7, inode: 5 })
+    );
+    assert_eq!(bench.judge.take().len(), 2);
+    bench.sensor.end_dump(now, &mut bench.judge);
+    assert_eq!(bench.judge.take(), []);
+}
+
+#[test]
+fn a_failed_dump_changes_nothing() {
+    let mut bench = Bench::plain();
+    let (old, new) = (id(Proto::Tcp, 1, 80), id(Proto::Tcp, 2, 80));
+    bench.dump_all(&[row(1, old, SynSent)]);
+    bench.judge.take();
+    let now = bench.now();
+    bench.sensor.begin_dump(coverages()[0], now);
+    bench.sensor.row(row(1, old, Established), now);
+    bench.sensor.row(row(2, new, Established), now);
+    bench.sensor.fail_dump();
+    assert_eq!(bench.judge.take(), []);
+    assert_eq!(bench.sensor.len(), 1);
+    bench.dump_all(&[row(1, old, SynSent), row(2, new, Established)]);
+    assert_eq!(
+        bench.judge.take(),
+        [(2, Opened, Evidence::Dump, Established)]
+    );
+}
+
+#[test]
+fn before_the_first_dump_completes_notices_only_leave_tombstones() {
+    let mut bench = Bench::new(View {
+        initial: true,
+        ..view()
+    });
+    let tcp = id(Proto::Tcp, 1, 80);
+    let now = bench.now();
+    bench.sensor.begin_dump(coverages()[0], now);
+    bench.sensor.row(row(6, tcp, Established), now);
+    bench.notice(notice(5, tcp, established()));
+    bench.notice(notice(6, tcp, established()));
+    bench.sensor.row(row(5, tcp, Established), now);
+    bench.sensor.row(row(7, tcp, Established), now);
+    bench.sensor.end_dump(now, &mut bench.judge);
+    assert_eq!(
+        bench.judge.take(),
+        [(7, Opened, Evidence::Dump, Established)]
+    );
+}
+
+#[test]
+fn a_view_is_entered_once_whatever_the_state_becomes() {
+    let mut bench = Bench::plain();
+    bench.judge.refused = vec![SynSent];
+    let tcp = id(Proto::Tcp, 1, 80);
+    bench.dump_all(&[row(1, tcp, SynSent)]);
+    assert_eq!(bench.judge.take(), []);
+    bench.dump_all(&[row(1, tcp, Established)]);
+    bench.dump_all(&[row(1, tcp, CloseWait)]);
+    assert_eq!(
+        bench.judge.take(),
+        [(1, Opened, Evidence::Dump, Established)]
+    );
+    bench.notice(notice(1, tcp, established()));
+    assert_eq!(
+        bench.judge.take(),
+        [(1, Closed, Evidence::Notified, CloseWait)]
+    );
+}
+
+#[test]
+fn a_notice_that_proves_a_handshake_lets_the_socket_in_first() {
+    let mut bench = Bench::plain();
+    bench.judge.refused = vec![SynSent];
+    let tcp = id(Proto::Tcp, 1, 80);
+    bench.dump_all(&[row(1, tcp, SynSent)]);
+    bench.notice(notice(1, tcp, established()));
+    let expected = [
+        (1, Opened, Evidence::Notified, Established),
+        (1, Closed, Evidence::Notified, Established),
+    ];
+    assert_eq!(bench.judge.take(), expected);
+}
+
+#[test]
+fn new_ends_under_one_cookie_are_a_rebound_unless_they_are_wiped() {
+    let mut bench = Bench::plain();
+    let (first, second) = (id(Proto::Udp, 1, 53), id(Proto::Udp, 1, 54));
+    bench.dump_all(&[row(1, first, Established)]);
+    bench.dump_all(&[row(1, second, Established)]);
+    let told: Vec<_> = bench
+        .judge
+        .told
+        .iter()
+        .map(|one| one.id.remote.port)
+        .collect();
+    assert_eq!(told, [53, 53, 54]);
+    assert_eq!(
+        bench.judge.take()[1],
+        (1, Closed, Evidence::Rebound, Established)
+    );
+    bench.notice(notice(1, first, established()));
+    let told: Vec<_> = bench.judge.take();
+    let evidence: Vec<_> = told.iter().map(|one| (one.1, one.2)).collect();
+    let expected = [
+        (Closed, Evidence::Rebound),
+        (Opened, Evidence::Rebound),
+        (Closed, Evidence::Notified),
+    ];
+    assert_eq!(evidence, expected);
+
+    let tcp = id(Proto::Tcp, 9, 80);
+    bench.dump_all(&[row(2, tcp, Established)]);
+    bench.judge.take();
+    bench.notice(notice(
+        2,
+        id(Proto::Tcp, 9, 0),
+        TcpInfo {
+            rcv_space: 1,
+            ..TcpInfo::default()
+        },
+    ));
+    let closed = bench.judge.told.pop().unwrap();
+    assert_eq!(
+        (closed.id.remote.port, closed.wiped),
+        (80, false),
+        "the table's ends win"
+    );
+}
+
+#[test]
+fn a_bound_socket_that_connected_unseen_is_told_to_who_waits_for_connections() {
+    let mut wiped = id(Proto::Tcp, 9, 0);
+    wiped.remote.ip = "10.0.0.2".parse().unwrap();
+    let proof = TcpInfo {
+        rcv_space: 1,
+        advmss: 1,
+        ..TcpInfo::default()
+    };
+    let mut bench = Bench::plain();
+    bench.judge.refused = vec![Close];
+    bench.dump_all(&[row(1, id(Proto::Tcp, 9, 0), Close)]);
+    bench.notice(notice(1, wiped, proof));
+    assert!(
+        bench
+            .judge
+            .told
+            .iter()
+            .all(|one| one.wiped && one.id.remote.ip == wiped.remote.ip)
+    );
+    let expected = [
+        (1, Opened, Evidence::Notified, Established),
+        (1, Closed, Evidence::Notified, Established),
+    ];
+    assert_eq!(bench.judge.take(), expected);
+    // In view as bound, the table's ends win.
+    let mut bench = Bench::plain();
+    bench.dump_all(&[row(1, id(Proto::Tcp, 9, 0), Close)]);
+    bench.judge.take();
+    bench.notice(notice(1, wiped, proof));
+    assert_eq!(bench.judge.take(), [(1, Closed, Evidence::Notified, Close)]);
+}
+
+#[test]
+fn a_notice_without_any_port_is_nothing() {
+    let mut bench = Bench::plain();
+    bench.notice(notice(1, id(Proto::Tcp, 0, 0), TcpInfo::default()));
+    assert_eq!(bench.judge.take(), []);
+}
+
+#[test]
+fn what_a_closed_event_says_of_its_life() {
+    let mut bench = Bench::plain();
+    bench.ms = 1000;
+    bench.dump_all(&[]);
+    bench.ms = 1400;
+    let tcp = id(Proto::Tcp, 1, 80);
+    let told = TcpInfo {
+        last_data_sent_ms: 90,
+        last_data_recv_ms: 7_000_000,
+        ..established()
+    };
+    bench.notice(notice(1, tcp, told));
+    let life = |change: &Change| match change.step {
+        Step::Closed { life, .. } => life,
+        Step::Opened { .. } => None,
+    };
+    let expected = Life::Between {
+        min_ms: None,
+        max_ms: Some(401),
+    };
+    assert_eq!(
+        life(&bench.judge.told[1]),
+        Some(expected),
+        "a clock that never started is no clock"
+    );
+    let told = TcpInfo {
+        last_data_recv_ms: 80,
+        ..told
+    };
+    bench.notice(notice(2, tcp, told));
+    let expected = Life::Between {
+        min_ms: Some(80),
+        max_ms: Some(401),
+    };
+    assert_eq!(life(&bench.judge.told[3]), Some(expected));
+    bench.judge.take();
+    bench.dump_all(&[row(3, tcp, Established)]);
+    bench.ms = 1650;
+    bench.notice(notice(3, tcp, established()));
+    assert_eq!(life(&bench.judge.told[1]), Some(Life::Seen { ms: 250 }));
+}
+
+#[test]
+fn an_overrun_is_reconciled_by_query_or_by_two_absences() {
+    let mut bench = Bench::plain();
+    let live = [
+        row(1, id(Proto::Tcp, 1, 80), Established),
+        row(2, id(Proto::Tcp, 2, 0), Listen),
+        row(3, id(Proto::Udp, 3, 0), Close),
+    ];
+    let dead = [
+        row(4, id(Proto::Tcp, 4, 80), Established),
+        row(5, id(Proto::Tcp, 5, 0), Listen),
+        row(6, id(Proto::Udp, 6, 0), Close),
+        row(7, id(Proto::Tcp, 7, 0), Close),
+    ];
+    bench.dump_all(&[&live[..], &dead[..]].concat());
+    bench.judge.take();
+    bench.sensor.overrun(bench.now());
+    assert_eq!(bench.sensor.wants_dump(), Some(Needs::EVERYTHING));
+    // The dump lies about a live connection and a live listener.
+    bench.dump_all(&[live[2]]);
+    bench.answer(|suspect| (suspect.key.cookie.0 == 1).then_some(live[0]));
+    assert_eq!(
+        bench.judge.take(),
+        [(4, Closed, Evidence::Verified, Established)]
+    );
+    let now = bench.now();
+    assert_eq!(
+        bench.sensor.settled_gap(now),
+        None,
+        "some must be missing twice"
+    );
+    bench.dump_all(&live);
+    let mut told = bench.judge.take();
+    told.sort_by_key(|one| one.0);
+    let expected = [
+        (5, Closed, Evidence::Verified, Listen),
+        (6, Closed, Evidence::Verified, Close),
+        (7, Closed, Evidence::Verified, Close),
+    ];
+    assert_eq!(told, expected);
+    let gap = bench.sensor.settled_gap(now).unwrap();
+    assert_eq!(gap.closed_recovered, Some(4));
+    assert_eq!(bench.sensor.wants_dump(), None);
+    // The late notice of a recovered end closes nothing twice.
+    bench.notice(notice(4, dead[0].id, established()));
+    assert_eq!(bench.judge.take(), []);
+    bench.dump_all(&[]);
+    assert_eq!(
+        bench.judge.take(),
+        [],
+        "without a gap absence is not looked at"
+    );
+}
+
+#[test]
+fn a_dump_begun_before_the_overrun_settles_nothing() {
+    let mut bench = Bench::plain();
+    let tcp = row(1, id(Proto::Tcp, 1, 80), Established);
+    bench.dump_all(&[tcp]);
+    let now = bench.now();
+    bench.sensor.begin_dump(coverages()[0], now);
+    bench.sensor.row(tcp, now);
+    bench.sensor.overrun(now);
+    bench.sensor.end_dump(now, &mut bench.judge);
+    assert_eq!(bench.sensor.wants_dump(), Some(Needs::EVERYTHING));
+    assert_eq!(bench.sensor.settled_gap(now), None);
+    // Nor does one that does not cover all that sensors need.
+    bench.dump(
+        Coverage {
+            groups: StateGroups::LISTEN,
+            ..coverages()[0]
+        },
+        &[],
+    );
+    assert_eq!(bench.sensor.wants_dump(), Some(Needs::EVERYTHING));
+}
+
+#[test]
+fn without_notices_ends_are_found_at_ticks() {
+    let mut bench = Bench::plain();
+    bench.sensor.blind(Family::V4, Proto::Tcp);
+    let tcp = row(1, id(Proto::Tcp, 1, 80), Established);
+    let listener = row(2, id(Proto::Tcp, 2, 0), Listen);
+    bench.dump_all(&[tcp, listener]);
+    bench.judge.take();
+    bench.dump_all(&[]);
+    bench.answer(|_| None);
+    assert_eq!(
+        bench.judge.take(),
+        [(1, Closed, Evidence::Verified, Established)]
+    );
+    bench.dump_all(&[listener]);
+    bench.dump_all(&[]);
+    assert_eq!(
+        bench.judge.take(),
+        [],
+        "present in between: missing once again"
+    );
+    bench.dump_all(&[]);
+    assert_eq!(
+        bench.judge.take(),
+        [(2, Closed, Evidence::Verified, Listen)]
+    );
+}
+
+#[test]
+fn a_query_that_fails_convicts_nobody() {
+    let mut bench = Bench::plain();
+    let tcp = row(1, id(Proto::Tcp, 1, 80), Established);
+    bench.dump_all(&[tcp]);
+    bench.judge.take();
+    let now = bench.now();
+    bench.sensor.overrun(now);
+    bench.dump_all(&[]);
+    let suspect = bench.sensor.next_suspect().unwrap();
+    bench.sensor.unanswered(suspect);
+    assert_eq!(bench.judge.take(), []);
+    assert_eq!(bench.sensor.settled_gap(now), None);
+    assert!(
+        bench.sensor.wants_dump().is_some(),
+        "it is asked about after another dump"
+    );
+    bench.dump_all(&[]);
+    bench.answer(|_| None);
+    assert_eq!(
+        bench.judge.take(),
+        [(1, Closed, Evidence::Verified, Established)]
+    );
+    assert!(bench.sensor.settled_gap(now).is_some());
+}
+
+#[test]
+fn minisockets_are_watched_only_where_asked_for_and_end_verified() {
+    let tcp = id(Proto::Tcp, 1, 80);
+    let mut bench = Bench::plain();
+    bench.dump_all(&[row(1, tcp, TimeWait)]);
+    assert_eq!(bench.judge.take(), []);
+    let mut bench = Bench::new(View {
+        time_wait: true,
+        ..view()
+    });
+    let groups = StateGroups::ALL;
+    let coverage = Coverage {
+        groups,
+        ..coverages()[0]
+    };
+    bench.dump(coverage, &[]);
+    bench.dump(coverage, &[row(1, tcp, Established)]);
+    bench.notice(notice(1, tcp, established()));
+    bench.dump(coverage, &[row(1, tcp, TimeWait)]);
+    bench.dump(coverage, &[row(1, tcp, TimeWait)]);
+    bench.dump(coverage, &[]);
+    bench.answer(|_| Some(row(1, tcp, TimeWait)));
+    bench.dump(coverage, &[]);
+    bench.answer(|_| None);
+    let expected = [
+        (1, Opened, Evidence::Dump, Established),
+        (1, Closed, Evidence::Notified, Established),
+        (1, Opened, Evidence::Dump, TimeWait),
+        (1, Closed, Evidence::Verified, TimeWait),
+    ];
+    assert_eq!(bench.judge.take(), expected);
+}
+
+#[test]
+fn own_sockets_are_no_events() {
+    let mut bench = Bench::plain();
+    let udp = id(Proto::Udp, 1, 53);
+    bench.sensor.disown(&[Cookie(1)]);
+    bench.dump_all(&[row(1, udp, Established)]);
+    bench.notice(notice(1, udp, TcpInfo::default()));
+    assert_eq!(bench.judge.take(), []);
+}
+
+/// One step of a simulated machine.
+#[derive(Clone, Debug)]
+enum Op {
+    Open(u8),
+    Close(u8),
+    Advance(u8),
+    Tick(u8),
+    /// The kernel writes rows of the dump under way into the socket's queue.
+    Fill(u8),
+    ReadRow,
+    EndDump,
+    FailDump,
+    Hear,
+    /// The receive buffer was full for the next notice.
+    Lose,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        4 => (0_u8..5).prop_map(Op::Open),
+        3 => any::<u8>().prop_map(Op::Close),
+        1 => any::<u8>().prop_map(Op::Advance),
+        2 => (0_u8..2).prop_map(Op::Tick),
+        5 => (1_u8..4).prop_map(Op::Fill),
+        8 => Just(Op::ReadRow),
+        1 => Just(Op::EndDump),
+        1 => Just(Op::FailDump),
+        4 => Just(Op::Hear),
+        1 => Just(Op::Lose),
+    ]
+}
+
+/// A machine that behaves as the kernel does: a dump walks sockets one by one
+/// while they come and go, and rows lie in a queue until they are read.
+#[derive(Default)]
+struct Machine {
+    alive: Vec<Row>,
+    next: u64,
+    notices: VecDeque<Notice>,
+    walk: Option<(Proto, VecDeque<u64>)>,
+    queue: VecDeque<Row>,
+    lost: bool,
+}
+
+impl Machine {
+    fn open(&mut self, what: u8) {
+        self.next += 1;
+        let port = self.next as u16;
+        let (id, state) = match what {
+            0 => (id(Proto::Tcp, port, 80), Established),
+            1 => (id(Proto::Tcp, port, 80), SynSent),
+            2 => (id(Proto::Tcp, port, 0), Listen),
+            3 => (id(Proto::Udp, port, 0), Close),
+            _ => (id(Proto::Udp, port, 53), Established),
+        };
+        self.alive.push(row(self.next, id, state));
+        // New sockets land anywhere in the walk: here, at its end.
+        if let Some((proto, walk)) = &mut self.walk
+            && *proto == id.proto
+            && self.next.is_multiple_of(2)
+        {
+            walk.push_back(self.next);
+        }
+    }
+
+    fn close(&mut self, which: u8, lose: bool) {
+        if self.alive.is_empty() {
+            return;
+        }
+        let dead = self
+            .alive
+            .swap_remove(usize::from(which) % self.alive.len());
+        let tcp = match dead.state {
+            Established => established(),
+            SynSent => TcpInfo {
+                advmss: 1,
+                ..TcpInfo::default()
+            },
+            _ => TcpInfo::default(),
+        };
+        if lose {
+            self.lost = true;
+        } else {
+            self.notices.push_back(notice(dead.cookie.0, dead.id, tcp));
+        }
+    }
+
+    fn fill(&mut self, n: u8) {
+        let Some((_, walk)) = &mut self.walk else {
+            return;
+        };
+        for _ in 0..n {
+            let Some(cookie) = walk.pop_front() else {
+                return;
+            };
+            self.queue
+                .extend(self.alive.iter().find(|row| row.cookie.0 == cookie));
+        }
+    }
+}
+
+fn hear(bench: &mut Bench, machine: &mut Machine) {
+    if std::mem::take(&mut machine.lost) {
+        bench.sensor.overrun(bench.now());
+    }
+    if let Some(notice) = machine.notices.pop_front() {
+        bench.notice(notice);
+    }
+}
+
+fn whole_dump(bench: &mut Bench, machine: &Machine) {
+    bench.dump_all(&machine.alive);
+    let alive: HashMap<_, _> = machine.alive.iter().map(|row| (row.cookie, *row)).collect();
+    bench.answer(|suspect| {
+        let row = alive.get(&suspect.key.cookie)?;
+        // The exact query can be trusted for connected TCP only.
+        (row.id.proto == Proto::Tcp && row.state.is_connected()).then_some(*row)
+    });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(600))]
+
+    /// Whatever the order: a socket opens at most once and closes at most once,
+    /// in that order; one that ended in a view is closed, one that lives is not;
+    /// and without a loss every socket is told, whether a dump saw it or not.
+    #[test]
+    fn every_socket_is_told_exactly_once(ops in proptest::collection::vec(op(), 1..300), lossy in any::<bool>()) {
+        let mut bench = Bench::plain();
+        let mut machine = Machine::default();
+        let mut lose_next = false;
+        let mut any_lost = false;
+        for op in ops {
+            bench.ms += 1;
+            let now = bench.now();
+            match op {
+                Op::Open(what) => machine.open(what),
+                Op::Close(which) => {
+                    let lose = std::mem::take(&mut lose_next) && lossy;
+                    any_lost |= lose && !machine.alive.is_empty();
+                    machine.close(which, lose);
+                }
+                Op::Advance(which) => {
+                    let n = machine.alive.len().max(1);
+                    if let Some(row) = machine.alive.get_mut(usize::from(which) % n)
+                        && row.state == SynSent
+                    {
+                        row.state = Established;
+                    }
+                }
+                Op::Tick(which) if machine.walk.is_none() => {
+                    let coverage = coverages()[usize::from(which)];
+                    bench.sensor.begin_dump(coverage, now);
+                    let of_proto = machine.alive.iter().filter(|row| row.id.proto == coverage.proto);
+                    machine.walk = Some((coverage.proto, of_proto.map(|row| row.cookie.0).collect()));
+                }
+                Op::Tick(_) => {}
+                Op::Fill(n) => machine.fill(n),
+                Op::ReadRow => {
+                    if let Some(row) = machine.queue.pop_front() {
+                        bench.sensor.row(row, now);
+                    }
+                }
+                Op::EndDump if machine.walk.is_some() => {
+                    machine.fill(u8::MAX);
+                    for row in machine.queue.drain(..) {
+                        bench.sensor.row(row, now);
+                    }
+                    machine.walk = None;
+                    bench.sensor.end_dump(now, &mut bench.judge);
+                }
+                Op::EndDump => {}
+                Op::FailDump => {
+                    machine.walk = None;
+                    machine.queue.clear();
+                    bench.sensor.fail_dump();
+                }
+                Op::Hear => hear(&mut bench, &mut machine),
+                Op::Lose => lose_next = true,
+            }
+        }
+        // The dump under way is given up, every notice is heard, two dumps pass.
+        bench.sensor.fail_dump();
+        while !machine.notices.is_empty() || machine.lost {
+            hear(&mut bench, &mut machine);
+        }
+        whole_dump(&mut bench, &machine);
+        whole_dump(&mut bench, &machine);
+        prop_assert_eq!(bench.sensor.wants_dump(), None);
+        let now = bench.now();
+        prop_assert_eq!(bench.sensor.settled_gap(now).is_some(), any_lost);
+
+        let mut opened: HashMap<u64, bool> = HashMap::new();
+        for (cookie, action, _, _) in bench.judge.take() {
+            match action {
+                Opened => prop_assert!(opened.insert(cookie, true).is_none(), "{} opened twice", cookie),
+                Closed => prop_assert_eq!(opened.insert(cookie, false), Some(true), "{} closed while shut", cookie),
+            }
+        }
+        for cookie in 1..=machine.next {
+            let alive = machine.alive.iter().any(|row| row.cookie.0 == cookie);
+            match opened.get(&cookie) {
+                Some(open) => prop_assert_eq!(*open, alive, "{} is wrong about its end", cookie),
+                None => prop_assert!(any_lost && !alive, "{} was never told", cookie),
+            }
+        }
+        prop_assert_eq!(bench.sensor.len(), machine.alive.len());
+    }
+}

@@ -1,0 +1,522 @@
+//! The real binary, run beside a test.
+//!
+//! A test decides when the daemon may look: [`Daemon::paused`] stops it while
+//! sockets are brought into the state in which it shall find them, so that a
+//! tick cannot come in between. And it never sleeps and hopes: it waits for an
+//! event, or for [`Daemon::settle`], which waits until sockets that were ended
+//! after everything else have been reported.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use serde_json::Value;
+
+use crate::netns::{check, die_with_parent};
+use crate::record::{Record, listing};
+use crate::seccomp::Refusal;
+use crate::sock::{Domain, Sock};
+
+/// How long anything may take that takes milliseconds on an idle machine.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The address of the harness's own sockets; [`Record`] leaves them out.
+pub const BEACON: &str = "127.99.0.1";
+
+/// How often the daemon looks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tick {
+    /// Every 20 ms: a dump reads what stays for a while.
+    Fast,
+    /// Every hour: whatever a test does is between two ticks.
+    Slow,
+}
+
+impl Tick {
+    /// Both.
+    pub const BOTH: [Tick; 2] = [Tick::Fast, Tick::Slow];
+
+    fn interval(self) -> &'static str {
+        match self {
+            Tick::Fast => "20ms",
+            Tick::Slow => "1h",
+        }
+    }
+}
+
+/// A daemon about to be started.
+pub struct Launch {
+    interval: Tick,
+    daemon: String,
+    sensors: String,
+    beacon: bool,
+    refusal: Option<Refusal>,
+}
+
+impl Launch {
+    /// With one sensor, `sockets`, that watches everything.
+    pub fn new(interval: Tick) -> Launch {
+        Launch {
+            interval,
+            daemon: String::new(),
+            sensors: "  sockets: {listener: net.socket}\n".to_string(),
+            beacon: true,
+            refusal: None,
+        }
+    }
+
+    /// With these sensors: YAML, indented by two.
+    pub fn sensors(mut self, yaml: &str) -> Launch {
+        self.sensors = yaml.to_string();
+        self
+    }
+
+    /// With another key under `daemon`.
+    pub fn setting(mut self, key: &str, value: &str) -> Launch {
+        self.daemon += &format!("  {key}: {value}\n");
+        self
+    }
+
+    /// Without the harness's own sensor, which asks for every kind of socket
+    /// and so widens what is dumped. [`Daemon::settle`] is not to be had then.
+    pub fn without_beacon(mut self) -> Launch {
+        self.beacon = false;
+        self
+    }
+
+    /// In a kernel that refuses something.
+    pub fn refused(mut self, refusal: Refusal) -> Launch {
+        self.refusal = Some(refusal);
+        self
+    }
+
+    fn config(&self) -> String {
+        let Launch {
+            interval,
+            daemon,
+            sensors,
+            ..
+        } = self;
+        let interval = interval.interval();
+        let mut text = format!("daemon:\n  interval: {interval}\n{daemon}sensors:\n{sensors}");
+        if self.beacon {
+            let pattern = format!("* {BEACON}:* * * *");
+            text += &format!(
+                "  beacon: {{listener: net.socket, args: {{patterns: [\"{pattern}\"]}}}}\n"
+            );
+        }
+        text
+    }
+
+    /// Starts it and waits until it is ready.
+    pub fn start(self) -> Daemon {
+        let daemon = self.spawn();
+        daemon.wait_for_line("the line that says `ready`", |line| line.contains("ready"));
+        daemon
+    }
+
+    /// Starts it.
+    pub fn spawn(self) -> Daemon {
+        let scratch = Scratch::new();
+        let config = scratch.write("sockwatch.yaml", &self.config());
+        let mut command = Command::new(BINARY);
+        command.arg("--config").arg(config);
+        if let Some(refusal) = self.refusal {
+            let filter = refusal.filter();
+            // SAFETY: installing a filter is two system calls on memory that was
+            // allocated before the fork.
+            unsafe { command.pre_exec(move || filter.install()) };
+        }
+        Daemon::spawn(command, scratch)
+    }
+}
+
+/// The program.
+pub const BINARY: &str = env!("CARGO_BIN_EXE_sockwatch");
+
+/// Runs the program to its end.
+pub fn once(args: &[&str]) -> Output {
+    crate::child::run(Command::new(BINARY).args(args), PATIENCE)
+        .expect("the binary can be started")
+        .unwrap_or_else(|output| {
+            panic!(
+                "sockwatch {args:?} did not end: {}",
+                crate::child::text(&output)
+            )
+        })
+}
+
+/// A running daemon. It is killed when this is dropped.
+pub struct Daemon {
+    child: Child,
+    heard: Arc<Heard>,
+    readers: Vec<JoinHandle<()>>,
+    launched: SystemTime,
+    _scratch: Scratch,
+}
+
+/// What the daemon has written so far.
+#[derive(Default)]
+struct Heard {
+    said: Mutex<Said>,
+    more: Condvar,
+}
+
+#[derive(Default)]
+struct Said {
+    events: Vec<Value>,
+    log: Vec<String>,
+    /// Lines of standard output that are no JSON.
+    text: Vec<String>,
+    /// Streams at their end.
+    ended: usize,
+}
+
+impl Daemon {
+    /// Starts a daemon with the one sensor `sockets` and waits until it is ready.
+    pub fn start(interval: Tick) -> Daemon {
+        Launch::new(interval).start()
+    }
+
+    /// Starts a command, with its outputs read from now on.
+    pub fn spawn(mut command: Command, scratch: Scratch) -> Daemon {
+        // SAFETY: one system call.
+        unsafe { command.pre_exec(die_with_parent) };
+        let launched = SystemTime::now();
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary can be started");
+        let heard = Arc::new(Heard::default());
+        let readers = vec![
+            heard.listen(child.stdout.take().expect("piped"), |said, line| {
+                match serde_json::from_str(&line) {
+                    Ok(event) => said.events.push(event),
+                    Err(_) => said.text.push(line),
+                }
+            }),
+            heard.listen(child.stderr.take().expect("piped"), |said, line| {
+                said.log.push(line)
+            }),
+        ];
+        Daemon {
+            child,
+            heard,
+            readers,
+            launched,
+            _scratch: scratch,
+        }
+    }
+
+    /// Waits until `found` finds what it looks for in what was said so far.
+    fn wait<T>(&self, what: &str, mut found: impl FnMut(&Said) -> Option<T>) -> T {
+        let deadline = Instant::now() + PATIENCE;
+        let mut said = self.heard.said.lock().expect("no reader panicked");
+        loop {
+            if let Some(found) = found(&said) {
+                return found;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || said.ended == 2 {
+                let (events, log) = (listing(said.events.iter()), said.log.join("\n"));
+                drop(said);
+                panic!("waited in vain for {what}; events:\n{events}\nlog:\n{log}");
+            }
+            said = self
+                .heard
+                .more
+                .wait_timeout(said, left)
+                .expect("no reader panicked")
+                .0;
+        }
+    }
+
+    /// Waits for an event.
+    pub fn wait_for(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        self.wait(what, |said| {
+            said.events.iter().find(|event| wanted(event)).cloned()
+        })
+    }
+
+    /// Waits until there are as many events of a kind.
+    pub fn wait_for_count(&self, what: &str, count: usize, wanted: impl Fn(&Value) -> bool) {
+        self.wait(&format!("{count} {what}"), |said| {
+            (said.events.iter().filter(|event| wanted(event)).count() >= count).then_some(())
+        });
+    }
+
+    /// Waits for a line of the log.
+    pub fn wait_for_line(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
+        self.wait(what, |said| {
+            said.log.iter().find(|line| wanted(line)).cloned()
+        })
+    }
+
+    /// Waits until a sensor has reported this of a cookie.
+    pub fn reported(&self, sensor: &str, action: &str, cookie: u64) {
+        self.wait_for(&format!("{action} of {cookie} by {sensor}"), |event| {
+            event["sensor"] == sensor
+                && event["data"]["action"] == action
+                && event["data"]["cookie"] == cookie
+        });
+    }
+
+    /// Whether any sensor has reported this of a cookie so far.
+    pub fn has(&self, action: &str, cookie: u64) -> bool {
+        let said = self.heard.said.lock().expect("no reader panicked");
+        said.events
+            .iter()
+            .any(|event| event["data"]["action"] == action && event["data"]["cookie"] == cookie)
+    }
+
+    /// Waits for a line of standard output that is no JSON.
+    pub fn wait_for_text(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
+        self.wait(what, |said| {
+            said.text.iter().find(|line| wanted(line)).cloned()
+        })
+    }
+
+    /// Waits until the sensor `sockets` has these in view.
+    pub fn opened(&self, cookies: &[u64]) {
+        for &cookie in cookies {
+            self.reported("sockets", "opened", cookie);
+        }
+    }
+
+    /// Waits until the sensor `sockets` has reported the end of these.
+    pub fn closed(&self, cookies: &[u64]) {
+        for &cookie in cookies {
+            self.reported("sockets", "closed", cookie);
+        }
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: libc::c_int) {
+        // SAFETY: the pid is that of a child not waited for yet, so nobody
+        // else's.
+        check(unsafe { libc::kill(self.pid(), signal) }).expect("one's own child takes signals");
+    }
+
+    fn pid(&self) -> libc::pid_t {
+        self.child.id() as libc::pid_t
+    }
+
+    /// Does something while the daemon stands still: it sees all of it at once.
+    pub fn paused<T>(&self, act: impl FnOnce() -> T) -> T {
+        self.signal(libc::SIGSTOP);
+        // SAFETY: `info` is writable, zeros are a valid siginfo, and the pid is
+        // that of a child.
+        let code = unsafe {
+            let mut info: libc::siginfo_t = std::mem::zeroed();
+            let flags = libc::WSTOPPED | libc::WEXITED | libc::WNOWAIT;
+            check(libc::waitid(
+                libc::P_PID,
+                self.child.id(),
+                &raw mut info,
+                flags,
+            ))
+            .expect("one's own child can be waited for");
+            info.si_code
+        };
+        assert_eq!(
+            code,
+            libc::CLD_STOPPED,
+            "the daemon ended instead of standing still"
+        );
+        let result = act();
+        self.signal(libc::SIGCONT);
+        result
+    }
+
+    /// Waits for `count` ticks whose dumps began after this call.
+    pub fn ticks(&self, count: usize) {
+        // The first dump that reads a socket may have begun before it was made;
+        // one that reads a socket made after that dump began after it.
+        for _ in 0..=count {
+            let beacon = Sock::tcp(Domain::V4);
+            beacon.bind(beacon_address());
+            self.reported("beacon", "opened", beacon.cookie);
+        }
+    }
+
+    /// Waits for dumps of UDP that began after this call, made for a sensor that
+    /// has a tick of its own.
+    pub fn udp_ticks(&self, sensor: &str, count: usize) {
+        for _ in 0..=count {
+            let beacon = Sock::udp(Domain::V4);
+            beacon.bind(beacon_address());
+            self.reported(sensor, "opened", beacon.cookie);
+        }
+    }
+
+    /// Waits until what has ended so far has been reported: ends sockets of its
+    /// own and waits for those. The kernel hands notices out through a work
+    /// queue whose items can overtake each other, hence several, and one more
+    /// moment.
+    pub fn settle(&self) {
+        for socket in [
+            Sock::udp(Domain::V4),
+            Sock::tcp(Domain::V4),
+            Sock::udp(Domain::V4),
+        ] {
+            socket.bind(beacon_address());
+            let cookie = socket.cookie;
+            drop(socket);
+            self.reported("beacon", "closed", cookie);
+        }
+        std::thread::sleep(Duration::from_millis(30));
+    }
+
+    /// Waits until these are reported as closed and everything else has
+    /// settled, and ends the daemon.
+    pub fn finish(self, closed: &[u64]) -> Record {
+        self.closed(closed);
+        self.settle();
+        self.stop()
+    }
+
+    /// Ends the daemon with SIGTERM, which it must answer with exit code 0.
+    pub fn stop(self) -> Record {
+        self.signal(libc::SIGTERM);
+        let (status, record) = self.end();
+        assert_eq!(
+            status.code(),
+            Some(0),
+            "SIGTERM ends it as asked; log:\n{}",
+            record.log
+        );
+        record
+    }
+
+    /// Waits until it ends; every line that it wrote must be JSON.
+    pub fn end(self) -> (ExitStatus, Record) {
+        let launched = self.launched;
+        let (status, said) = self.last();
+        assert!(
+            said.text.is_empty(),
+            "lines that are no JSON: {:?}",
+            said.text
+        );
+        (
+            status,
+            Record::new(said.events, said.log.join("\n"), launched),
+        )
+    }
+
+    /// Waits until it ends; the lines that are no JSON.
+    pub fn end_of_text(self) -> (ExitStatus, Vec<String>) {
+        let (status, said) = self.last();
+        (status, said.text)
+    }
+
+    fn last(mut self) -> (ExitStatus, Said) {
+        let deadline = Instant::now() + PATIENCE;
+        let mut said = self.heard.said.lock().expect("no reader panicked");
+        while said.ended < 2 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let log = said.log.join("\n");
+                drop(said);
+                panic!("the daemon does not end; log:\n{log}");
+            }
+            said = self
+                .heard
+                .more
+                .wait_timeout(said, left)
+                .expect("no reader panicked")
+                .0;
+        }
+        let all = std::mem::take(&mut *said);
+        drop(said);
+        let status = self
+            .child
+            .wait()
+            .expect("one's own child can be waited for");
+        (status, all)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // It has ended already where a test went well.
+        if let Ok(None) = self.child.try_wait() {
+            drop(self.child.kill());
+            drop(self.child.wait());
+        }
+        for reader in self.readers.drain(..) {
+            drop(reader.join());
+        }
+    }
+}
+
+impl Heard {
+    fn listen(
+        self: &Arc<Heard>,
+        pipe: impl std::io::Read + Send + 'static,
+        take: fn(&mut Said, String),
+    ) -> JoinHandle<()> {
+        let heard = Arc::clone(self);
+        std::thread::spawn(move || {
+            let mut pipe = BufReader::new(pipe);
+            let mut line = Vec::new();
+            while pipe
+                .read_until(b'\n', &mut line)
+                .is_ok_and(|length| length > 0)
+            {
+                let text = String::from_utf8_lossy(&line).trim_end().to_string();
+                take(&mut heard.said.lock().expect("no reader panicked"), text);
+                heard.more.notify_all();
+                line.clear();
+            }
+            heard.said.lock().expect("no reader panicked").ended += 1;
+            heard.more.notify_all();
+        })
+    }
+}
+
+fn beacon_address() -> SocketAddr {
+    SocketAddr::new(BEACON.parse().expect("an address"), 0)
+}
+
+/// A directory that is gone when this is dropped.
+#[derive(Debug)]
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    /// A new one.
+    pub fn new() -> Scratch {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("sockwatch-test-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&path).expect("a scratch directory");
+        Scratch(path)
+    }
+
+    /// Writes a file into it.
+    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path().join(name);
+        std::fs::write(&path, text).expect("a scratch file");
+        path
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What is left over is in the directory for temporary files.
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}

@@ -116,12 +116,22 @@ impl Sources {
             return Ok(());
         }
         let (sensor, probes) = (&mut self.sensor, &mut self.probes);
+        let mut revived = Vec::new();
         let drained = self.notices.drain(NOTICES_A_TURN, &mut |notice| {
+            revived.extend(probes.revived(&notice));
             if !probes.heard(notice.cookie) {
                 sensor.notice(notice, now, pipeline);
             }
         })?;
         self.notices_ready = drained.more;
+        if !revived.is_empty() {
+            for group in &revived {
+                self.sensor.sees(group.family, group.proto);
+            }
+            let restored = groups::restored(&revived);
+            log::info!("notices from {} come after all", restored.parts.join(", "));
+            pipeline.restored(restored, now);
+        }
         if drained.overrun {
             self.sensor.overrun(now);
             self.probes.send_again(now.mono);

@@ -97,12 +97,19 @@ impl Launch {
     }
 
     fn config(&self) -> String {
-        let Launch { interval, daemon, sensors, .. } = self;
+        let Launch {
+            interval,
+            daemon,
+            sensors,
+            ..
+        } = self;
         let interval = interval.interval();
         let mut text = format!("daemon:\n  interval: {interval}\n{daemon}sensors:\n{sensors}");
         if self.beacon {
             let pattern = format!("* {BEACON}:* * * *");
-            text += &format!("  beacon: {{listener: net.socket, args: {{patterns: [\"{pattern}\"]}}}}\n");
+            text += &format!(
+                "  beacon: {{listener: net.socket, args: {{patterns: [\"{pattern}\"]}}}}\n"
+            );
         }
         text
     }
@@ -138,7 +145,10 @@ pub fn once(args: &[&str]) -> Output {
     crate::child::run(Command::new(BINARY).args(args), PATIENCE)
         .expect("the binary can be started")
         .unwrap_or_else(|output| {
-            panic!("sockwatch {args:?} did not end: {}", crate::child::text(&output))
+            panic!(
+                "sockwatch {args:?} did not end: {}",
+                crate::child::text(&output)
+            )
         })
 }
 
@@ -193,9 +203,17 @@ impl Daemon {
                     Err(_) => said.text.push(line),
                 }
             }),
-            heard.listen(child.stderr.take().expect("piped"), |said, line| said.log.push(line)),
+            heard.listen(child.stderr.take().expect("piped"), |said, line| {
+                said.log.push(line)
+            }),
         ];
-        Daemon { child, heard, readers, launched, _scratch: scratch }
+        Daemon {
+            child,
+            heard,
+            readers,
+            launched,
+            _scratch: scratch,
+        }
     }
 
     /// Waits until `found` finds what it looks for in what was said so far.
@@ -212,13 +230,20 @@ impl Daemon {
                 drop(said);
                 panic!("waited in vain for {what}; events:\n{events}\nlog:\n{log}");
             }
-            said = self.heard.more.wait_timeout(said, left).expect("no reader panicked").0;
+            said = self
+                .heard
+                .more
+                .wait_timeout(said, left)
+                .expect("no reader panicked")
+                .0;
         }
     }
 
     /// Waits for an event.
     pub fn wait_for(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        self.wait(what, |said| said.events.iter().find(|event| wanted(event)).cloned())
+        self.wait(what, |said| {
+            said.events.iter().find(|event| wanted(event)).cloned()
+        })
     }
 
     /// Waits until there are as many events of a kind.
@@ -230,7 +255,9 @@ impl Daemon {
 
     /// Waits for a line of the log.
     pub fn wait_for_line(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
-        self.wait(what, |said| said.log.iter().find(|line| wanted(line)).cloned())
+        self.wait(what, |said| {
+            said.log.iter().find(|line| wanted(line)).cloned()
+        })
     }
 
     /// Waits until a sensor has reported this of a cookie.
@@ -245,14 +272,16 @@ impl Daemon {
     /// Whether any sensor has reported this of a cookie so far.
     pub fn has(&self, action: &str, cookie: u64) -> bool {
         let said = self.heard.said.lock().expect("no reader panicked");
-        said.events.iter().any(|event| {
-            event["data"]["action"] == action && event["data"]["cookie"] == cookie
-        })
+        said.events
+            .iter()
+            .any(|event| event["data"]["action"] == action && event["data"]["cookie"] == cookie)
     }
 
     /// Waits for a line of standard output that is no JSON.
     pub fn wait_for_text(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
-        self.wait(what, |said| said.text.iter().find(|line| wanted(line)).cloned())
+        self.wait(what, |said| {
+            said.text.iter().find(|line| wanted(line)).cloned()
+        })
     }
 
     /// Waits until the sensor `sockets` has these in view.
@@ -288,11 +317,20 @@ impl Daemon {
         let code = unsafe {
             let mut info: libc::siginfo_t = std::mem::zeroed();
             let flags = libc::WSTOPPED | libc::WEXITED | libc::WNOWAIT;
-            check(libc::waitid(libc::P_PID, self.child.id(), &raw mut info, flags))
-                .expect("one's own child can be waited for");
+            check(libc::waitid(
+                libc::P_PID,
+                self.child.id(),
+                &raw mut info,
+                flags,
+            ))
+            .expect("one's own child can be waited for");
             info.si_code
         };
-        assert_eq!(code, libc::CLD_STOPPED, "the daemon ended instead of standing still");
+        assert_eq!(
+            code,
+            libc::CLD_STOPPED,
+            "the daemon ended instead of standing still"
+        );
         let result = act();
         self.signal(libc::SIGCONT);
         result
@@ -324,7 +362,11 @@ impl Daemon {
     /// queue whose items can overtake each other, hence several, and one more
     /// moment.
     pub fn settle(&self) {
-        for socket in [Sock::udp(Domain::V4), Sock::tcp(Domain::V4), Sock::udp(Domain::V4)] {
+        for socket in [
+            Sock::udp(Domain::V4),
+            Sock::tcp(Domain::V4),
+            Sock::udp(Domain::V4),
+        ] {
             socket.bind(beacon_address());
             let cookie = socket.cookie;
             drop(socket);
@@ -345,7 +387,12 @@ impl Daemon {
     pub fn stop(self) -> Record {
         self.signal(libc::SIGTERM);
         let (status, record) = self.end();
-        assert_eq!(status.code(), Some(0), "SIGTERM ends it as asked; log:\n{}", record.log);
+        assert_eq!(
+            status.code(),
+            Some(0),
+            "SIGTERM ends it as asked; log:\n{}",
+            record.log
+        );
         record
     }
 
@@ -353,8 +400,15 @@ impl Daemon {
     pub fn end(self) -> (ExitStatus, Record) {
         let launched = self.launched;
         let (status, said) = self.last();
-        assert!(said.text.is_empty(), "lines that are no JSON: {:?}", said.text);
-        (status, Record::new(said.events, said.log.join("\n"), launched))
+        assert!(
+            said.text.is_empty(),
+            "lines that are no JSON: {:?}",
+            said.text
+        );
+        (
+            status,
+            Record::new(said.events, said.log.join("\n"), launched),
+        )
     }
 
     /// Waits until it ends; the lines that are no JSON.
@@ -373,11 +427,19 @@ impl Daemon {
                 drop(said);
                 panic!("the daemon does not end; log:\n{log}");
             }
-            said = self.heard.more.wait_timeout(said, left).expect("no reader panicked").0;
+            said = self
+                .heard
+                .more
+                .wait_timeout(said, left)
+                .expect("no reader panicked")
+                .0;
         }
         let all = std::mem::take(&mut *said);
         drop(said);
-        let status = self.child.wait().expect("one's own child can be waited for");
+        let status = self
+            .child
+            .wait()
+            .expect("one's own child can be waited for");
         (status, all)
     }
 }
@@ -405,7 +467,10 @@ impl Heard {
         std::thread::spawn(move || {
             let mut pipe = BufReader::new(pipe);
             let mut line = Vec::new();
-            while pipe.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
+            while pipe
+                .read_until(b'\n', &mut line)
+                .is_ok_and(|length| length > 0)
+            {
                 let text = String::from_utf8_lossy(&line).trim_end().to_string();
                 take(&mut heard.said.lock().expect("no reader panicked"), text);
                 heard.more.notify_all();

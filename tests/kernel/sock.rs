@@ -91,7 +91,13 @@ pub fn bare(domain: Domain, kind: libc::c_int) -> OwnedFd {
 impl Sock {
     fn with_cookie(fd: OwnedFd, domain: Domain, tcp: bool) -> Sock {
         let cookie = option::<u64>(fd.as_raw_fd(), libc::SO_COOKIE).expect("SO_COOKIE");
-        Sock { fd, domain, tcp, cookie, remote: Mutex::new(None) }
+        Sock {
+            fd,
+            domain,
+            tcp,
+            cookie,
+            remote: Mutex::new(None),
+        }
     }
 
     /// A TCP socket.
@@ -115,7 +121,9 @@ impl Sock {
     /// A TCP socket connected to `listener`, and its accepted peer.
     pub fn pair(listener: &Sock) -> (Sock, Sock) {
         let client = Sock::tcp(listener.domain);
-        client.connect(listener.local()).expect("a listener on lo takes connections");
+        client
+            .connect(listener.local())
+            .expect("a listener on lo takes connections");
         let server = listener.accept();
         (client, server)
     }
@@ -218,8 +226,14 @@ impl Sock {
     pub fn send(&self, bytes: usize) {
         let data = vec![b'x'; bytes];
         // SAFETY: `data` is `bytes` long and lives across the call.
-        let sent = unsafe { libc::send(self.raw(), data.as_ptr().cast(), bytes, libc::MSG_NOSIGNAL) };
-        assert_eq!(usize::try_from(sent), Ok(bytes), "{}", io::Error::last_os_error());
+        let sent =
+            unsafe { libc::send(self.raw(), data.as_ptr().cast(), bytes, libc::MSG_NOSIGNAL) };
+        assert_eq!(
+            usize::try_from(sent),
+            Ok(bytes),
+            "{}",
+            io::Error::last_os_error()
+        );
     }
 
     /// Sends one byte to an address.
@@ -239,9 +253,19 @@ impl Sock {
         let mut data = vec![0_u8; bytes];
         // SAFETY: `data` is `bytes` long and lives across the call.
         let got = unsafe {
-            libc::recv(self.raw(), data.as_mut_ptr().cast(), bytes, libc::MSG_WAITALL)
+            libc::recv(
+                self.raw(),
+                data.as_mut_ptr().cast(),
+                bytes,
+                libc::MSG_WAITALL,
+            )
         };
-        assert_eq!(usize::try_from(got), Ok(bytes), "{}", io::Error::last_os_error());
+        assert_eq!(
+            usize::try_from(got),
+            Ok(bytes),
+            "{}",
+            io::Error::last_os_error()
+        );
     }
 
     /// Waits until the peer's FIN has come.
@@ -260,7 +284,10 @@ impl Sock {
 
     /// Will reset the connection when it is closed (SO_LINGER 0).
     pub fn reset_on_close(&self) {
-        let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+        let linger = libc::linger {
+            l_onoff: 1,
+            l_linger: 0,
+        };
         self.set(libc::SOL_SOCKET, libc::SO_LINGER, linger);
     }
 
@@ -286,7 +313,11 @@ impl Sock {
 
     /// Waits until a pending connect has failed, and says how.
     pub fn failure(&self, within: Duration) -> io::Error {
-        let mut poll = libc::pollfd { fd: self.raw(), events: libc::POLLOUT, revents: 0 };
+        let mut poll = libc::pollfd {
+            fd: self.raw(),
+            events: libc::POLLOUT,
+            revents: 0,
+        };
         // SAFETY: one pollfd, which lives across the call.
         let ready = unsafe { libc::poll(&raw mut poll, 1, within.as_millis() as libc::c_int) };
         assert_eq!(ready, 1, "the connect did not fail within {within:?}");
@@ -335,13 +366,23 @@ impl Ident {
     /// The other end of the connection, which is not accepted: it has no file,
     /// and its cookie cannot be read.
     pub fn unaccepted_peer(self) -> Ident {
-        Ident { local: self.remote, remote: self.local, cookie: None, inode: None, ..self }
+        Ident {
+            local: self.remote,
+            remote: self.local,
+            cookie: None,
+            inode: None,
+            ..self
+        }
     }
 
     /// As tcp_disconnect() leaves it: the remote port gone, and the local
     /// address too unless it was bound.
     pub fn wiped(self, local_too: bool) -> Ident {
-        let local = if local_too { self.domain.unspecified() } else { self.local.ip() };
+        let local = if local_too {
+            self.domain.unspecified()
+        } else {
+            self.local.ip()
+        };
         Ident {
             local: SocketAddr::new(local, self.local.port()),
             remote: SocketAddr::new(self.remote.ip(), 0),
@@ -357,7 +398,13 @@ fn option<T: Default>(fd: RawFd, option: libc::c_int) -> io::Result<T> {
     // SAFETY: `value` and `length` are valid for writes and `length` says how
     // large `value` is.
     check(unsafe {
-        libc::getsockopt(fd, libc::SOL_SOCKET, option, (&raw mut value).cast(), &raw mut length)
+        libc::getsockopt(
+            fd,
+            libc::SOL_SOCKET,
+            option,
+            (&raw mut value).cast(),
+            &raw mut length,
+        )
     })?;
     Ok(value)
 }

@@ -33,6 +33,7 @@ mod dump;
 mod half_closed;
 mod leftovers;
 mod listeners;
+mod names;
 mod overrun;
 mod rebound;
 mod sensors;

@@ -70,8 +70,17 @@ impl From<lexopt::Error> for UsageError {
 }
 
 const FLAGS: [&str; 11] = [
-    "--config", "--profile", "--pattern", "--ignore", "--dump", "--dns", "--format", "--check",
-    "--help", "--version", "--netns",
+    "--config",
+    "--profile",
+    "--pattern",
+    "--ignore",
+    "--dump",
+    "--dns",
+    "--format",
+    "--check",
+    "--help",
+    "--version",
+    "--netns",
 ];
 
 fn nearest_flag(option: &str) -> Option<&'static str> {
@@ -132,7 +141,9 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Flags, UsageError> {
     while let Some(arg) = parser.next()? {
         match arg {
             Arg::Short('c') | Arg::Long("config") => flags.configs.push(parser.value()?.into()),
-            Arg::Short('p') | Arg::Long("profile") => flags.profiles.push(parser.value()?.string()?),
+            Arg::Short('p') | Arg::Long("profile") => {
+                flags.profiles.push(parser.value()?.string()?)
+            }
             Arg::Long("pattern") => flags.patterns.push(parser.value()?.string()?),
             Arg::Long("ignore") => flags.ignore.push(parser.value()?.string()?),
             Arg::Long("format") => flags.format = format(&parser.value()?.string()?)?,
@@ -140,13 +151,22 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Flags, UsageError> {
             Arg::Long("dump") => flags.set_mode(Mode::Dump)?,
             Arg::Long("check") => flags.set_mode(Mode::Check)?,
             Arg::Short('h') | Arg::Long("help") => {
-                return Ok(Flags { mode: Mode::Help, ..flags });
+                return Ok(Flags {
+                    mode: Mode::Help,
+                    ..flags
+                });
             }
             Arg::Short('V') | Arg::Long("version") => {
-                return Ok(Flags { mode: Mode::Version, ..flags });
+                return Ok(Flags {
+                    mode: Mode::Version,
+                    ..flags
+                });
             }
             Arg::Value(value) => {
-                return Err(UsageError(format!("unexpected argument '{}'", value.to_string_lossy())));
+                return Err(UsageError(format!(
+                    "unexpected argument '{}'",
+                    value.to_string_lossy()
+                )));
             }
             other => return Err(other.unexpected().into()),
         }
@@ -160,9 +180,9 @@ fn format(word: &str) -> Result<Option<Format>, UsageError> {
         "auto" => Ok(None),
         "text" => Ok(Some(Format::Text)),
         "json" => Ok(Some(Format::Json)),
-        other => {
-            Err(UsageError(format!("'{other}' is no format; expected 'auto', 'text' or 'json'")))
-        }
+        other => Err(UsageError(format!(
+            "'{other}' is no format; expected 'auto', 'text' or 'json'"
+        ))),
     }
 }
 
@@ -181,7 +201,9 @@ impl Flags {
             Mode::Daemon if narrowed && !self.configs.is_empty() => {
                 "--pattern and --ignore narrow the built-in configuration; with --config, write them there"
             }
-            Mode::Daemon if self.dns => "--dns belongs to --dump; a sensor has 'dns: true' in its args",
+            Mode::Daemon if self.dns => {
+                "--dns belongs to --dump; a sensor has 'dns: true' in its args"
+            }
             Mode::Check if self.configs.is_empty() => "--check needs a --config FILE to check",
             Mode::Check if narrowed || self.dns => "--check takes only --config and --profile",
             _ if self.configs.is_empty() && !self.profiles.is_empty() => {
@@ -224,7 +246,10 @@ fn check(flags: &Flags) -> ExitCode {
     match flags.settings() {
         Ok(settings) => {
             let sensors = settings.sensors.len();
-            print(&format!("good: {sensors} sensor{} would run\n", if sensors == 1 { "" } else { "s" }))
+            print(&format!(
+                "good: {sensors} sensor{} would run\n",
+                if sensors == 1 { "" } else { "s" }
+            ))
         }
         Err(code) => code,
     }
@@ -251,19 +276,34 @@ fn run_dump(flags: &Flags) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let mut filters: Vec<_> = narrowed.sensors.into_iter().map(|sensor| sensor.filter).collect();
+    let mut filters: Vec<_> = narrowed
+        .sensors
+        .into_iter()
+        .map(|sensor| sensor.filter)
+        .collect();
     let chosen = if flags.configs.is_empty() {
         None
     } else {
         match flags.settings() {
-            Ok(settings) => Some(settings.sensors.into_iter().map(|sensor| sensor.filter).collect()),
+            Ok(settings) => Some(
+                settings
+                    .sensors
+                    .into_iter()
+                    .map(|sensor| sensor.filter)
+                    .collect(),
+            ),
             Err(code) => return code,
         }
     };
     let Some(narrow) = filters.pop() else {
         return ExitCode::from(2);
     };
-    let request = dump::Request { narrow, chosen, dns: flags.dns, format: flags.format() };
+    let request = dump::Request {
+        narrow,
+        chosen,
+        dns: flags.dns,
+        format: flags.format(),
+    };
     match dump::run(&request) {
         Ok(()) => ExitCode::SUCCESS,
         Err(dump::DumpFailed::ReaderGone) => ExitCode::SUCCESS,
@@ -303,10 +343,20 @@ mod tests {
 
     #[test]
     fn modes_and_values() {
-        let dump = flags(&["--dump", "--pattern=tcp *", "--ignore", "udp *", "--dns", "--format=json"]);
+        let dump = flags(&[
+            "--dump",
+            "--pattern=tcp *",
+            "--ignore",
+            "udp *",
+            "--dns",
+            "--format=json",
+        ]);
         let dump = dump.unwrap();
         assert_eq!(dump.mode, Mode::Dump);
-        assert_eq!((dump.patterns, dump.ignore), (vec!["tcp *".into()], vec!["udp *".into()]));
+        assert_eq!(
+            (dump.patterns, dump.ignore),
+            (vec!["tcp *".into()], vec!["udp *".into()])
+        );
         assert_eq!((dump.dns, dump.format), (true, Some(Format::Json)));
         assert_eq!(flags(&[]).unwrap(), Flags::default());
         assert_eq!(flags(&["-V"]).unwrap().mode, Mode::Version);
@@ -315,7 +365,10 @@ mod tests {
     #[test]
     fn what_does_not_go_together_is_said() {
         for (words, expected) in [
-            (&["--config", "a", "--pattern", "b"][..], "narrow the built-in"),
+            (
+                &["--config", "a", "--pattern", "b"][..],
+                "narrow the built-in",
+            ),
             (&["--check"], "needs a --config"),
             (&["--dump", "--check"], "exclude each other"),
             (&["--dns"], "belongs to --dump"),

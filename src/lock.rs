@@ -42,7 +42,10 @@ pub struct Locks {
 
 impl Default for Locks {
     fn default() -> Locks {
-        Locks { held: HashMap::new(), bound: BOUND }
+        Locks {
+            held: HashMap::new(),
+            bound: BOUND,
+        }
     }
 }
 
@@ -58,7 +61,10 @@ pub struct Released {
 impl Locks {
     /// No locks; room for `bound`.
     pub fn bounded(bound: usize) -> Locks {
-        Locks { held: HashMap::new(), bound }
+        Locks {
+            held: HashMap::new(),
+            bound,
+        }
     }
 
     /// Whether the event id is locked.
@@ -76,7 +82,14 @@ impl Locks {
         if self.held.len() >= self.bound {
             return Admission::Full;
         }
-        self.held.insert(eid.to_string(), Lock { first: at, last: at, muted: 0 });
+        self.held.insert(
+            eid.to_string(),
+            Lock {
+                first: at,
+                last: at,
+                muted: 0,
+            },
+        );
         Admission::Locked
     }
 
@@ -106,8 +119,14 @@ mod tests {
         let mut locks = Locks::default();
         let start = SystemTime::UNIX_EPOCH;
         assert_eq!(locks.admit("a", start), Admission::Locked);
-        assert_eq!(locks.admit("a", start + Duration::from_secs(1)), Admission::Muted);
-        assert_eq!(locks.admit("a", start + Duration::from_secs(2)), Admission::Muted);
+        assert_eq!(
+            locks.admit("a", start + Duration::from_secs(1)),
+            Admission::Muted
+        );
+        assert_eq!(
+            locks.admit("a", start + Duration::from_secs(2)),
+            Admission::Muted
+        );
         assert_eq!(locks.admit("b", start), Admission::Locked);
         let lock = locks.release("a").unwrap();
         assert_eq!((lock.muted, lock.last), (2, start + Duration::from_secs(2)));

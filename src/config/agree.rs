@@ -90,3 +90,49 @@ impl fmt::Display for Named<'_> {
         Same(self.0).expecting(f)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::parse::parse;
+    use super::*;
+
+    fn differ(one: &str, other: &str) -> Option<String> {
+        let root = parse(one).root.expect("a document");
+        Same(&root)
+            .deserialize(serde_yaml::Deserializer::from_str(other))
+            .err()
+            .map(|error| error.to_string())
+    }
+
+    #[test]
+    fn readings_that_differ_anywhere_are_refused() {
+        let text = "a: [x, {y: 1}]\nb: ~\n";
+        assert_eq!(differ(text, text), None);
+        assert_eq!(differ(text, "{\"a\": ['x', {y: 1}], b: '~'}"), None);
+        for other in [
+            "a: [x, {y: 2}]\nb: ~\n",
+            "a: [x, {z: 1}]\nb: ~\n",
+            "a: [x, {y: 1}, x]\nb: ~\n",
+            "a: [x]\nb: ~\n",
+            "a: [x, {}]\nb: ~\n",
+            "a: [x, {y: 1}]\nb: []\n",
+            "a: [x, {y: 1}]\n",
+            "a: [x, {y: 1}]\nb: ~\nc: 1\n",
+            "a: x\nb: ~\n",
+        ] {
+            assert!(differ(text, other).is_some(), "{other}");
+        }
+    }
+
+    #[test]
+    fn an_alias_to_the_wrong_anchor_is_seen() {
+        // serde_yaml numbers anchors by how many names it knows, so that `&b` takes
+        // the number of the second `&a`.
+        let text = "x: &a one\ny: &a two\nz: &b three\nw: *a\n";
+        let difference = differ(text, text).expect("a difference");
+        assert!(
+            difference.contains("`two` is also read as `three`"),
+            "{difference}"
+        );
+    }
+}

@@ -75,10 +75,19 @@ fn is_sensor(value: View<'_>) -> bool {
 }
 
 /// Whether a top-level key must be a section that was misspelled: it is almost
-/// one, and what stands below it is no sensor.
-fn misspelled_section(entry: &Entry<'_>) -> Option<String> {
-    let near = schema::nearest(entry.name, SECTIONS.iter().map(|key| key.name))?;
-    (entry.value.entries().is_some() && !is_sensor(entry.value)).then_some(near)
+/// one, and below it stands what that section holds. A near miss alone is not
+/// enough: `sensor1` may be the id of a sensor whose listener is missing.
+fn misspelled_section(entry: &Entry<'_>) -> bool {
+    if section(entry.name).is_some() || is_sensor(entry.value) {
+        return false;
+    }
+    let near = schema::nearest(entry.name, SECTIONS.iter().map(|key| key.name));
+    let below = || entry.value.entries().into_iter().flatten();
+    match near.as_deref().and_then(section).map(|key| &key.value) {
+        Some(Value::Sensors) => below().any(|entry| is_sensor(entry.value)),
+        Some(_) => below().any(|entry| DAEMON.iter().any(|key| key.is(entry.name))),
+        None => false,
+    }
 }
 
 impl Checked {
@@ -99,7 +108,7 @@ impl Checked {
         let sections = root.entries().into_iter().flatten().any(|entry| {
             section(entry.name).is_some()
                 || RESERVED_SECTIONS.contains(&entry.name)
-                || misspelled_section(&entry).is_some()
+                || misspelled_section(&entry)
         });
         if !sections {
             return self.sensors(root, root.spot());

@@ -8,7 +8,7 @@
 //! A file goes through these steps, each in a module of its own:
 //!
 //! 1. `text`: bytes to text that every YAML parser reads alike;
-//! 2. `parse`, `tree`: a tree in which everything knows its position;
+//! 2. `parse`, `notation`, `tree`: a tree in which everything knows its position;
 //! 3. `check`, `fit`, `schema`, `value`: the tree against the table of keys;
 //! 4. `agree`, `typed`: the values, through serde_yaml, which has to agree;
 //! 5. `merge`: several files and the profiles to one list of sensors.
@@ -21,6 +21,7 @@ mod agree;
 mod check;
 mod fit;
 mod merge;
+mod notation;
 mod parse;
 mod problem;
 mod schema;

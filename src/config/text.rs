@@ -79,57 +79,77 @@ fn not_utf8(bytes: &[u8], error: &std::str::Utf8Error) -> Problem {
     Problem::new(found, "UTF-8").at(Spot::new(line, column))
 }
 
-/// Finds the characters on which YAML parsers differ. A tab is one of them only
-/// before the content of a line, where it would count as indentation; that it is
-/// refused there even inside a text of several lines costs nobody anything.
+/// The lines of a text, as both parsers count them.
+pub(super) fn lines(text: &str) -> impl Iterator<Item = &str> {
+    text.split('\n').flat_map(|line| {
+        // Of CR LF, the LF has ended the line already.
+        let line = line.strip_suffix('\r').unwrap_or(line);
+        line.split('\r')
+    })
+}
+
+/// Finds a directive, or the end of a document, before the document begins.
+fn prologue(text: &str) -> Option<Problem> {
+    let (line, first) = lines(text).zip(1..).find_map(|(text, number)| {
+        let content = text.trim_start();
+        (!content.is_empty() && !content.starts_with('#')).then_some((number, text))
+    })?;
+    let found = match first {
+        _ if first.starts_with('%') => "YAML directive",
+        _ if first.starts_with("...") => "end of a document that has not begun",
+        _ => return None,
+    };
+    let expected = "a configuration that begins with its keys";
+    Some(Problem::new(found, expected).at(Spot::new(line, 1)))
+}
+
+/// Finds the characters on which YAML parsers differ.
 fn misread(text: &str) -> Vec<Problem> {
-    let mut problems = Vec::new();
+    let mut problems = Vec::from_iter(prologue(text));
     let (mut line, mut column, mut indenting) = (1, 1, true);
-    let (mut begun, mut comment) = (false, false);
     let mut rest = text.chars().peekable();
     while let Some(c) = rest.next() {
-        let fault = match c {
-            '\t' if indenting => Some(("tab in the indentation".to_owned(), "spaces")),
-            '\t' | '\n' | '\r' => None,
-            '\u{85}' | '\u{2028}' | '\u{2029}' => Some((
-                format!("line separator U+{:04X}", u32::from(c)),
-                "lines that end in a line feed",
-            )),
-            '\u{feff}' => Some((
-                "byte order mark U+FEFF inside the text".to_owned(),
-                "none, or one at the very beginning",
-            )),
-            '\u{fffe}' | '\u{ffff}' => Some((
-                format!("character U+{:04X}", u32::from(c)),
-                "characters that YAML allows",
-            )),
-            '%' if column == 1 && !begun => Some((
-                "YAML directive".to_owned(),
-                "a configuration that begins with its keys",
-            )),
-            _ if c.is_control() => Some((
-                format!("control character U+{:04X}", u32::from(c)),
-                "text (in a quoted text write `\\x1b` and the like)",
-            )),
-            _ => None,
-        };
-        if let Some((found, expected)) = fault {
+        if let Some((found, expected)) = fault(c, indenting) {
             problems.push(Problem::new(found, expected).at(Spot::new(line, column)));
-            if c == '\t' {
-                // One message a line is enough.
-                indenting = false;
-            }
         }
-        comment |= c == '#';
-        begun |= !comment && !c.is_whitespace() && !(c == '%' && column == 1);
         if ends_line(c, rest.peek()) {
-            (line, column, indenting, comment) = (line + 1, 1, true, false);
+            (line, column, indenting) = (line + 1, 1, true);
         } else {
             column += 1;
+            // After a tab one message is enough.
             indenting &= matches!(c, ' ' | '-' | '?' | ':');
         }
     }
     problems
+}
+
+/// What is wrong with a character, and what is expected in its place. A tab is
+/// wrong only before the content of a line, where it would count as indentation;
+/// that it is refused there even inside a text of several lines costs nobody
+/// anything.
+fn fault(c: char, indenting: bool) -> Option<(String, &'static str)> {
+    let code = u32::from(c);
+    match c {
+        '\t' if indenting => Some(("tab in the indentation".to_owned(), "spaces")),
+        '\t' | '\n' | '\r' => None,
+        '\u{85}' | '\u{2028}' | '\u{2029}' => Some((
+            format!("line separator U+{code:04X}"),
+            "lines that end in a line feed",
+        )),
+        '\u{feff}' => Some((
+            "byte order mark U+FEFF inside the text".to_owned(),
+            "none, or one at the very beginning",
+        )),
+        '\u{fffe}' | '\u{ffff}' => Some((
+            format!("character U+{code:04X}"),
+            "characters that YAML allows",
+        )),
+        _ if c.is_control() => Some((
+            format!("control character U+{code:04X}"),
+            "text (in a quoted text write `\\x1b` and the like)",
+        )),
+        _ => None,
+    }
 }
 
 /// Whether a line ends with this character: LF, CR, or CR LF at its LF.

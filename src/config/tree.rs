@@ -24,6 +24,43 @@ pub(super) struct Node {
     pub weight: usize,
 }
 
+impl Node {
+    /// A scalar.
+    pub fn leaf(at: Position, scalar: Scalar) -> Node {
+        Node {
+            at,
+            via: None,
+            content: Content::Scalar(Rc::new(scalar)),
+            height: 0,
+            weight: 1,
+        }
+    }
+
+    /// A list or map of nodes that are complete.
+    pub fn branch(at: Position, content: Content) -> Node {
+        let (mut height, mut weight) = (0, 1_usize);
+        let mut count = |node: &Node| {
+            height = height.max(node.height);
+            weight = weight.saturating_add(node.weight);
+        };
+        match &content {
+            Content::Scalar(_) => {}
+            Content::List(items) => items.iter().for_each(&mut count),
+            Content::Map(entries) => entries.iter().for_each(|(key, value)| {
+                count(key);
+                count(value);
+            }),
+        }
+        Node {
+            at,
+            via: None,
+            content,
+            height: height + 1,
+            weight,
+        }
+    }
+}
+
 /// What a node is.
 #[derive(Clone, Debug)]
 pub(super) enum Content {

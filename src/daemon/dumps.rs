@@ -37,10 +37,15 @@ impl Dumps {
             _ => &[Some(Family::V4), Some(Family::V6)],
         };
         for &family in families {
-            let same = |coverage: &&mut Coverage| coverage.proto == proto && coverage.family == family;
+            let same =
+                |coverage: &&mut Coverage| coverage.proto == proto && coverage.family == family;
             match self.line.iter_mut().find(same) {
                 Some(coverage) => coverage.groups = coverage.groups | groups,
-                None => self.line.push_back(Coverage { proto, family, groups }),
+                None => self.line.push_back(Coverage {
+                    proto,
+                    family,
+                    groups,
+                }),
             }
         }
     }
@@ -78,7 +83,10 @@ impl Dumps {
         }
         self.by_family = true;
         for family in [Family::V6, Family::V4] {
-            self.line.push_front(Coverage { family: Some(family), ..coverage });
+            self.line.push_front(Coverage {
+                family: Some(family),
+                ..coverage
+            });
         }
         true
     }
@@ -110,16 +118,27 @@ mod tests {
         let line: Vec<_> = std::iter::from_fn(|| dumps.next(now)).collect();
         let shape: Vec<_> = line.iter().map(|one| (one.proto, one.family)).collect();
         let (v4, v6) = (Some(Family::V4), Some(Family::V6));
-        let expected = [(Proto::Tcp, v4), (Proto::Tcp, v6), (Proto::Udp, v4), (Proto::Udp, v6)];
+        let expected = [
+            (Proto::Tcp, v4),
+            (Proto::Tcp, v6),
+            (Proto::Udp, v4),
+            (Proto::Udp, v6),
+        ];
         assert_eq!(shape, expected);
-        assert!(!dumps.fall_back(line[0]), "there is nothing to fall back to any more");
+        assert!(
+            !dumps.fall_back(line[0]),
+            "there is nothing to fall back to any more"
+        );
     }
 
     #[test]
     fn a_failed_dump_is_tried_again_soon_but_not_at_once() {
         let now = Instant::now();
         let mut dumps = Dumps::default();
-        dumps.ask(Needs { tcp: StateGroups::LISTEN, udp: false });
+        dumps.ask(Needs {
+            tcp: StateGroups::LISTEN,
+            udp: false,
+        });
         let tcp = dumps.next(now).unwrap();
         dumps.retry(tcp, now);
         assert_eq!(dumps.next(now), None);

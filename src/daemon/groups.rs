@@ -14,11 +14,15 @@ use crate::sys;
 /// How long the notice of a probe may take; it takes microseconds.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// How often probes are sent again after an overrun.
+const SENT_AGAIN: u32 = 8;
+
 /// Probes whose notices have not come yet.
 #[derive(Debug)]
 pub struct Probes {
     pending: Vec<(Group, Cookie)>,
     until: Instant,
+    sent_again: u32,
 }
 
 /// A group that cannot be used, and why.
@@ -36,24 +40,43 @@ pub struct Unusable {
 impl Probes {
     /// No probes.
     pub fn none(now: Instant) -> Probes {
-        Probes { pending: Vec::new(), until: now }
+        Probes {
+            pending: Vec::new(),
+            until: now,
+            sent_again: 0,
+        }
     }
 
     /// Joins the groups that `needs` calls for and sends a probe to each.
     pub fn join(notices: &Notices, needs: Needs, now: Instant) -> (Probes, Vec<Unusable>) {
-        let mut probes = Probes { pending: Vec::new(), until: now + PATIENCE };
+        let mut probes = Probes {
+            pending: Vec::new(),
+            until: now + PATIENCE,
+            sent_again: 0,
+        };
         let mut unusable = Vec::new();
-        for group in Group::ALL.into_iter().filter(|group| needs.proto(group.proto)) {
+        for group in Group::ALL
+            .into_iter()
+            .filter(|group| needs.proto(group.proto))
+        {
             if let Err(error) = notices.join(group) {
                 let reason = format!("joining the group was refused: {error}");
-                unusable.push(Unusable { group, reason, costs: true });
+                unusable.push(Unusable {
+                    group,
+                    reason,
+                    costs: true,
+                });
                 continue;
             }
             match sys::unbound_socket_cookie(group.family, group.proto) {
                 Ok(cookie) => probes.pending.push((group, cookie)),
                 Err(error) if group.family == Family::V6 && is_family_off(&error) => {
                     let reason = "IPv6 is off: the kernel makes no such sockets".to_string();
-                    unusable.push(Unusable { group, reason, costs: false });
+                    unusable.push(Unusable {
+                        group,
+                        reason,
+                        costs: false,
+                    });
                 }
                 // Joined, and nothing speaks against it but that it cannot be
                 // tried (no descriptors left, a sandbox).
@@ -61,6 +84,23 @@ impl Probes {
             }
         }
         (probes, unusable)
+    }
+
+    /// Notices were dropped, and those of probes may have been among them: sends
+    /// the pending ones again. At most eight times, so that a start amid constant
+    /// overruns comes to an end.
+    pub fn send_again(&mut self, now: Instant) {
+        if self.pending.is_empty() || self.sent_again == SENT_AGAIN {
+            return;
+        }
+        self.sent_again += 1;
+        self.until = now + PATIENCE;
+        for (group, cookie) in &mut self.pending {
+            match sys::unbound_socket_cookie(group.family, group.proto) {
+                Ok(fresh) => *cookie = fresh,
+                Err(error) => log::warn!("cannot probe the group {}: {error}", group.as_str()),
+            }
+        }
     }
 
     /// Takes note of a notice; true when it is that of a probe.
@@ -102,7 +142,10 @@ fn is_family_off(error: &io::Error) -> bool {
 pub fn degraded(unusable: &[Unusable]) -> Vec<Degraded> {
     let mut records: Vec<Degraded> = Vec::new();
     for one in unusable {
-        match records.iter_mut().find(|record| record.reason == one.reason) {
+        match records
+            .iter_mut()
+            .find(|record| record.reason == one.reason)
+        {
             Some(record) => record.missing.push(one.group.as_str()),
             None => records.push(Degraded {
                 source: "notices",

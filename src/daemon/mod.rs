@@ -12,13 +12,13 @@ mod sources;
 
 use std::fmt;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
-use mio::{Interest, Poll, Token, Waker};
+use mio::{Interest, Poll, Registry, Token, Waker};
 
 use crate::config::Settings;
 use crate::emit::{Fan, Flush, Format, OutputError, Stdout};
@@ -58,6 +58,8 @@ pub enum RunError {
     Loop(io::Error),
     /// Standard output failed.
     Output(io::Error),
+    /// The program was to end, but not everything queued could be written.
+    Unwritten,
     /// Nobody answers for any protocol that a sensor needs.
     NoSource,
     /// The reader of standard output is gone: a quiet end.
@@ -68,9 +70,12 @@ impl fmt::Display for RunError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             RunError::Start(what, error) => write!(f, "cannot {what}: {error}"),
-            RunError::Open(error) => write!(f, "{error}"),
+            RunError::Open(error) => write!(f, "standard output {error}"),
             RunError::Loop(error) => write!(f, "the event loop failed: {error}"),
             RunError::Output(error) => write!(f, "writing to standard output failed: {error}"),
+            RunError::Unwritten => f.write_str(
+                "ended with events that standard output did not take; they are lost",
+            ),
             RunError::NoSource => f.write_str(
                 "the kernel answers no dump that the sensors need (are tcp_diag and udp_diag missing?)",
             ),
@@ -107,8 +112,21 @@ pub fn run(settings: Settings, format: Format) -> Result<(), RunError> {
     let waker = Waker::new(poll.registry(), NAMES)
         .map_err(|error| RunError::Start("make a waker", error))?;
     let stats = Rc::new(Stats::default());
-    let mut daemon = Daemon::new(settings, format, signals, waker, Rc::clone(&stats))?;
-    daemon.register(&poll).map_err(|error| RunError::Start("watch a descriptor", error))?;
+    let registry = poll
+        .registry()
+        .try_clone()
+        .map_err(|error| RunError::Start("share an event loop", error))?;
+    let mut daemon = Daemon::new(
+        settings,
+        format,
+        signals,
+        waker,
+        registry,
+        Rc::clone(&stats),
+    )?;
+    daemon
+        .register()
+        .map_err(|error| RunError::Start("watch a descriptor", error))?;
     let result = reactor::run(&mut poll, &mut daemon, Now::read);
     log::info!("ended: {stats}");
     result
@@ -122,6 +140,7 @@ struct Daemon {
     names_woken: bool,
     retry_output: Option<Instant>,
     ending: Option<Instant>,
+    registry: Registry,
     own: Vec<crate::model::Cookie>,
 }
 
@@ -131,19 +150,29 @@ impl Daemon {
         format: Format,
         signals: Signals,
         waker: Waker,
+        registry: Registry,
         stats: Rc<Stats>,
     ) -> Result<Daemon, RunError> {
         let now = Now::read();
-        let ticks: Vec<_> =
-            settings.sensors.iter().map(|sensor| (sensor.interval, sensor.filter.needs())).collect();
-        let needs = ticks.iter().fold(Default::default(), |all, (_, needs)| all | *needs);
-        let views = settings.sensors.iter().enumerate().map(|(at, sensor)| View {
-            // The configuration refuses more sensors than SensorIx can number.
-            sensor: SensorIx(at as u8),
-            initial: sensor.initial,
-            time_wait: sensor.filter.watches(crate::model::TcpState::TimeWait),
-            syn_recv: sensor.filter.watches(crate::model::TcpState::SynRecv),
-        });
+        let ticks: Vec<_> = settings
+            .sensors
+            .iter()
+            .map(|sensor| (sensor.interval, sensor.filter.needs()))
+            .collect();
+        let needs = ticks
+            .iter()
+            .fold(Default::default(), |all, (_, needs)| all | *needs);
+        let views = settings
+            .sensors
+            .iter()
+            .enumerate()
+            .map(|(at, sensor)| View {
+                // The configuration refuses more sensors than SensorIx can number.
+                sensor: SensorIx(at as u8),
+                initial: sensor.initial,
+                time_wait: sensor.filter.watches(crate::model::TcpState::TimeWait),
+                syn_recv: sensor.filter.watches(crate::model::TcpState::SynRecv),
+            });
         let mut sources = Sources::open(views.collect(), needs, Rc::clone(&stats), now)?;
         let mut fan = Fan::new(Rc::clone(&stats));
         if settings.daemon.stdout {
@@ -181,20 +210,28 @@ impl Daemon {
             names_woken: false,
             retry_output: None,
             ending: None,
+            registry,
             own: Vec::new(),
         })
     }
 
-    fn register(&mut self, poll: &Poll) -> io::Result<()> {
-        let registry = poll.registry();
-        let read = |fd: i32, token| registry.register(&mut SourceFd(&fd), token, Interest::READABLE);
-        read(self.sources.notices.as_raw_fd(), NOTICES)?;
-        read(self.sources.scope.as_raw_fd(), DUMP)?;
-        read(self.signals.as_raw_fd(), SIGNALS)?;
+    fn register(&mut self) -> io::Result<()> {
+        self.watch(
+            self.sources.notices.as_raw_fd(),
+            NOTICES,
+            Interest::READABLE,
+        )?;
+        self.watch(self.sources.scope.as_raw_fd(), DUMP, Interest::READABLE)?;
+        self.watch(self.signals.as_raw_fd(), SIGNALS, Interest::READABLE)?;
         for fd in self.pipeline.fan_mut().sources() {
-            registry.register(&mut SourceFd(&fd), OUTPUT, Interest::WRITABLE)?;
+            self.registry
+                .register(&mut SourceFd(&fd), OUTPUT, Interest::WRITABLE)?;
         }
         Ok(())
+    }
+
+    fn watch(&self, fd: RawFd, token: Token, interest: Interest) -> io::Result<()> {
+        self.registry.register(&mut SourceFd(&fd), token, interest)
     }
 
     fn names(&mut self, now: Now) {
@@ -260,10 +297,15 @@ impl Daemon {
 
     fn deadline(&mut self) -> Option<Instant> {
         let named = self.pipeline.deadline();
-        [self.schedule.next(), self.sources.deadline(), named, self.retry_output]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.schedule.next(),
+            self.sources.deadline(),
+            named,
+            self.retry_output,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 }
 
@@ -296,12 +338,14 @@ impl Handler for Daemon {
 
     fn turn(&mut self, now: Now) -> Result<Turn, RunError> {
         if let Some(until) = self.ending {
-            let drained = self.flush(now)?;
-            if !drained && now.mono >= until {
-                log::warn!("ended with events that the reader of standard output did not take");
+            if self.flush(now)? {
+                return Ok(Turn::Done);
             }
-            let done = drained || now.mono >= until;
-            return Ok(if done { Turn::Done } else { Turn::Idle(Some(until)) });
+            if now.mono >= until {
+                return Err(RunError::Unwritten);
+            }
+            let again = self.retry_output.map_or(until, |retry| retry.min(until));
+            return Ok(Turn::Idle(Some(again)));
         }
         self.sources.hear(&mut self.pipeline, now)?;
         self.names(now);
@@ -313,7 +357,14 @@ impl Handler for Daemon {
             }
         }
         let busy = self.sources.work(&mut self.pipeline, now)?;
+        if self.sources.scope.take_replaced() {
+            self.watch(self.sources.scope.as_raw_fd(), DUMP, Interest::READABLE)?;
+        }
         self.flush(now)?;
-        Ok(if busy { Turn::Busy } else { Turn::Idle(self.deadline()) })
+        Ok(if busy {
+            Turn::Busy
+        } else {
+            Turn::Idle(self.deadline())
+        })
     }
 }

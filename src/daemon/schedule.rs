@@ -21,7 +21,13 @@ impl Schedule {
     /// A schedule on which everything is due at `start`.
     pub fn new(sensors: impl Iterator<Item = (Duration, Needs)>, start: Instant) -> Schedule {
         Schedule {
-            ticks: sensors.map(|(interval, needs)| Tick { interval, needs, due: start }).collect(),
+            ticks: sensors
+                .map(|(interval, needs)| Tick {
+                    interval,
+                    needs,
+                    due: start,
+                })
+                .collect(),
         }
     }
 
@@ -52,8 +58,14 @@ mod tests {
 
     #[test]
     fn one_dump_serves_every_sensor_that_is_due() {
-        let listen = Needs { tcp: StateGroups::LISTEN, udp: false };
-        let udp = Needs { tcp: StateGroups::NONE, udp: true };
+        let listen = Needs {
+            tcp: StateGroups::LISTEN,
+            udp: false,
+        };
+        let udp = Needs {
+            tcp: StateGroups::NONE,
+            udp: true,
+        };
         let start = Instant::now();
         let (fast, slow) = (Duration::from_millis(100), Duration::from_secs(1));
         let mut schedule = Schedule::new([(fast, listen), (slow, udp)].into_iter(), start);

@@ -9,7 +9,7 @@ use super::RunError;
 use super::dumps::Dumps;
 use super::groups::{self, Probes, Unusable};
 use crate::log::RateLimit;
-use crate::model::{Coverage, Degraded, Needs, Now, Proto};
+use crate::model::{Coverage, Degraded, Family, Needs, Now, Proto};
 use crate::pipeline::Pipeline;
 use crate::sensor::{NetSocket, View};
 use crate::source::Notices;
@@ -45,8 +45,14 @@ pub(super) struct Sources {
 
 impl Sources {
     /// Opens the sockets of the namespace that the calling thread is in.
-    pub fn open(views: Vec<View>, needs: Needs, stats: Rc<Stats>, now: Now) -> Result<Sources, RunError> {
-        let netns = sys::netns().map_err(|error| RunError::Start("read the network namespace", error))?;
+    pub fn open(
+        views: Vec<View>,
+        needs: Needs,
+        stats: Rc<Stats>,
+        now: Now,
+    ) -> Result<Sources, RunError> {
+        let netns =
+            sys::netns().map_err(|error| RunError::Start("read the network namespace", error))?;
         let no_diag = |error| RunError::Start("open a sock_diag netlink socket", error);
         let scope = Scope::open(netns, Rc::clone(&stats)).map_err(no_diag)?;
         let notices = scope.open_notices().map_err(no_diag)?;
@@ -118,6 +124,7 @@ impl Sources {
         self.notices_ready = drained.more;
         if drained.overrun {
             self.sensor.overrun(now);
+            self.probes.send_again(now.mono);
             self.warn("overrun", now, || {
                 "the kernel dropped notices (the receive buffer was full); reconciling".to_string()
             });
@@ -139,12 +146,7 @@ impl Sources {
     pub fn work(&mut self, pipeline: &mut Pipeline, now: Now) -> Result<bool, RunError> {
         let unheard = self.probes.give_up(now.mono);
         self.lose(&unheard, pipeline, now);
-        if let Some(needs) = self.sensor.wants_dump()
-            && self.dumps.is_empty()
-            && !self.scope.is_dumping()
-        {
-            self.dumps.ask(needs);
-        }
+        self.reconcile();
         if !self.scope.is_dumping() {
             self.begin_next(pipeline, now)?;
         }
@@ -162,9 +164,23 @@ impl Sources {
             pipeline.gap(gap, now);
         }
         self.tell_ready();
-        let dump_waits = !self.scope.is_dumping() && !self.dumps.is_empty() && self.dumps.retry_at().is_none();
+        // The dump that just completed may not have been the last one needed,
+        // and no readiness will tell of that.
+        self.reconcile();
+        let dump_waits =
+            !self.scope.is_dumping() && !self.dumps.is_empty() && self.dumps.retry_at().is_none();
         let reading = self.scope.is_dumping() && self.dump_ready;
         Ok(self.notices_ready || reading || dump_waits || self.sensor.has_suspects())
+    }
+
+    /// Queues the dump that a gap needs next.
+    fn reconcile(&mut self) {
+        if let Some(needs) = self.sensor.wants_dump()
+            && self.dumps.is_empty()
+            && !self.scope.is_dumping()
+        {
+            self.dumps.ask(needs);
+        }
     }
 
     fn begin_next(&mut self, pipeline: &mut Pipeline, now: Now) -> Result<(), RunError> {
@@ -210,11 +226,16 @@ impl Sources {
     ) -> Result<(), RunError> {
         let proto = coverage.proto.as_str();
         if matches!(error, DumpError::Refused(_)) && self.dumps.fall_back(coverage) {
-            log::info!("one dump for both TCP families failed ({error}); asking for each on its own");
+            log::info!(
+                "one dump for both TCP families failed ({error}); asking for each on its own"
+            );
             return Ok(());
         }
         if error.is_missing() {
             if self.dumps.is_missing_now(coverage.proto) {
+                for family in Family::ALL {
+                    self.sensor.blind(family, coverage.proto);
+                }
                 let cost = format!("{proto} sockets are not seen");
                 log::warn!("no {proto} dumps: {error}; it costs: {cost}");
                 let degraded = Degraded {
@@ -228,9 +249,15 @@ impl Sources {
             let useless = Proto::ALL
                 .into_iter()
                 .all(|proto| !self.needs.proto(proto) || self.dumps.lacks(proto));
-            return if useless { Err(RunError::NoSource) } else { Ok(()) };
+            return if useless {
+                Err(RunError::NoSource)
+            } else {
+                Ok(())
+            };
         }
-        self.warn("dump", now, || format!("a {proto} dump failed and is tried again: {error}"));
+        self.warn("dump", now, || {
+            format!("a {proto} dump failed and is tried again: {error}")
+        });
         self.dumps.retry(coverage, now.mono);
         Ok(())
     }
@@ -255,7 +282,9 @@ impl Sources {
     fn warn(&mut self, kind: &'static str, now: Now, message: impl Fn() -> String) {
         match self.limit.admit(kind, now.mono) {
             Some(0) => log::warn!("{}", message()),
-            Some(suppressed) => log::warn!("{} ({suppressed} more like it were not logged)", message()),
+            Some(suppressed) => {
+                log::warn!("{} ({suppressed} more like it were not logged)", message())
+            }
             None => {}
         }
     }
@@ -270,9 +299,13 @@ impl Sources {
 
     /// When something is due that no descriptor tells of.
     pub fn deadline(&self) -> Option<Instant> {
-        [self.probes.deadline(), self.dumps.retry_at(), self.scope.stalls_at()]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.probes.deadline(),
+            self.dumps.retry_at(),
+            self.scope.stalls_at(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 }

@@ -7,6 +7,7 @@ use std::fmt;
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
+use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token};
@@ -28,6 +29,8 @@ const DUMP: Token = Token(0);
 
 /// How often one dump is tried before the whole fails.
 const TRIES: u32 = 3;
+/// How soon a dump that has nothing to say is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// How much is written in one go.
 const WRITE_AT: usize = 64 * 1024;
 
@@ -86,9 +89,9 @@ impl Request {
     fn needs(&self) -> Needs {
         let chosen = match &self.chosen {
             None => Needs::EVERYTHING,
-            Some(filters) => {
-                filters.iter().fold(Needs::default(), |all, filter| all | filter.needs())
-            }
+            Some(filters) => filters
+                .iter()
+                .fold(Needs::default(), |all, filter| all | filter.needs()),
         };
         let narrow = self.narrow.needs();
         let tcp = StateGroups::EACH
@@ -98,7 +101,11 @@ impl Request {
         let watched = self.narrow.watches(TcpState::TimeWait);
         let leftovers = tcp.contains(StateGroups::CONNECTED) || watched;
         Needs {
-            tcp: if leftovers { tcp | StateGroups::TIME_WAIT } else { tcp },
+            tcp: if leftovers {
+                tcp | StateGroups::TIME_WAIT
+            } else {
+                tcp
+            },
             udp: chosen.udp && narrow.udp,
         }
     }
@@ -213,7 +220,11 @@ impl Handler for Reading<'_> {
         if !self.scope.is_dumping() {
             let Some(coverage) = self.dumps.next(now.mono) else {
                 let waits = self.dumps.retry_at();
-                return Ok(if waits.is_some() { Turn::Idle(waits) } else { Turn::Done });
+                return Ok(if waits.is_some() {
+                    Turn::Idle(waits)
+                } else {
+                    Turn::Done
+                });
             };
             self.before = self.rows.len();
             if let Err(error) = self.scope.begin(coverage, now) {
@@ -223,9 +234,13 @@ impl Handler for Reading<'_> {
         }
         let netns = self.scope.netns();
         let (request, seen, rows) = (self.request, &mut self.seen, &mut self.rows);
-        let progress = self.scope.read(now, &mut |row| take(row, netns, request, seen, rows));
+        let progress = self
+            .scope
+            .read(now, &mut |row| take(row, netns, request, seen, rows));
         match progress {
-            Progress::Waiting => Ok(Turn::Idle(self.scope.stalls_at())),
+            // A dump is written while it is read, so this is rare: worth no more
+            // than a look every now and then, whichever socket it is by now.
+            Progress::Waiting => Ok(Turn::Idle(Some(now.mono + LOOK_AGAIN))),
             Progress::More => Ok(Turn::Busy),
             Progress::Done(_) => {
                 self.tries = 0;
@@ -274,10 +289,7 @@ fn take(
     rows.push((data, row.kind));
 }
 
-fn print<'a>(
-    rows: impl Iterator<Item = &'a SocketData> + Clone,
-    format: Format,
-) -> io::Result<()> {
+fn print<'a>(rows: impl Iterator<Item = &'a SocketData> + Clone, format: Format) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match format {
         Format::Text => {

@@ -44,7 +44,10 @@ pub(super) fn look_up(
         until: now.mono + PATIENCE,
         found: Vec::new(),
     };
-    for (data, _) in rows.iter().filter(|(data, _)| !data.id.remote.is_unconnected()) {
+    for (data, _) in rows
+        .iter()
+        .filter(|(data, _)| !data.id.remote.is_unconnected())
+    {
         naming.ask(data.id.remote.ip, now);
     }
     reactor::run(poll, &mut naming, Now::read)?;
@@ -100,6 +103,10 @@ impl Handler for Naming {
             self.hosts.insert(ip, host);
         }
         let done = self.pending == 0 || now.mono >= self.until;
-        Ok(if done { Turn::Done } else { Turn::Idle(Some(self.until)) })
+        Ok(if done {
+            Turn::Done
+        } else {
+            Turn::Idle(Some(self.until))
+        })
     }
 }

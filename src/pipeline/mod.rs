@@ -1,11 +1,13 @@
 //! From a change to a record: filter, names, filter again, lock, emit.
 //!
 //! Every sensor's changes pass here. A change that needs no name is decided
-//! within the call; one that does waits in line ([`waiting`]), and everything
+//! within the call; one that does waits in line (`waiting`), and everything
 //! that happens to its socket meanwhile queues up behind it, so that events of
 //! one socket never overtake each other while all others pass freely.
 
 mod stage;
+#[cfg(test)]
+mod tests;
 mod waiting;
 
 pub use stage::{Dns, Stage};
@@ -133,7 +135,8 @@ impl Pipeline {
         self.fan.emit(&event);
     }
 
-    /// Tells of what a sink lost, once it can take events again.
+    /// Tells of what a sink lost, once it can take events again: the record
+    /// stands between the last event before the loss and the first one after.
     pub fn tell_losses(&mut self, now: Now) {
         while let Some(loss) = self.fan.loss() {
             self.gap(loss.gap(), now);
@@ -207,18 +210,21 @@ impl Pipeline {
             return;
         }
         stage.write_eid(change, &mut self.eid);
-        let locked = stage.locked && match self.locks.admit(&self.eid, at.wall) {
-            Admission::Locked => true,
-            Admission::Full => {
-                self.stats.locks_full.bump();
-                false
-            }
-            Admission::Muted => {
-                self.stats.events_muted.bump();
-                return;
-            }
-        };
+        let locked = stage.locked
+            && match self.locks.admit(&self.eid, at.wall) {
+                Admission::Locked => true,
+                Admission::Full => {
+                    self.stats.locks_full.bump();
+                    false
+                }
+                Admission::Muted => {
+                    self.stats.events_muted.bump();
+                    return;
+                }
+            };
+        self.tell_losses(at);
         self.seq += 1;
+        let stage = &self.stages[usize::from(change.sensor.0)];
         let event = stage.event(change, state, host, self.seq, at.wall, self.eid.clone());
         self.stats.events.bump();
         let delivered = self.fan.emit(&event);
@@ -307,7 +313,11 @@ impl Judge for Pipeline {
         let host = self.known_host(&change);
         if host != Host::Unasked {
             let entered = self.decide(&change, &host, now);
-            return if entered { Verdict::Entered(host) } else { Verdict::Dropped(host) };
+            return if entered {
+                Verdict::Entered(host)
+            } else {
+                Verdict::Dropped(host)
+            };
         }
         match self.stage(&change).matches(&change, None) {
             Match::No => Verdict::Dropped(Host::Unasked),
@@ -320,7 +330,11 @@ impl Judge for Pipeline {
             Match::As(_) | Match::NeedsHost => match self.ask(&change, now) {
                 Lookup::Known(host) => {
                     let entered = self.decide(&change, &host, now);
-                    if entered { Verdict::Entered(host) } else { Verdict::Dropped(host) }
+                    if entered {
+                        Verdict::Entered(host)
+                    } else {
+                        Verdict::Dropped(host)
+                    }
                 }
                 Lookup::Pending => {
                     self.waiting.begin(key, change, until, now, false);

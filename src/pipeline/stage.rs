@@ -62,7 +62,13 @@ impl Stage {
     /// Matches an opening: as ESTABLISHED first where it must have been that,
     /// then as what it is.
     pub(super) fn matches(&self, change: &Change, host: Option<&str>) -> Match {
-        let established_first = matches!(change.step, Step::Opened { established_first: true, .. });
+        let established_first = matches!(
+            change.step,
+            Step::Opened {
+                established_first: true,
+                ..
+            }
+        );
         let first = established_first.then_some(TcpState::Established);
         for state in first.into_iter().chain([change.state]) {
             match self.filter.judge(&change.id, state, host) {
@@ -77,7 +83,9 @@ impl Stage {
     /// Whether the sensor is to report such a change.
     pub(super) fn reports(&self, change: &Change) -> bool {
         match change.action() {
-            Action::Opened => self.opened && !matches!(change.step, Step::Opened { silent: true, .. }),
+            Action::Opened => {
+                self.opened && !matches!(change.step, Step::Opened { silent: true, .. })
+            }
             Action::Closed => self.closed,
         }
     }

@@ -20,7 +20,11 @@ pub(super) struct WaitKey {
 
 impl WaitKey {
     pub fn of(change: &Change) -> WaitKey {
-        WaitKey { sensor: change.sensor, socket: change.key, kind: change.kind }
+        WaitKey {
+            sensor: change.sensor,
+            socket: change.key,
+            kind: change.kind,
+        }
     }
 }
 
@@ -68,7 +72,11 @@ impl Waiting {
         let Some(line) = self.lines.get_mut(&key) else {
             return false;
         };
-        line.steps.push_back(Waiter { change: change.clone(), at, until });
+        line.steps.push_back(Waiter {
+            change: change.clone(),
+            at,
+            until,
+        });
         self.count += 1;
         true
     }
@@ -90,7 +98,10 @@ impl Waiting {
         if let Some(head) = line.steps.front() {
             self.turns += 1;
             line.turn = self.turns;
-            self.by_ip.entry(head.change.id.remote.ip).or_default().insert(line.turn, key);
+            self.by_ip
+                .entry(head.change.id.remote.ip)
+                .or_default()
+                .insert(line.turn, key);
             self.deadlines.push(Reverse((head.until, key)));
             self.count += line.steps.len();
             self.lines.insert(key, line);
@@ -142,7 +153,10 @@ impl Waiting {
             return None;
         }
         let Reverse((_, key)) = self.deadlines.pop()?;
-        Some((key, self.lines.get(&key)?.steps.front()?.change.id.remote.ip))
+        Some((
+            key,
+            self.lines.get(&key)?.steps.front()?.change.id.remote.ip,
+        ))
     }
 
     /// Every line and the address its head waits for, oldest deadline first.
@@ -151,7 +165,9 @@ impl Waiting {
             .lines
             .iter()
             .filter_map(|(key, line)| {
-                line.steps.front().map(|head| (head.until, *key, head.change.id.remote.ip))
+                line.steps
+                    .front()
+                    .map(|head| (head.until, *key, head.change.id.remote.ip))
             })
             .collect();
         heads.sort_unstable();

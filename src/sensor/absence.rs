@@ -87,8 +87,15 @@ impl Absence {
         &self.units[proto as usize][family as usize]
     }
 
-    /// The unit of a family and protocol, to be changed.
-    pub fn unit_mut(&mut self, proto: Proto, family: Family) -> &mut Unit {
+    /// There are no notices of this family and protocol: absences count always,
+    /// and a gap need not wait for it.
+    pub fn blind(&mut self, proto: Proto, family: Family) {
+        let unit = self.unit_mut(proto, family);
+        unit.blind = true;
+        unit.phase = Phase::Settled;
+    }
+
+    fn unit_mut(&mut self, proto: Proto, family: Family) -> &mut Unit {
         &mut self.units[proto as usize][family as usize]
     }
 
@@ -103,7 +110,11 @@ impl Absence {
     /// Notices were lost: from now on, absences count until every unit that
     /// sensors need has been dumped again.
     pub fn overrun(&mut self, needs: Needs, newest_dump: u32, now: Instant) {
-        let gap = self.gap.get_or_insert(Gap { began: now, after: 0, recovered: 0 });
+        let gap = self.gap.get_or_insert(Gap {
+            began: now,
+            after: 0,
+            recovered: 0,
+        });
         gap.after = newest_dump;
         for proto in Proto::ALL {
             for unit in &mut self.units[proto as usize] {
@@ -118,10 +129,16 @@ impl Absence {
     pub fn wants(&self, needs: Needs) -> Option<Needs> {
         self.gap.as_ref()?;
         let open = |proto: Proto| {
-            self.units[proto as usize].iter().any(|unit| unit.phase != Phase::Settled)
+            self.units[proto as usize]
+                .iter()
+                .any(|unit| unit.phase != Phase::Settled)
         };
         let wanted = Needs {
-            tcp: if open(Proto::Tcp) { needs.tcp } else { StateGroups::NONE },
+            tcp: if open(Proto::Tcp) {
+                needs.tcp
+            } else {
+                StateGroups::NONE
+            },
             udp: needs.udp && open(Proto::Udp),
         };
         (wanted != Needs::default()).then_some(wanted)
@@ -130,7 +147,8 @@ impl Absence {
     /// Whether absences from this dump have to be looked at.
     pub fn matter(&mut self, coverage: Coverage, needs: Needs, number: u32) -> bool {
         let counts = self.counts_for_gap(coverage, needs, number);
-        self.covered(coverage).any(|unit| unit.blind || (counts && unit.phase != Phase::Settled))
+        self.covered(coverage)
+            .any(|unit| unit.blind || (counts && unit.phase != Phase::Settled))
     }
 
     /// A gap is settled only by dumps that began after the last overrun and
@@ -160,7 +178,14 @@ impl Absence {
 
     /// A dump completed: notes what is primed and since when, and moves a gap
     /// on. `once` tells for each family whether something was missing once.
-    pub fn completed(&mut self, coverage: Coverage, needs: Needs, number: u32, began: Instant, once: [bool; 2]) {
+    pub fn completed(
+        &mut self,
+        coverage: Coverage,
+        needs: Needs,
+        number: u32,
+        began: Instant,
+        once: [bool; 2],
+    ) {
         let counts = self.counts_for_gap(coverage, needs, number);
         for family in Family::ALL {
             if coverage.family.is_some_and(|only| only != family) {
@@ -235,7 +260,11 @@ impl Absence {
     /// many ends were recovered.
     pub fn take_settled(&mut self) -> Option<(Instant, u64)> {
         let settled = self.full_suspects == 0
-            && self.units.iter().flatten().all(|unit| unit.phase == Phase::Settled);
+            && self
+                .units
+                .iter()
+                .flatten()
+                .all(|unit| unit.phase == Phase::Settled);
         if !settled {
             return None;
         }

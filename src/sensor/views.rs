@@ -34,7 +34,12 @@ pub(super) struct How {
 
 impl How {
     pub fn by(evidence: Evidence) -> How {
-        How { evidence, at_start: false, between_ticks: false, wiped: false }
+        How {
+            evidence,
+            at_start: false,
+            between_ticks: false,
+            wiped: false,
+        }
     }
 }
 
@@ -48,7 +53,11 @@ pub(super) struct End {
 
 impl End {
     pub fn by(evidence: Evidence) -> End {
-        End { how: How::by(evidence), life: None, traffic: None }
+        End {
+            how: How::by(evidence),
+            life: None,
+            traffic: None,
+        }
     }
 }
 
@@ -65,7 +74,10 @@ pub(super) struct Views {
 impl Views {
     pub fn new(views: Vec<View>, epoch: Instant) -> Views {
         let mask = |wanted: fn(&View) -> bool| {
-            views.iter().filter(|view| wanted(view)).fold(0, |mask, view| mask | view.sensor.bit())
+            views
+                .iter()
+                .filter(|view| wanted(view))
+                .fold(0, |mask, view| mask | view.sensor.bit())
         };
         Views {
             epoch,
@@ -96,13 +108,24 @@ impl Views {
     /// Offers a socket, as it is now, to every sensor that does not have it in
     /// view. A sensor for which it waits for a name is offered it again: should
     /// the first offer be turned down, the next one counts.
-    pub fn open(&self, entry: &mut Entry, kind: RowKind, how: How, now: Now, judge: &mut dyn Judge) {
+    pub fn open(
+        &self,
+        entry: &mut Entry,
+        kind: RowKind,
+        how: How,
+        now: Now,
+        judge: &mut dyn Judge,
+    ) {
         let state = entry.state();
         let mask = match kind {
             RowKind::Full => u32::MAX,
             RowKind::Mini => self.watchers(state),
         } & !entry.in_view;
-        for view in self.views.iter().filter(|view| mask & view.sensor.bit() != 0) {
+        for view in self
+            .views
+            .iter()
+            .filter(|view| mask & view.sensor.bit() != 0)
+        {
             let step = Step::Opened {
                 established_first: kind == RowKind::Full && state.follows_established(),
                 silent: how.at_start && !view.initial,
@@ -131,8 +154,15 @@ impl Views {
         judge: &mut dyn Judge,
     ) -> bool {
         let mask = mask & (entry.in_view | entry.waiting);
-        for view in self.views.iter().filter(|view| mask & view.sensor.bit() != 0) {
-            let step = Step::Closed { life: end.life, traffic: end.traffic };
+        for view in self
+            .views
+            .iter()
+            .filter(|view| mask & view.sensor.bit() != 0)
+        {
+            let step = Step::Closed {
+                life: end.life,
+                traffic: end.traffic,
+            };
             judge.close(change(entry, view.sensor, kind, end.how, step), now);
         }
         entry.in_view &= !mask;
@@ -142,8 +172,22 @@ impl Views {
 
     /// The same cookie has new ends: what was open under the old ones is closed,
     /// and the new ones are offered.
-    pub fn rebound(&self, entry: &mut Entry, id: SockId, state: TcpState, now: Now, judge: &mut dyn Judge) {
-        self.close(entry, RowKind::Full, u32::MAX, End::by(Evidence::Rebound), now, judge);
+    pub fn rebound(
+        &self,
+        entry: &mut Entry,
+        id: SockId,
+        state: TcpState,
+        now: Now,
+        judge: &mut dyn Judge,
+    ) {
+        self.close(
+            entry,
+            RowKind::Full,
+            u32::MAX,
+            End::by(Evidence::Rebound),
+            now,
+            judge,
+        );
         entry.rebind(id, self.age_ms(now));
         entry.set_state(state);
         self.open(entry, RowKind::Full, How::by(Evidence::Rebound), now, judge);

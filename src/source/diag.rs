@@ -94,6 +94,7 @@ pub struct Scope {
     query: Netlink,
     buffer: Box<[u8]>,
     job: Option<Job>,
+    replaced: bool,
     seq: u32,
     stats: Rc<Stats>,
 }
@@ -118,6 +119,7 @@ impl Scope {
             query: Netlink::open()?,
             buffer: vec![0; DUMP_ROOM].into_boxed_slice(),
             job: None,
+            replaced: false,
             seq: 0,
             stats,
         })
@@ -146,11 +148,18 @@ impl Scope {
     /// # Errors
     /// What the kernel refused at once: a failed dump like any other.
     pub fn begin(&mut self, coverage: Coverage, now: Now) -> Result<(), DumpError> {
-        debug_assert!(self.job.is_none(), "a netlink socket serves one dump at a time");
+        debug_assert!(
+            self.job.is_none(),
+            "a netlink socket serves one dump at a time"
+        );
         self.seq = self.seq.wrapping_add(1);
         match self.dump.send(&request::dump(coverage, self.seq)) {
             Ok(()) => {
-                self.job = Some(Job { coverage, seq: self.seq, heard: now.mono });
+                self.job = Some(Job {
+                    coverage,
+                    seq: self.seq,
+                    heard: now.mono,
+                });
                 Ok(())
             }
             Err(error) => {
@@ -186,13 +195,21 @@ impl Scope {
         // What the kernel still holds of this dump would be in the way of the
         // next one (EBUSY): a fresh socket forgets it.
         match Netlink::open() {
-            Ok(fresh) => self.dump = fresh,
+            Ok(fresh) => {
+                self.dump = fresh;
+                self.replaced = true;
+            }
             Err(error) => log::warn!("cannot replace the dump socket: {error}"),
         }
         Progress::Failed(job.coverage, failed)
     }
 
-    fn step(&mut self, job: &mut Job, now: Now, each: &mut dyn FnMut(Row)) -> Result<Step, DumpError> {
+    fn step(
+        &mut self,
+        job: &mut Job,
+        now: Now,
+        each: &mut dyn FnMut(Row),
+    ) -> Result<Step, DumpError> {
         let length = match self.dump.recv(&mut self.buffer) {
             Ok(length) => length,
             Err(RecvError::WouldBlock) => return Ok(Step::Waiting),
@@ -211,7 +228,9 @@ impl Scope {
         let mut end = Ok(Step::More);
         for message in Messages::new(&self.buffer[..length]) {
             let message = match message {
-                Ok(message) if message.seq == job.seq && message.port == self.dump.port() => message,
+                Ok(message) if message.seq == job.seq && message.port == self.dump.port() => {
+                    message
+                }
                 Ok(_) => continue, // the tail of a dump that was given up
                 Err(malformed) => {
                     end = Err(DumpError::Malformed(malformed));
@@ -250,6 +269,12 @@ impl Scope {
             self.stats.netlink_rejected.bump();
         }
         end
+    }
+
+    /// Whether the dump socket is another one since the last call, and has to be
+    /// registered anew.
+    pub fn take_replaced(&mut self) -> bool {
+        std::mem::take(&mut self.replaced)
     }
 
     /// When the dump under way is to be given up unless something comes.

@@ -23,10 +23,22 @@ pub struct Group {
 impl Group {
     /// All four.
     pub const ALL: [Group; 4] = [
-        Group { family: Family::V4, proto: Proto::Tcp },
-        Group { family: Family::V4, proto: Proto::Udp },
-        Group { family: Family::V6, proto: Proto::Tcp },
-        Group { family: Family::V6, proto: Proto::Udp },
+        Group {
+            family: Family::V4,
+            proto: Proto::Tcp,
+        },
+        Group {
+            family: Family::V4,
+            proto: Proto::Udp,
+        },
+        Group {
+            family: Family::V6,
+            proto: Proto::Tcp,
+        },
+        Group {
+            family: Family::V6,
+            proto: Proto::Udp,
+        },
     ];
 
     /// The kernel's number for it.

@@ -49,7 +49,7 @@ impl Netlink {
     /// Joins a multicast group (`enum sknetlink_groups`, linux/sock_diag.h).
     ///
     /// # Errors
-    /// EINVAL where the kernel has no such group (before Linux 4.3).
+    /// EINVAL where the kernel has no such group (before Linux 4.2).
     pub fn join(&self, group: u32) -> io::Result<()> {
         self.socket.add_membership(group)
     }
@@ -83,7 +83,11 @@ impl Netlink {
                 size_of::<libc::c_int>() as libc::socklen_t,
             )
         };
-        if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        if answer == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
     }
 
     /// Sends one request to the kernel.
@@ -95,7 +99,10 @@ impl Netlink {
         if sent == request.len() {
             Ok(())
         } else {
-            Err(io::Error::new(io::ErrorKind::WriteZero, "a netlink request was cut short"))
+            Err(io::Error::new(
+                io::ErrorKind::WriteZero,
+                "a netlink request was cut short",
+            ))
         }
     }
 
@@ -107,7 +114,10 @@ impl Netlink {
         let room = buffer.len();
         loop {
             let mut window = &mut buffer[..];
-            match self.socket.recv_from(&mut window, libc::MSG_TRUNC | libc::MSG_DONTWAIT) {
+            match self
+                .socket
+                .recv_from(&mut window, libc::MSG_TRUNC | libc::MSG_DONTWAIT)
+            {
                 Ok((_, from)) if from.port_number() != 0 => return Err(RecvError::Foreign),
                 Ok((length, _)) if length > room => return Err(RecvError::Truncated),
                 Ok((length, _)) => return Ok(length),

@@ -15,9 +15,12 @@ pub fn netns() -> io::Result<Netns> {
         .or_else(|_| std::fs::metadata("/proc/self/ns/net"))?
         .ino();
     // nsfs inodes are allocated by ns_alloc_inum(), an unsigned int.
-    u32::try_from(inode)
-        .map(Netns)
-        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "a namespace inode beyond 32 bits"))
+    u32::try_from(inode).map(Netns).map_err(|_| {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            "a namespace inode beyond 32 bits",
+        )
+    })
 }
 
 /// The host's name (uname(2)); bytes that are no text are replaced.
@@ -29,7 +32,10 @@ pub fn hostname() -> String {
     if answer != 0 {
         return "localhost".to_string();
     }
-    let end = buffer.iter().position(|&byte| byte == 0).unwrap_or(buffer.len());
+    let end = buffer
+        .iter()
+        .position(|&byte| byte == 0)
+        .unwrap_or(buffer.len());
     String::from_utf8_lossy(&buffer[..end]).into_owned()
 }
 
@@ -39,7 +45,13 @@ fn int_option(fd: RawFd, option: libc::c_int) -> Option<libc::c_int> {
     // SAFETY: `value` and `length` are valid for writes and `length` says how
     // large `value` is. A descriptor that is closed or no socket only fails.
     let answer = unsafe {
-        libc::getsockopt(fd, libc::SOL_SOCKET, option, (&raw mut value).cast(), &raw mut length)
+        libc::getsockopt(
+            fd,
+            libc::SOL_SOCKET,
+            option,
+            (&raw mut value).cast(),
+            &raw mut length,
+        )
     };
     (answer == 0).then_some(value)
 }
@@ -69,7 +81,11 @@ fn cookie(fd: RawFd) -> Option<Cookie> {
 pub fn own_cookies(found: &mut Vec<Cookie>) -> io::Result<()> {
     found.clear();
     for entry in std::fs::read_dir("/proc/self/fd")? {
-        let Some(fd) = entry?.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok()) else {
+        let Some(fd) = entry?
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<RawFd>().ok())
+        else {
             continue;
         };
         if let Some(libc::AF_INET | libc::AF_INET6) = int_option(fd, libc::SO_DOMAIN) {
@@ -120,6 +136,9 @@ mod tests {
     #[test]
     fn the_namespace_is_that_of_the_link() {
         let link = std::fs::read_link("/proc/self/ns/net").unwrap();
-        assert_eq!(link.to_string_lossy(), format!("net:[{}]", netns().unwrap().0));
+        assert_eq!(
+            link.to_string_lossy(),
+            format!("net:[{}]", netns().unwrap().0)
+        );
     }
 }

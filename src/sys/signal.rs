@@ -47,7 +47,8 @@ impl Signals {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: `fd` was just opened here and nobody else owns it.
-        Ok(Signals { fd: unsafe { OwnedFd::from_raw_fd(fd) } })
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(Signals { fd })
     }
 
     /// The next signal, `None` when there is none now.
@@ -69,7 +70,10 @@ impl Signals {
                 }
             }
             if usize::try_from(got) != Ok(size) {
-                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "signalfd read short"));
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    "signalfd read short",
+                ));
             }
             // SAFETY: read(2) filled the whole structure, as just checked.
             let number = unsafe { info.assume_init() }.ssi_signo;

@@ -48,7 +48,13 @@ const MAPPED: u8 = 4;
 impl Entry {
     /// A socket that was first seen `first_seen_ms` after the sensor began, in
     /// nobody's view yet.
-    pub fn new(key: SocketKey, id: SockId, state: TcpState, owner: Owner, first_seen_ms: u64) -> Entry {
+    pub fn new(
+        key: SocketKey,
+        id: SockId,
+        state: TcpState,
+        owner: Owner,
+        first_seen_ms: u64,
+    ) -> Entry {
         let mut entry = Entry {
             cookie: key.cookie,
             local_ip: [0; 16],
@@ -80,7 +86,10 @@ impl Entry {
 
     /// Its identity.
     pub fn key(&self) -> SocketKey {
-        SocketKey { netns: self.netns, cookie: self.cookie }
+        SocketKey {
+            netns: self.netns,
+            cookie: self.cookie,
+        }
     }
 
     /// Its ends.
@@ -94,16 +103,30 @@ impl Entry {
         };
         SockId {
             proto: self.proto(),
-            family: if self.bits & V6 == 0 { Family::V4 } else { Family::V6 },
+            family: if self.bits & V6 == 0 {
+                Family::V4
+            } else {
+                Family::V6
+            },
             v4_mapped: self.bits & MAPPED != 0,
-            local: Endpoint { ip: ip(&self.local_ip), port: self.local_port },
-            remote: Endpoint { ip: ip(&self.remote_ip), port: self.remote_port },
+            local: Endpoint {
+                ip: ip(&self.local_ip),
+                port: self.local_port,
+            },
+            remote: Endpoint {
+                ip: ip(&self.remote_ip),
+                port: self.remote_port,
+            },
             ifindex: self.ifindex,
         }
     }
 
     fn proto(&self) -> Proto {
-        if self.bits & UDP == 0 { Proto::Tcp } else { Proto::Udp }
+        if self.bits & UDP == 0 {
+            Proto::Tcp
+        } else {
+            Proto::Udp
+        }
     }
 
     /// Gives it new ends, first seen at `seen_ms`; the name of the old peer goes
@@ -153,7 +176,10 @@ impl Entry {
     pub fn owner(&self) -> Owner {
         match self.no_owner {
             Some(why) => Owner::Unknown(why),
-            None => Owner::Known { uid: self.uid, inode: self.inode },
+            None => Owner::Known {
+                uid: self.uid,
+                inode: self.inode,
+            },
         }
     }
 
@@ -227,7 +253,13 @@ mod tests {
             id(Family::V6, "::", "::"),
         ] {
             let key = SocketKey::new(Netns(4_026_531_833), Cookie(u64::MAX));
-            let entry = Entry::new(key, id, TcpState::Close, Owner::Unknown(OwnerUnknown::NoFile), 9);
+            let entry = Entry::new(
+                key,
+                id,
+                TcpState::Close,
+                Owner::Unknown(OwnerUnknown::NoFile),
+                9,
+            );
             assert_eq!(entry.id(), id);
             assert_eq!(entry.key(), key);
             assert_eq!(entry.owner(), Owner::Unknown(OwnerUnknown::NoFile));

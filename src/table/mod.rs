@@ -55,7 +55,9 @@ impl Table {
     }
 
     fn slot(&self, key: SocketKey) -> Option<u32> {
-        self.index.find(hash(key), |&slot| self.at(slot).key() == key).copied()
+        self.index
+            .find(hash(key), |&slot| self.at(slot).key() == key)
+            .copied()
     }
 
     /// The entry of a socket.
@@ -106,7 +108,10 @@ impl Table {
         let removed = if slot == last_slot {
             last
         } else {
-            if let Some(held) = self.index.find_mut(hash(last.key()), |&held| held == last_slot) {
+            if let Some(held) = self
+                .index
+                .find_mut(hash(last.key()), |&held| held == last_slot)
+            {
                 *held = slot;
             }
             let place = &mut self.chunks[slot as usize / CHUNK][slot as usize % CHUNK];
@@ -153,7 +158,13 @@ mod tests {
             0,
         );
         let key = SocketKey::new(Netns(1), Cookie(cookie));
-        Entry::new(key, id, TcpState::Established, Owner::Known { uid: 1, inode: 2 }, cookie)
+        Entry::new(
+            key,
+            id,
+            TcpState::Established,
+            Owner::Known { uid: 1, inode: 2 },
+            cookie,
+        )
     }
 
     proptest! {
@@ -192,7 +203,11 @@ mod tests {
             table.insert(entry(cookie));
         }
         for cookie in 0..99_990 {
-            assert!(table.remove(SocketKey::new(Netns(1), Cookie(cookie))).is_some());
+            assert!(
+                table
+                    .remove(SocketKey::new(Netns(1), Cookie(cookie)))
+                    .is_some()
+            );
         }
         assert_eq!(table.chunks.len(), 1);
         assert!(table.index.capacity() < 8192);

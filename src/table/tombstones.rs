@@ -29,7 +29,13 @@ struct Grave {
 impl Tombstones {
     /// A socket ended with a notice while dump number `dump` was the newest one.
     pub fn noticed(&mut self, key: SocketKey, dump: u32) {
-        self.graves.insert(key, Grave { dump, notice_until: None });
+        self.graves.insert(
+            key,
+            Grave {
+                dump,
+                notice_until: None,
+            },
+        );
     }
 
     /// A socket ended without a notice; the notice may still come.
@@ -42,7 +48,9 @@ impl Tombstones {
     /// since that dump began. A later dump that holds the socket is right: it
     /// lives (a `verified` close can have been wrong about an invisible socket).
     pub fn covers(&self, key: SocketKey, dump: u32) -> bool {
-        self.graves.get(&key).is_some_and(|grave| grave.dump >= dump)
+        self.graves
+            .get(&key)
+            .is_some_and(|grave| grave.dump >= dump)
     }
 
     /// Takes the tombstone away: the socket was seen again.

@@ -36,7 +36,14 @@ pub fn dump(coverage: Coverage, seq: u32) -> Vec<u8> {
         (Proto::Tcp, None) => legacy_dump(mask, seq).to_vec(),
         (proto, family) => {
             let family = family.unwrap_or(Family::V4);
-            v2(family, proto, mask, any_socket(family), NLM_F_REQUEST | NLM_F_DUMP, seq)
+            v2(
+                family,
+                proto,
+                mask,
+                any_socket(family),
+                NLM_F_REQUEST | NLM_F_DUMP,
+                seq,
+            )
         }
     }
 }
@@ -112,12 +119,19 @@ mod tests {
 
     #[test]
     fn the_legacy_request_is_laid_out_as_the_kernel_reads_it() {
-        let coverage = Coverage { proto: Proto::Tcp, family: None, groups: StateGroups::LISTEN };
+        let coverage = Coverage {
+            proto: Proto::Tcp,
+            family: None,
+            groups: StateGroups::LISTEN,
+        };
         let bytes = dump(coverage, 7);
         assert_eq!(bytes.len(), 76);
         assert_eq!(u16::from_ne_bytes([bytes[4], bytes[5]]), 18);
         assert_eq!(&bytes[60..68], &[0xff; 8]);
-        assert_eq!(u32::from_ne_bytes(bytes[68..72].try_into().unwrap()), 1 << 10 | 1 << 7 | 1 << 13);
+        assert_eq!(
+            u32::from_ne_bytes(bytes[68..72].try_into().unwrap()),
+            1 << 10 | 1 << 7 | 1 << 13
+        );
         assert_eq!(&bytes[72..76], &[0; 4]);
     }
 
@@ -132,6 +146,9 @@ mod tests {
         assert_eq!(bytes.len(), 16 + 56);
         assert_eq!(bytes[16], AF_INET6);
         assert_eq!(bytes[17], 6);
-        assert_eq!(u32::from_ne_bytes(bytes[20..24].try_into().unwrap()) & 1 << 13, 1 << 13);
+        assert_eq!(
+            u32::from_ne_bytes(bytes[20..24].try_into().unwrap()) & 1 << 13,
+            1 << 13
+        );
     }
 }

@@ -130,7 +130,11 @@ impl<'a> Messages<'a> {
             kind if kind < NLMSG_MIN_TYPE => Body::Other,
             _ => Body::Socket(payload),
         };
-        Ok(Message { seq: long(message, 8), port: long(message, 12), body })
+        Ok(Message {
+            seq: long(message, 8),
+            port: long(message, 12),
+            body,
+        })
     }
 }
 
@@ -157,7 +161,13 @@ pub fn row(payload: &[u8], proto: Proto) -> Result<Row, Malformed> {
         RowKind::Full if inode == 0 => Owner::Unknown(OwnerUnknown::NoFile),
         RowKind::Full => Owner::Known { uid, inode },
     };
-    Ok(Row { cookie: cookie(payload), id: head, state, kind, owner })
+    Ok(Row {
+        cookie: cookie(payload),
+        id: head,
+        state,
+        kind,
+        owner,
+    })
 }
 
 /// A destruction notice.
@@ -184,7 +194,11 @@ pub fn notice(payload: &[u8]) -> Result<Notice, Malformed> {
     Ok(Notice {
         cookie: cookie(payload),
         id: head(payload, proto)?,
-        tcp: if proto == Proto::Tcp { Some(tcp.unwrap_or_default()) } else { None },
+        tcp: if proto == Proto::Tcp {
+            Some(tcp.unwrap_or_default())
+        } else {
+            None
+        },
     })
 }
 
@@ -258,7 +272,9 @@ struct Attributes<'a> {
 
 impl<'a> Attributes<'a> {
     fn of(payload: &'a [u8]) -> Attributes<'a> {
-        Attributes { rest: payload.get(DIAG_MSG..).unwrap_or(&[]) }
+        Attributes {
+            rest: payload.get(DIAG_MSG..).unwrap_or(&[]),
+        }
     }
 }
 

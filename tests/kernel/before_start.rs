@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use crate::daemon::{Launch, Tick};
 use crate::expect::{Expect, SILENT, Traffic};
 use crate::netns;
+use crate::proc_net;
 use crate::sock::{Domain, Ident, Sock};
 
 /// Some of each kind, with the state that a dump reads.
@@ -93,6 +94,7 @@ fn leftovers_and_half_closed() {
         let (client, server) = Sock::pair(&listener);
         client.close();
         server.receive_end();
+        proc_net::quiet();
         let daemon = Launch::new(Tick::Fast)
             .sensors("  sockets: {listener: net.socket, args: {initial: true}}\n")
             .start();

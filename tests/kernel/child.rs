@@ -16,8 +16,8 @@ pub fn run(command: &mut Command, deadline: Duration) -> std::io::Result<Result<
     Ok(finish(child, deadline))
 }
 
-/// Waits for a child whose outputs are piped.
-fn finish(mut child: Child, deadline: Duration) -> Result<Output, Output> {
+/// Waits for a child whose outputs are piped; `Err` as above.
+pub fn finish(mut child: Child, deadline: Duration) -> Result<Output, Output> {
     let stdout = collect(child.stdout.take());
     let stderr = collect(child.stderr.take());
     let mut late = false;

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde_json::Value;
 
 use crate::netns::{check, die_with_parent};
-use crate::record::Record;
+use crate::record::{Record, listing};
 use crate::seccomp::Refusal;
 use crate::sock::{Domain, Sock};
 
@@ -163,7 +163,7 @@ struct Said {
     events: Vec<Value>,
     log: Vec<String>,
     /// Lines of standard output that are no JSON.
-    garbled: Vec<String>,
+    text: Vec<String>,
     /// Streams at their end.
     ended: usize,
 }
@@ -190,7 +190,7 @@ impl Daemon {
             heard.listen(child.stdout.take().expect("piped"), |said, line| {
                 match serde_json::from_str(&line) {
                     Ok(event) => said.events.push(event),
-                    Err(_) => said.garbled.push(line),
+                    Err(_) => said.text.push(line),
                 }
             }),
             heard.listen(child.stderr.take().expect("piped"), |said, line| said.log.push(line)),
@@ -208,12 +208,9 @@ impl Daemon {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || said.ended == 2 {
-                let events: Vec<String> = said.events.iter().map(Value::to_string).collect();
-                panic!(
-                    "waited in vain for {what}; events:\n{}\nlog:\n{}",
-                    events.join("\n"),
-                    said.log.join("\n")
-                );
+                let (events, log) = (listing(said.events.iter()), said.log.join("\n"));
+                drop(said);
+                panic!("waited in vain for {what}; events:\n{events}\nlog:\n{log}");
             }
             said = self.heard.more.wait_timeout(said, left).expect("no reader panicked").0;
         }
@@ -228,6 +225,13 @@ impl Daemon {
     /// Waits for an event.
     pub fn wait_for(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         self.wait(what, |said| said.events.iter().find(|event| wanted(event)).cloned())
+    }
+
+    /// Waits until there are as many events of a kind.
+    pub fn wait_for_count(&self, what: &str, count: usize, wanted: impl Fn(&Value) -> bool) {
+        self.wait(&format!("{count} {what}"), |said| {
+            (said.events.iter().filter(|event| wanted(event)).count() >= count).then_some(())
+        });
     }
 
     /// Waits for a line of the log.
@@ -250,6 +254,11 @@ impl Daemon {
         said.events.iter().any(|event| {
             event["data"]["action"] == action && event["data"]["cookie"] == cookie
         })
+    }
+
+    /// Waits for a line of standard output that is no JSON.
+    pub fn wait_for_text(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
+        self.wait(what, |said| said.text.iter().find(|line| wanted(line)).cloned())
     }
 
     /// Waits until the sensor `sockets` has these in view.
@@ -306,6 +315,16 @@ impl Daemon {
         }
     }
 
+    /// Waits for dumps of UDP that began after this call, made for a sensor that
+    /// has a tick of its own.
+    pub fn udp_ticks(&self, sensor: &str, count: usize) {
+        for _ in 0..=count {
+            let beacon = Sock::udp(Domain::V4);
+            beacon.bind(beacon_address());
+            self.reported(sensor, "opened", beacon.cookie);
+        }
+    }
+
     /// Waits until what has ended so far has been reported: ends sockets of its
     /// own and waits for those. The kernel hands notices out through a work
     /// queue whose items can overtake each other, hence several, and one more
@@ -336,25 +355,36 @@ impl Daemon {
         record
     }
 
-    /// Waits until it ends.
-    pub fn end(mut self) -> (ExitStatus, Record) {
+    /// Waits until it ends; every line that it wrote must be JSON.
+    pub fn end(self) -> (ExitStatus, Record) {
+        let launched = self.launched;
+        let (status, said) = self.last();
+        assert!(said.text.is_empty(), "lines that are no JSON: {:?}", said.text);
+        (status, Record::new(said.events, said.log.join("\n"), launched))
+    }
+
+    /// Waits until it ends; the lines that are no JSON.
+    pub fn end_of_text(self) -> (ExitStatus, Vec<String>) {
+        let (status, said) = self.last();
+        (status, said.text)
+    }
+
+    fn last(mut self) -> (ExitStatus, Said) {
         let deadline = Instant::now() + PATIENCE;
         let mut said = self.heard.said.lock().expect("no reader panicked");
         while said.ended < 2 {
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "the daemon does not end; log:\n{}", said.log.join("\n"));
+            if left.is_zero() {
+                let log = said.log.join("\n");
+                drop(said);
+                panic!("the daemon does not end; log:\n{log}");
+            }
             said = self.heard.more.wait_timeout(said, left).expect("no reader panicked").0;
         }
-        let Said { events, log, garbled, .. } = std::mem::take(&mut *said);
+        let all = std::mem::take(&mut *said);
         drop(said);
         let status = self.child.wait().expect("one's own child can be waited for");
-        assert!(garbled.is_empty(), "lines that are no JSON: {garbled:?}");
-        (status, Record::new(events, log.join("\n"), self.launched))
-    }
-
-    /// The log so far.
-    pub fn log(&self) -> Vec<String> {
-        self.heard.said.lock().expect("no reader panicked").log.clone()
+        (status, all)
     }
 }
 

@@ -6,6 +6,7 @@
 use crate::daemon::{Daemon, Launch, Tick};
 use crate::expect::{Expect, SILENT, Traffic};
 use crate::netns;
+use crate::proc_net;
 use crate::sock::{Domain, Sock};
 
 fn watching(tick: Tick, state: &str) -> Daemon {
@@ -32,6 +33,7 @@ fn half_closed(domain: Domain) {
     daemon.paused(|| {
         client.shutdown();
         server.receive_end();
+        proc_net::quiet();
     });
     for cookie in cookies {
         daemon.reported("witness", "opened", cookie);
@@ -98,6 +100,7 @@ fn first_read_in_close_wait() {
             let (client, server) = Sock::pair(&listener);
             let client = client.close();
             server.receive_end();
+            proc_net::quiet();
             (client, server)
         });
         let cookies = [client.cookie.unwrap(), server.cookie];
@@ -126,6 +129,7 @@ fn first_read_in_fin_wait2() {
             let (client, server) = Sock::pair(&listener);
             client.shutdown();
             server.receive_end();
+            proc_net::quiet();
             (client, server)
         });
         let cookies = [client.cookie, server.cookie];

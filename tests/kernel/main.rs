@@ -15,6 +15,7 @@
 #![allow(unsafe_code)]
 
 mod child;
+mod crowd;
 mod daemon;
 mod expect;
 mod netns;

@@ -5,18 +5,50 @@
 //! there.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use crate::daemon::PATIENCE;
 
 /// One socket, as a tuple shows it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Row {
     /// `tcp` or `udp`.
-    pub proto: &'static str,
+    pub proto: String,
     /// Its end; IPv4 where it is mapped.
     pub local: SocketAddr,
     /// The other end.
     pub remote: SocketAddr,
     /// The state, in the words of a tuple.
-    pub state: &'static str,
+    pub state: String,
+}
+
+impl Row {
+    /// A row; the free end of a socket that carries IPv4 is written as such.
+    pub fn new(proto: &str, local: SocketAddr, remote: SocketAddr, state: &str) -> Row {
+        let free = |end: SocketAddr, other: SocketAddr| match (end, other) {
+            (SocketAddr::V6(v6), SocketAddr::V4(_)) if v6.ip().is_unspecified() => {
+                SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), v6.port())
+            }
+            _ => end,
+        };
+        Row {
+            proto: proto.to_string(),
+            local: free(local, remote),
+            remote: free(remote, local),
+            state: state.to_string(),
+        }
+    }
+}
+
+/// Waits until no connection is on its way from one state to the next: a FIN can
+/// be acknowledged 40 ms late.
+pub fn quiet() {
+    let deadline = Instant::now() + PATIENCE;
+    let passing = ["FIN_WAIT1", "LAST_ACK", "CLOSING"];
+    while rows().iter().any(|row| passing.contains(&row.state.as_str())) {
+        assert!(Instant::now() < deadline, "FINs are not acknowledged: {:?}", rows());
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// All sockets of the calling thread's namespace, sorted.
@@ -34,18 +66,11 @@ pub fn rows() -> Vec<Row> {
     rows
 }
 
-fn row(line: &str, proto: &'static str) -> Option<Row> {
+fn row(line: &str, proto: &str) -> Option<Row> {
     let mut words = line.split_whitespace().skip(1);
     let (local, remote) = (endpoint(words.next()?)?, endpoint(words.next()?)?);
     let state = state(u8::from_str_radix(words.next()?, 16).ok()?, proto)?;
-    // The free end of a socket that carries IPv4 is written as such.
-    let free = |end: SocketAddr, other: SocketAddr| match (end, other) {
-        (SocketAddr::V6(v6), SocketAddr::V4(_)) if v6.ip().is_unspecified() => {
-            SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), v6.port())
-        }
-        _ => end,
-    };
-    Some(Row { proto, local: free(local, remote), remote: free(remote, local), state })
+    Some(Row::new(proto, local, remote, state))
 }
 
 /// `0100007F:1F90`: the address as 32-bit words in host byte order.

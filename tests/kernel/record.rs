@@ -49,6 +49,21 @@ impl Record {
             .collect()
     }
 
+    /// The one event of a cookie with this action.
+    pub fn find(&self, action: &str, cookie: u64) -> &Value {
+        let found: Vec<&Value> = self
+            .events()
+            .filter(|event| event["data"]["action"] == action && event["data"]["cookie"] == cookie)
+            .collect();
+        assert_eq!(found.len(), 1, "{action} of {cookie}: {found:?}");
+        found[0]
+    }
+
+    /// Its evidence.
+    pub fn evidence(&self, action: &str, cookie: u64) -> String {
+        self.find(action, cookie)["data"]["evidence"].as_str().expect("a word").to_string()
+    }
+
     /// The same run with the events of these cookies alone.
     pub fn only(self, cookies: &[u64]) -> Record {
         let wanted = |event: &Value| {
@@ -111,11 +126,10 @@ impl Record {
             problems.push(format!("unexpected: {event}"));
         }
         if !problems.is_empty() {
-            let events: Vec<String> = self.events().map(Value::to_string).collect();
             panic!(
                 "{}\nall events:\n{}\nlog:\n{}",
                 problems.join("\n"),
-                events.join("\n"),
+                listing(self.events()),
                 self.log
             );
         }
@@ -131,4 +145,15 @@ impl Record {
                 .find(|&cookie| expected.iter().all(|other| other.cookie() != Some(cookie)))
         })
     }
+}
+
+/// Events for a person, a short line each.
+pub fn listing<'a>(events: impl Iterator<Item = &'a Value>) -> String {
+    let line = |event: &Value| {
+        let data = &event["data"];
+        let keys = ["action", "evidence", "proto", "local", "remote", "state", "cookie"];
+        let words = keys.map(|key| data[key].as_str().map_or_else(|| data[key].to_string(), str::to_string));
+        format!("  {} {} {}\n", event["seq"], event["sensor"], words.join(" "))
+    };
+    events.map(line).collect()
 }

@@ -338,11 +338,6 @@ impl Ident {
         Ident { local: self.remote, remote: self.local, cookie: None, inode: None, ..self }
     }
 
-    /// The same socket with another peer.
-    pub fn with_remote(self, remote: SocketAddr) -> Ident {
-        Ident { remote, ..self }
-    }
-
     /// As tcp_disconnect() leaves it: the remote port gone, and the local
     /// address too unless it was bound.
     pub fn wiped(self, local_too: bool) -> Ident {

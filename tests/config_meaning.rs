@@ -1,0 +1,181 @@
+//! What a good configuration means: that every setting arrives, what holds where
+//! nothing is written, which sensors apply, and what is warned about.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use sockwatch::config::{self, Problem, Settings};
+
+fn messages(problems: &[Problem]) -> Vec<String> {
+    problems.iter().map(Problem::to_string).collect()
+}
+
+fn profiles(names: &[&str]) -> Vec<String> {
+    names.iter().map(|&name| name.to_owned()).collect()
+}
+
+/// Loads one text under the name `t`.
+fn load(text: &str) -> Result<Settings, Vec<String>> {
+    config::load_bytes("t", text.as_bytes().to_vec(), &[]).map_err(|problems| messages(&problems))
+}
+
+fn good(text: &str) -> Settings {
+    load(text).expect("a good configuration")
+}
+
+fn refused(text: &str) -> Vec<String> {
+    load(text).expect_err("a bad configuration")
+}
+
+#[test]
+fn the_reference_example_means_what_it_says() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/net-socket.yaml");
+    let text = fs::read_to_string(path).expect("the example");
+    let below = format!("sensors:\n{}", indented(&text));
+    for text in [text, below] {
+        let settings = good(&text);
+        let [sensor] = settings.sensors.as_slice() else {
+            panic!("one sensor");
+        };
+        assert_eq!(&*sensor.id, "sockets");
+        assert_eq!(
+            sensor.description.as_deref(),
+            Some("Watch internet-facing TCP sockets")
+        );
+        assert!(sensor.opened && sensor.closed);
+        assert_eq!(sensor.interval, Duration::from_secs(1));
+        assert_eq!(sensor.tag.as_deref(), Some("net-sockets"));
+        assert_eq!(sensor.patterns, ["tcp * * * ESTABLISHED"]);
+        assert_eq!(sensor.ignore, ["udp * * * *"]);
+        assert!(sensor.dns && sensor.skip_reverse_dns);
+        assert_eq!(sensor.dns_ttl, Duration::from_secs(60));
+        assert_eq!(sensor.dns_timeout, Duration::from_secs(2));
+        assert!(!sensor.locked && !sensor.initial);
+        assert_eq!(settings.daemon, config::Daemon::default());
+        assert!(settings.warnings.is_empty());
+    }
+}
+
+fn indented(text: &str) -> String {
+    text.lines().map(|line| format!("    {line}\n")).collect()
+}
+
+#[test]
+fn what_is_left_out_has_the_documented_default() {
+    let settings = good("web: {listener: net.socket, args: }");
+    let sensor = &settings.sensors[0];
+    assert!(sensor.opened && sensor.closed);
+    assert!(sensor.patterns.is_empty() && sensor.ignore.is_empty());
+    assert_eq!((sensor.tag.as_ref(), &sensor.description), (None, &None));
+    assert!(!sensor.dns && !sensor.skip_reverse_dns && !sensor.locked && !sensor.initial);
+    assert_eq!(sensor.dns_ttl, Duration::from_secs(60));
+    assert_eq!(sensor.dns_timeout, Duration::from_secs(2));
+    let daemon = settings.daemon;
+    assert_eq!(daemon.interval, Duration::from_secs(1));
+    assert_eq!(
+        (daemon.receive_buffer, daemon.queue, daemon.stdout),
+        (8 << 20, 65_536, true)
+    );
+}
+
+#[test]
+fn every_setting_arrives() {
+    let settings = good(
+        r#"
+daemon: {interval: 2s, receive-buffer: 4KiB, queue: 7, stdout: false}
+sensors:
+    second: {listener: net.socket}
+    first:
+        listener: net.socket
+        opts: [closed]
+        interval: 10ms
+        args: {"initial": true, locked: true, skip_reverse_dns: true, dns-ttl: 2m, dns-timeout: 300ms}
+"#,
+    );
+    let daemon = settings.daemon;
+    assert_eq!(
+        (daemon.receive_buffer, daemon.queue, daemon.stdout),
+        (4096, 7, false)
+    );
+    // In the order of the file, and with the daemon's interval.
+    let [second, first] = settings.sensors.as_slice() else {
+        panic!("two sensors");
+    };
+    assert_eq!((&*second.id, &*first.id), ("second", "first"));
+    assert_eq!(second.interval, Duration::from_secs(2));
+    assert_eq!(first.interval, Duration::from_millis(10));
+    assert!(!first.opened && first.closed);
+    assert!(first.initial && first.locked && first.skip_reverse_dns);
+    assert_eq!(first.dns_ttl, Duration::from_secs(120));
+    assert_eq!(first.dns_timeout, Duration::from_millis(300));
+}
+
+#[test]
+fn an_empty_daemon_section_and_an_aliased_map_are_good() {
+    let text = "daemon:\nsensors:\n  a: {listener: net.socket, args: &x {dns: true}}\n  b: {listener: net.socket, args: *x}\n";
+    let settings = good(text);
+    assert!(settings.sensors.iter().all(|sensor| sensor.dns));
+    assert_eq!(settings.sensors.len(), 2);
+}
+
+#[test]
+fn profiles_choose_sensors() {
+    let text = "always: {listener: net.socket}\nedge: {profile: [x, Edge], listener: net.socket}\nusual: {profile: [DEFAULT], listener: net.socket}\n";
+    for (named, applying) in [
+        (vec![], vec!["always", "usual"]),
+        (vec!["eDGE"], vec!["always", "edge"]),
+        (vec!["edge", "default"], vec!["always", "edge", "usual"]),
+        (vec!["other"], vec!["always"]),
+    ] {
+        let settings = config::load_bytes("t", text.as_bytes().to_vec(), &profiles(&named))
+            .expect("a good configuration");
+        let ids: Vec<&str> = settings.sensors.iter().map(|sensor| &*sensor.id).collect();
+        assert_eq!(ids, applying);
+    }
+}
+
+#[test]
+fn only_applying_sensors_count_against_the_limit() {
+    let many: String = (0..32)
+        .map(|n| format!("s{n}: {{listener: net.socket}}\n"))
+        .collect();
+    let text = format!("{many}rest: {{profile: [rest], listener: net.socket}}\n");
+    assert_eq!(good(&text).sensors.len(), 32);
+}
+
+#[test]
+fn a_pattern_on_the_host_without_dns_is_warned_about() {
+    let text = r#"
+web:
+    listener: net.socket
+    args:
+        patterns: ["tcp * * * *", "tcp * * *.example.org ESTABLISHED"]
+mail:
+    listener: net.socket
+    args:
+        dns: false
+        ignore:
+            - "tcp * * mail.example.org *"
+fine:
+    listener: net.socket
+    args: {dns: true, patterns: ["tcp * * *.example.org *"]}
+"#;
+    assert_eq!(
+        messages(&good(text).warnings),
+        [
+            "t:5:35: glob `tcp * * *.example.org ESTABLISHED` on the remote host without dns, \
+             expected `dns: true`, or `*` for the host",
+            "t:11:15: glob `tcp * * mail.example.org *` on the remote host without dns, \
+             expected `dns: true`, or `*` for the host",
+        ]
+    );
+}
+
+#[test]
+fn a_byte_order_mark_moves_no_column() {
+    assert_eq!(
+        refused("\u{feff}web: 1\n"),
+        ["t:1:6: number `1` for sensor `web`, expected a map with `listener`"]
+    );
+}

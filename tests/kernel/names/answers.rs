@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::server::{Answer, name};
-use super::{WEB, WEB6, call, datagrams, far, listen, run, sensor, tcp_events, udp_events, web};
+use super::{WEB, WEB6, call, close, datagrams, far, listen, run, sensor, tcp_events, udp_events, web};
 use crate::daemon::{Launch, Tick};
 use crate::sock::{Domain, Sock};
 
@@ -45,7 +45,7 @@ fn one_question_serves_all_sockets_and_both_events() {
         }
         daemon.paused(|| {
             for (client, _) in calls {
-                drop(client);
+                close(client);
             }
             drop(others);
         });

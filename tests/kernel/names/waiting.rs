@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::server::{Answer, name};
-use super::{WEB, call, datagrams, far, listen, run, sensor, tcp_events, udp_events, web};
+use super::{WEB, call, close, datagrams, far, listen, run, sensor, tcp_events, udp_events, web};
 use crate::daemon::{Daemon, Launch, PATIENCE, Tick};
 use crate::expect::{Expect, SILENT, Traffic};
+use crate::proc_net;
 use crate::sock::{Domain, Sock};
 
 /// A wait that nothing but an answer ends.
@@ -72,7 +73,7 @@ fn events_of_a_socket_wait_in_their_order() {
         // Another socket there shows that the name is known.
         let passing = daemon.paused(|| datagrams(Domain::V4, quick));
         daemon.opened(&[passing.cookie]);
-        let client_ident = daemon.paused(|| client.close());
+        let client_ident = daemon.paused(|| close(client));
         drop(moving);
         daemon.settle();
         let told = |daemon: &Daemon| cookies.map(|cookie| daemon.count(|event| event["data"]["cookie"] == cookie));
@@ -162,7 +163,7 @@ fn a_pattern_on_the_host_waits_for_the_right_name() {
         // This one ends before its name is there, and is then told as a whole.
         entered.push(ended.0.cookie);
         expected.extend(tcp_events(ended.0.ident()).map(|event| event.named("www.example.org")));
-        daemon.paused(|| drop(ended.0));
+        daemon.paused(|| close(ended.0));
         daemon.settle();
         server.release(gone);
         daemon.closed(&entered[2..]);
@@ -170,7 +171,10 @@ fn a_pattern_on_the_host_waits_for_the_right_name() {
         std::thread::sleep(Duration::from_secs(1));
         server.release(never);
         daemon.ticks(1);
-        daemon.paused(|| drop((late, clients)));
+        daemon.paused(|| {
+            drop((late, clients));
+            proc_net::quiet();
+        });
         daemon.finish(&entered).hold(&expected);
     });
 }

@@ -11,8 +11,11 @@ use crate::model::{Cookie, Degraded, Family, Needs};
 use crate::source::{Group, Notices};
 use crate::sys;
 
-/// How long the notice of a probe may take; it takes microseconds.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long the notice of a probe may take. It takes microseconds, but comes
+/// through a work queue of the kernel, which a busy machine (one that boots, for
+/// one) was seen to leave alone for more than a second. A wrong verdict costs the
+/// whole run; a long wait costs only a kernel without the module its `ready`.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How often probes are sent again after an overrun.
 const SENT_AGAIN: u32 = 8;
@@ -120,11 +123,13 @@ impl Probes {
         (!self.pending.is_empty()).then_some(self.until)
     }
 
-    /// Gives up the probes that have not been heard in time.
-    pub fn give_up(&mut self, now: Instant) -> Vec<Unusable> {
-        if self.pending.is_empty() || now < self.until {
-            return Vec::new();
-        }
+    /// Whether some have not been heard in time.
+    pub fn are_overdue(&self, now: Instant) -> bool {
+        !self.pending.is_empty() && now >= self.until
+    }
+
+    /// Gives up those that have not been heard.
+    pub fn give_up(&mut self) -> Vec<Unusable> {
         let silent = |(group, _): (Group, Cookie)| Unusable {
             group,
             reason: "the kernel sends no notices (is the protocol's diag module missing?)".into(),

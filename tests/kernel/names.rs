@@ -40,14 +40,19 @@ const WEB_ONLY: &str = r#""* * 203.0.113.*:* * *", "* * [2001:db8::*]:* * *""#;
 
 /// Runs `body` where the resolver asks this server, and nothing else.
 fn run(name: &str, body: impl FnOnce(&Server)) {
+    run_with_hosts(name, "", body);
+}
+
+/// The same, where it looks into this text as /etc/hosts first.
+fn run_with_hosts(name: &str, hosts: &str, body: impl FnOnce(&Server)) {
     Sandbox::default().mounts().run(name, || {
         // The resolver gives up after everything in a test has: it is dns-timeout
         // that ends a wait.
         let resolv = "nameserver 127.0.0.1\noptions timeout:30 attempts:1\n";
         for (path, text) in [
             ("/etc/resolv.conf", resolv),
-            ("/etc/nsswitch.conf", "hosts: dns\n"),
-            ("/etc/hosts", ""),
+            ("/etc/nsswitch.conf", "hosts: files dns\n"),
+            ("/etc/hosts", hosts),
         ] {
             replace_file(path, text)
                 .unwrap_or_else(|error| panic!("{path} cannot be replaced: {error}"));
@@ -70,7 +75,9 @@ fn run(name: &str, body: impl FnOnce(&Server)) {
 /// One sensor, `sockets`, that watches what connects to [`web`] and looks names
 /// up, with these arguments besides.
 fn sensor(args: &str) -> String {
-    format!("  sockets: {{listener: net.socket, args: {{patterns: [{WEB_ONLY}], dns: true{args}}}}}\n")
+    format!(
+        "  sockets: {{listener: net.socket, args: {{patterns: [{WEB_ONLY}], dns: true{args}}}}}\n"
+    )
 }
 
 /// A TCP listener on this address.
@@ -86,7 +93,9 @@ fn listen(ip: IpAddr) -> Sock {
 fn call(listener: &Sock) -> (Sock, Sock) {
     let client = Sock::tcp(Domain::V4);
     client.bind_loopback();
-    client.connect(listener.local()).expect("a listener on lo takes connections");
+    client
+        .connect(listener.local())
+        .expect("a listener on lo takes connections");
     (client, listener.accept())
 }
 
@@ -101,7 +110,9 @@ fn close(client: Sock) -> Ident {
 /// port before it has a peer, and a tick can come in between.
 fn datagrams(domain: Domain, ip: IpAddr) -> Sock {
     let socket = Sock::udp(domain);
-    socket.connect(SocketAddr::new(ip, 4000)).expect("an address on lo");
+    socket
+        .connect(SocketAddr::new(ip, 4000))
+        .expect("an address on lo");
     socket
 }
 
@@ -126,13 +137,17 @@ fn add_ipv4(label: &str, ip: Ipv4Addr) {
     let address = libc::sockaddr_in {
         sin_family: libc::AF_INET as libc::sa_family_t,
         sin_port: 0,
-        sin_addr: libc::in_addr { s_addr: u32::from(ip).to_be() },
+        sin_addr: libc::in_addr {
+            s_addr: u32::from(ip).to_be(),
+        },
         sin_zero: [0; 8],
     };
     // SAFETY: the request's address is as large as any sockaddr_in, and the
     // kernel reads the ifreq, which lives across the call.
     check(unsafe {
-        (&raw mut request.ifr_ifru.ifru_addr).cast::<libc::sockaddr_in>().write_unaligned(address);
+        (&raw mut request.ifr_ifru.ifru_addr)
+            .cast::<libc::sockaddr_in>()
+            .write_unaligned(address);
         libc::ioctl(socket.raw(), libc::SIOCSIFADDR, &raw const request)
     })
     .unwrap_or_else(|error| panic!("{ip} cannot be put on lo: {error}"));
@@ -142,7 +157,9 @@ fn add_ipv4(label: &str, ip: Ipv4Addr) {
 fn add_ipv6(ip: Ipv6Addr) {
     let socket = Sock::udp(Domain::V6);
     let request = libc::in6_ifreq {
-        ifr6_addr: libc::in6_addr { s6_addr: ip.octets() },
+        ifr6_addr: libc::in6_addr {
+            s6_addr: ip.octets(),
+        },
         ifr6_prefixlen: 128,
         // `lo` is the first interface of every namespace.
         ifr6_ifindex: 1,

@@ -67,12 +67,16 @@ impl Server {
     pub fn start() -> Server {
         let socket = UdpSocket::bind("127.0.0.1:53").expect("port 53 of a new namespace is free");
         let shared = Arc::new((Mutex::new(State::default()), Condvar::new()));
-        let server =
-            Server { socket: socket.try_clone().expect("a descriptor"), shared: Arc::clone(&shared) };
+        let server = Server {
+            socket: socket.try_clone().expect("a descriptor"),
+            shared: Arc::clone(&shared),
+        };
         thread::spawn(move || {
             let mut buffer = [0; 512];
             loop {
-                let (length, from) = socket.recv_from(&mut buffer).expect("a bound socket receives");
+                let (length, from) = socket
+                    .recv_from(&mut buffer)
+                    .expect("a bound socket receives");
                 let query = &buffer[..length];
                 let ip = address(query).expect("only PTR questions are asked here");
                 let (state, more) = &*shared;
@@ -124,14 +128,21 @@ impl Server {
     /// Waits until somebody has asked for this address.
     pub fn wait_asked(&self, ip: IpAddr) {
         let asked = |state: &mut State| !state.asked.contains(&ip);
-        let waited = self.shared.1.wait_timeout_while(self.state(), PATIENCE, asked);
+        let waited = self
+            .shared
+            .1
+            .wait_timeout_while(self.state(), PATIENCE, asked);
         let ended = waited.expect("no thread panicked").1;
         assert!(!ended.timed_out(), "nobody asked for {ip}");
     }
 
     /// How often this address was asked for.
     pub fn asked(&self, ip: IpAddr) -> usize {
-        self.state().asked.iter().filter(|asked| **asked == ip).count()
+        self.state()
+            .asked
+            .iter()
+            .filter(|asked| **asked == ip)
+            .count()
     }
 
     /// Every question so far.
@@ -154,7 +165,10 @@ fn address(query: &[u8]) -> Option<IpAddr> {
         return None;
     }
     match &labels[..] {
-        [d, c, b, a, "in-addr", "arpa"] => format!("{a}.{b}.{c}.{d}").parse::<Ipv4Addr>().ok().map(IpAddr::V4),
+        [d, c, b, a, "in-addr", "arpa"] => format!("{a}.{b}.{c}.{d}")
+            .parse::<Ipv4Addr>()
+            .ok()
+            .map(IpAddr::V4),
         [nibbles @ .., "ip6", "arpa"] if nibbles.len() == 32 => {
             let digits: String = nibbles.iter().rev().copied().collect();
             let bits = u128::from_str_radix(&digits, 16).ok()?;

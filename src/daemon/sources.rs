@@ -142,6 +142,21 @@ impl Sources {
         Ok(())
     }
 
+    /// Gives up groups whose probes are overdue. It was perhaps this process
+    /// that did not get to run in time: what is there is heard first.
+    fn judge_probes(&mut self, pipeline: &mut Pipeline, now: Now) -> io::Result<()> {
+        if !self.probes.are_overdue(now.mono) {
+            return Ok(());
+        }
+        self.notices_ready = true;
+        self.hear(pipeline, now)?;
+        if !self.notices_ready && self.probes.are_overdue(now.mono) {
+            let unheard = self.probes.give_up();
+            self.lose(&unheard, pipeline, now);
+        }
+        Ok(())
+    }
+
     /// Hears everything that is there: the program ends.
     pub fn last_words(&mut self, pipeline: &mut Pipeline, now: Now) -> io::Result<()> {
         self.notices_ready = true;
@@ -154,8 +169,7 @@ impl Sources {
 
     /// Does a slice of what is outstanding; true when there is more to do now.
     pub fn work(&mut self, pipeline: &mut Pipeline, now: Now) -> Result<bool, RunError> {
-        let unheard = self.probes.give_up(now.mono);
-        self.lose(&unheard, pipeline, now);
+        self.judge_probes(pipeline, now)?;
         if !self.scope.is_dumping() {
             self.begin_next(pipeline, now)?;
         }

@@ -34,6 +34,7 @@ mod dump;
 mod half_closed;
 mod leftovers;
 mod listeners;
+mod names;
 mod overrun;
 mod rebound;
 mod sensors;

@@ -199,12 +199,19 @@ impl Daemon {
     }
 
     /// Waits until `found` finds what it looks for in what was said so far.
+    /// Patience ends when nothing new is said; a busy machine may take its time
+    /// over ten thousand events.
     fn wait<T>(&self, what: &str, mut found: impl FnMut(&Said) -> Option<T>) -> T {
-        let deadline = Instant::now() + PATIENCE;
+        let mut deadline = Instant::now() + PATIENCE;
         let mut said = self.heard.said.lock().expect("no reader panicked");
+        let mut lines = 0;
         loop {
             if let Some(found) = found(&said) {
                 return found;
+            }
+            if lines < said.lines() {
+                lines = said.lines();
+                deadline = Instant::now() + PATIENCE;
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || said.ended == 2 {
@@ -218,7 +225,13 @@ impl Daemon {
 
     /// Waits for an event.
     pub fn wait_for(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        self.wait(what, |said| said.events.iter().find(|event| wanted(event)).cloned())
+        // Each event is looked at once: there can be many.
+        let mut seen = 0;
+        self.wait(what, |said| {
+            let new = &said.events[seen..];
+            seen = said.events.len();
+            new.iter().find(|event| wanted(event)).cloned()
+        })
     }
 
     /// Waits until there are as many events of a kind.
@@ -392,6 +405,12 @@ impl Drop for Daemon {
         for reader in self.readers.drain(..) {
             drop(reader.join());
         }
+    }
+}
+
+impl Said {
+    fn lines(&self) -> usize {
+        self.events.len() + self.log.len() + self.text.len()
     }
 }
 

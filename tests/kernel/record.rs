@@ -147,13 +147,15 @@ impl Record {
     }
 }
 
-/// Events for a person, a short line each.
+/// The last events of a run for a person, a short line each.
 pub fn listing<'a>(events: impl Iterator<Item = &'a Value>) -> String {
-    let line = |event: &Value| {
+    const LINES: usize = 200;
+    let events: Vec<&Value> = events.collect();
+    let line = |event: &&Value| {
         let data = &event["data"];
+        let word = |key: &str| data[key].as_str().map_or_else(|| data[key].to_string(), str::to_string);
         let keys = ["action", "evidence", "proto", "local", "remote", "state", "cookie"];
-        let words = keys.map(|key| data[key].as_str().map_or_else(|| data[key].to_string(), str::to_string));
-        format!("  {} {} {}\n", event["seq"], event["sensor"], words.join(" "))
+        format!("  {} {} {}\n", event["seq"], event["sensor"], keys.map(word).join(" "))
     };
-    events.map(line).collect()
+    events[events.len().saturating_sub(LINES)..].iter().map(line).collect()
 }

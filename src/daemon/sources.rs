@@ -146,7 +146,6 @@ impl Sources {
     pub fn work(&mut self, pipeline: &mut Pipeline, now: Now) -> Result<bool, RunError> {
         let unheard = self.probes.give_up(now.mono);
         self.lose(&unheard, pipeline, now);
-        self.reconcile();
         if !self.scope.is_dumping() {
             self.begin_next(pipeline, now)?;
         }
@@ -164,8 +163,8 @@ impl Sources {
             pipeline.gap(gap, now);
         }
         self.tell_ready();
-        // The dump that just completed may not have been the last one needed,
-        // and no readiness will tell of that.
+        // An overrun, or the dump that just completed, may call for a dump, and
+        // no readiness will tell of that.
         self.reconcile();
         let dump_waits =
             !self.scope.is_dumping() && !self.dumps.is_empty() && self.dumps.retry_at().is_none();

@@ -4,7 +4,7 @@
 //! refuses replies of the legacy type, and fails a whole message over one
 //! attribute of unexpected length. This reader takes what sockwatch needs by
 //! offset, checks every bound, and ignores what it does not know;
-//! tests/wire.rs holds the two against each other on the same bytes.
+//! tests/wire holds the two against each other on the same bytes.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

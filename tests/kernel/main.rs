@@ -25,6 +25,7 @@ mod seccomp;
 mod sock;
 
 mod before_start;
+mod capture;
 mod churn;
 mod command;
 mod connections;
@@ -38,3 +39,9 @@ mod rebound;
 mod sensors;
 mod syn_sent;
 mod udp;
+
+// Shared with the tests of the same bytes as files.
+#[path = "../wire/lines.rs"]
+mod lines;
+#[path = "../wire/peer.rs"]
+mod peer;

@@ -10,7 +10,7 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
@@ -56,6 +56,7 @@ pub struct Launch {
     daemon: String,
     sensors: String,
     beacon: bool,
+    read: bool,
     refusal: Option<Refusal>,
 }
 
@@ -67,6 +68,7 @@ impl Launch {
             daemon: String::new(),
             sensors: "  sockets: {listener: net.socket}\n".to_string(),
             beacon: true,
+            read: true,
             refusal: None,
         }
     }
@@ -87,6 +89,12 @@ impl Launch {
     /// and so widens what is dumped. [`Daemon::settle`] is not to be had then.
     pub fn without_beacon(mut self) -> Launch {
         self.beacon = false;
+        self
+    }
+
+    /// With a reader that does not read until [`Daemon::read`].
+    pub fn unread(mut self) -> Launch {
+        self.read = false;
         self
     }
 
@@ -126,7 +134,11 @@ impl Launch {
             // allocated before the fork.
             unsafe { command.pre_exec(move || filter.install()) };
         }
-        Daemon::spawn(command, scratch)
+        let mut daemon = Daemon::spawn_unread(command, scratch);
+        if self.read {
+            daemon.read();
+        }
+        daemon
     }
 }
 
@@ -147,6 +159,8 @@ pub struct Daemon {
     child: Child,
     heard: Arc<Heard>,
     readers: Vec<JoinHandle<()>>,
+    /// Its standard output, while nobody reads it.
+    stdout: Option<ChildStdout>,
     launched: SystemTime,
     _scratch: Scratch,
 }
@@ -175,7 +189,13 @@ impl Daemon {
     }
 
     /// Starts a command, with its outputs read from now on.
-    pub fn spawn(mut command: Command, scratch: Scratch) -> Daemon {
+    pub fn spawn(command: Command, scratch: Scratch) -> Daemon {
+        let mut daemon = Daemon::spawn_unread(command, scratch);
+        daemon.read();
+        daemon
+    }
+
+    fn spawn_unread(mut command: Command, scratch: Scratch) -> Daemon {
         // SAFETY: one system call.
         unsafe { command.pre_exec(die_with_parent) };
         let launched = SystemTime::now();
@@ -186,16 +206,21 @@ impl Daemon {
             .spawn()
             .expect("the binary can be started");
         let heard = Arc::new(Heard::default());
-        let readers = vec![
-            heard.listen(child.stdout.take().expect("piped"), |said, line| {
-                match serde_json::from_str(&line) {
-                    Ok(event) => said.events.push(event),
-                    Err(_) => said.text.push(line),
-                }
-            }),
-            heard.listen(child.stderr.take().expect("piped"), |said, line| said.log.push(line)),
-        ];
-        Daemon { child, heard, readers, launched, _scratch: scratch }
+        let log = child.stderr.take().expect("piped");
+        let readers = vec![heard.listen(log, |said, line| said.log.push(line))];
+        let stdout = child.stdout.take();
+        Daemon { child, heard, readers, stdout, launched, _scratch: scratch }
+    }
+
+    /// Begins to read its standard output.
+    pub fn read(&mut self) {
+        let events = self.stdout.take().expect("not read yet");
+        self.readers.push(self.heard.listen(events, |said, line| {
+            match serde_json::from_str(&line) {
+                Ok(event) => said.events.push(event),
+                Err(_) => said.text.push(line),
+            }
+        }));
     }
 
     /// Waits until `found` finds what it looks for in what was said so far.
@@ -397,6 +422,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        drop(self.stdout.take());
         // It has ended already where a test went well.
         if let Ok(None) = self.child.try_wait() {
             drop(self.child.kill());

@@ -19,11 +19,14 @@ pub struct Record {
 }
 
 impl Record {
-    /// Takes what a daemon said; its records must be numbered without a hole.
+    /// Takes what a daemon said. Its records must be numbered without a hole but
+    /// those that a gap record owns up to.
     pub fn new(all: Vec<Value>, log: String, launched: SystemTime) -> Record {
-        for (at, event) in all.iter().enumerate() {
-            let seq = u64::try_from(at + 1).expect("few enough");
-            assert_eq!(event["seq"], seq, "a hole in `seq` before {event}");
+        let mut next = 1;
+        for event in &all {
+            let lost = event["data"]["events_lost"].as_u64().unwrap_or(0);
+            assert_eq!(event["seq"], next + lost, "a hole in `seq` before {event}");
+            next += lost + 1;
         }
         Record { all, log, launched }
     }

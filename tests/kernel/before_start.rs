@@ -19,7 +19,9 @@ fn some() -> Vec<(Sock, &'static str, Traffic)> {
         let udp_bound = Sock::udp(domain);
         udp_bound.bind_loopback();
         let udp_connected = Sock::udp(domain);
-        udp_connected.connect(SocketAddr::new(domain.loopback(), 9)).unwrap();
+        udp_connected
+            .connect(SocketAddr::new(domain.loopback(), 9))
+            .unwrap();
         sockets.extend([
             (listener, "LISTEN", Traffic::None),
             (client, "ESTABLISHED", SILENT),
@@ -33,7 +35,10 @@ fn some() -> Vec<(Sock, &'static str, Traffic)> {
 }
 
 fn close(sockets: Vec<(Sock, &'static str, Traffic)>) -> Vec<(Ident, &'static str, Traffic)> {
-    sockets.into_iter().map(|(socket, state, traffic)| (socket.close(), state, traffic)).collect()
+    sockets
+        .into_iter()
+        .map(|(socket, state, traffic)| (socket.close(), state, traffic))
+        .collect()
 }
 
 #[test]

@@ -30,7 +30,11 @@ pub fn finish(mut child: Child, deadline: Duration) -> Result<Output, Output> {
     };
     let (stdout, stderr) = (taken(&stdout, &mut child), taken(&stderr, &mut child));
     let status: ExitStatus = child.wait().expect("one's own child can be waited for");
-    let output = Output { status, stdout, stderr };
+    let output = Output {
+        status,
+        stdout,
+        stderr,
+    };
     if late { Err(output) } else { Ok(output) }
 }
 

@@ -36,7 +36,11 @@ fn generate(listener: &Sock, rate: Option<u32>) -> BTreeSet<u64> {
     }
     let rate = f64::from(CONNECTIONS) / began.elapsed().as_secs_f64();
     println!("{CONNECTIONS} connections at {rate:.0} a second");
-    assert_eq!(cookies.len(), 2 * CONNECTIONS as usize, "a cookie is never given twice");
+    assert_eq!(
+        cookies.len(),
+        2 * CONNECTIONS as usize,
+        "a cookie is never given twice"
+    );
     cookies
 }
 
@@ -62,9 +66,16 @@ fn churn(tick: Tick, rate: Option<u32>) {
             None => panic!("nobody made this socket: {event}"),
         }
     }
-    let wrong: Vec<_> =
-        actions.iter().filter(|(_, actions)| **actions != ["opened", "closed"]).collect();
-    assert!(wrong.is_empty(), "{} of {}: {wrong:?}", wrong.len(), cookies.len());
+    let wrong: Vec<_> = actions
+        .iter()
+        .filter(|(_, actions)| **actions != ["opened", "closed"])
+        .collect();
+    assert!(
+        wrong.is_empty(),
+        "{} of {}: {wrong:?}",
+        wrong.len(),
+        cookies.len()
+    );
 }
 
 /// Raises the soft limit of open files, which is often 1024.
@@ -81,7 +92,9 @@ fn allow_descriptors(count: u64) {
 
 #[test]
 fn five_hundred_a_second() {
-    netns::run("churn::five_hundred_a_second", || churn(Tick::Fast, Some(500)));
+    netns::run("churn::five_hundred_a_second", || {
+        churn(Tick::Fast, Some(500))
+    });
 }
 
 fn flat_out(tick: Tick) {

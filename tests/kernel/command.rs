@@ -14,9 +14,16 @@ fn refused(args: &[&str], words: &[&str]) {
     let output = once(args);
     let text = child::text(&output);
     assert_eq!(output.status.code(), Some(2), "sockwatch {args:?}: {text}");
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "", "sockwatch {args:?}");
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "",
+        "sockwatch {args:?}"
+    );
     for word in words {
-        assert!(text.contains(word), "sockwatch {args:?} does not say {word:?}: {text}");
+        assert!(
+            text.contains(word),
+            "sockwatch {args:?} does not say {word:?}: {text}"
+        );
     }
 }
 
@@ -29,17 +36,26 @@ fn bad_flags() {
         refused(&["--pattern"], &["--pattern"]);
         refused(&["--pattern", "tcp {a,b"], &["tcp {a,b"]);
         refused(&["--dump", "--ignore", "tcp {a,b"], &["tcp {a,b"]);
-        refused(&["--config", "/dev/null", "--pattern", "*"], &["--pattern", "--config"]);
+        refused(
+            &["--config", "/dev/null", "--pattern", "*"],
+            &["--pattern", "--config"],
+        );
         refused(&["--check"], &["--config"]);
         refused(&["stray"], &["stray"]);
-        refused(&["--config", "/nonexistent/sockwatch.yaml"], &["/nonexistent/sockwatch.yaml"]);
+        refused(
+            &["--config", "/nonexistent/sockwatch.yaml"],
+            &["/nonexistent/sockwatch.yaml"],
+        );
     });
 }
 
 #[test]
 fn help_and_version() {
     netns::run("command::help_and_version", || {
-        for (flag, word) in [("--help", "--dump"), ("--version", env!("CARGO_PKG_VERSION"))] {
+        for (flag, word) in [
+            ("--help", "--dump"),
+            ("--version", env!("CARGO_PKG_VERSION")),
+        ] {
             let output = once(&[flag]);
             assert_eq!(output.status.code(), Some(0));
             let text = String::from_utf8_lossy(&output.stdout);
@@ -64,7 +80,10 @@ fn check() {
         for mode in [&["--check"][..], &[]] {
             // Both mistakes at once, each with its place; nothing starts.
             let [key, word] = ["3:5", "4:12"].map(|place| format!("{bad}:{place}"));
-            refused(&[mode, &["--config", bad]].concat(), &[&key, "interval", &word, "opened"]);
+            refused(
+                &[mode, &["--config", bad]].concat(),
+                &[&key, "interval", &word, "opened"],
+            );
         }
         // An id in two files.
         refused(&["--check", "--config", good, "--config", good], &["watch"]);
@@ -88,7 +107,11 @@ fn ended_by_sigint() {
         daemon.signal(libc::SIGINT);
         let (status, record) = daemon.end();
         assert_eq!(status.code(), Some(0), "log:\n{}", record.log);
-        let ready = record.log.lines().filter(|line| line.contains("ready")).count();
+        let ready = record
+            .log
+            .lines()
+            .filter(|line| line.contains("ready"))
+            .count();
         assert_eq!(ready, 1, "it is ready once:\n{}", record.log);
     });
 }
@@ -122,7 +145,11 @@ fn patterns_without_a_configuration() {
     netns::run("command::patterns_without_a_configuration", || {
         let daemon = daemon(&["--pattern", "udp *", "--ignore", "* 127.0.0.2:*"]);
         let bind = |address: &str, tcp: bool| {
-            let socket = if tcp { Sock::tcp(Domain::V4) } else { Sock::udp(Domain::V4) };
+            let socket = if tcp {
+                Sock::tcp(Domain::V4)
+            } else {
+                Sock::udp(Domain::V4)
+            };
             socket.bind(address.parse().expect("an address"));
             socket.cookie
         };
@@ -131,8 +158,18 @@ fn patterns_without_a_configuration() {
         let seen = bind("127.0.0.1:5000", false);
         daemon.closed(&[seen]);
         let record = daemon.stop();
-        assert_eq!(record.cookies("opened"), [seen], "{}", listing(record.events()));
-        assert_eq!(record.cookies("closed"), [seen], "{}", listing(record.events()));
+        assert_eq!(
+            record.cookies("opened"),
+            [seen],
+            "{}",
+            listing(record.events())
+        );
+        assert_eq!(
+            record.cookies("closed"),
+            [seen],
+            "{}",
+            listing(record.events())
+        );
     });
 }
 
@@ -143,7 +180,9 @@ fn as_text() {
         let listener = Sock::listener(Domain::V4);
         let local = listener.local().to_string();
         drop(listener);
-        daemon.wait_for_text("the end", |line| line.contains("closed") && line.contains(&local));
+        daemon.wait_for_text("the end", |line| {
+            line.contains("closed") && line.contains(&local)
+        });
         daemon.signal(libc::SIGTERM);
         let (status, text) = daemon.end_of_text();
         assert_eq!(status.code(), Some(0));
@@ -158,7 +197,11 @@ fn closed_pipe() {
         let listener = Sock::listener(Domain::V4);
         for mode in [&["--dump"][..], &["--format", "json"]] {
             let mut command = Command::new(BINARY);
-            command.args(mode).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            command
+                .args(mode)
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped());
             // SAFETY: one system call.
             unsafe { command.pre_exec(netns::die_with_parent) };
             let mut daemon = command.spawn().expect("the binary can be started");
@@ -167,7 +210,12 @@ fn closed_pipe() {
             let (client, server) = Sock::pair(&listener);
             drop((client, server));
             let output = child::finish(daemon, PATIENCE).expect("it ends by itself");
-            assert_eq!(output.status.code(), Some(0), "{mode:?}: {}", child::text(&output));
+            assert_eq!(
+                output.status.code(),
+                Some(0),
+                "{mode:?}: {}",
+                child::text(&output)
+            );
             let text = String::from_utf8_lossy(&output.stderr).to_lowercase();
             for complaint in ["error", "panick", "broken pipe"] {
                 assert!(!text.contains(complaint), "{mode:?}: {text}");

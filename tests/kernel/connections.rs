@@ -42,32 +42,44 @@ fn used(domain: Domain, closer: Closer) {
             }
         });
         let record = daemon.finish(&[client, server].map(|ident| ident.cookie.unwrap()));
-        let [up, down] = [(1000, 300), (300, 1000)]
-            .map(|(sent, received)| Traffic::Bytes { sent, received });
+        let [up, down] =
+            [(1000, 300), (300, 1000)].map(|(sent, received)| Traffic::Bytes { sent, received });
         record.hold(
-            &[Expect::connection(tick, client, up), Expect::connection(tick, server, down)].concat(),
+            &[
+                Expect::connection(tick, client, up),
+                Expect::connection(tick, server, down),
+            ]
+            .concat(),
         );
     }
 }
 
 #[test]
 fn v4_closed_by_the_client() {
-    netns::run("connections::v4_closed_by_the_client", || used(Domain::V4, Closer::Client));
+    netns::run("connections::v4_closed_by_the_client", || {
+        used(Domain::V4, Closer::Client)
+    });
 }
 
 #[test]
 fn v4_closed_by_the_server() {
-    netns::run("connections::v4_closed_by_the_server", || used(Domain::V4, Closer::Server));
+    netns::run("connections::v4_closed_by_the_server", || {
+        used(Domain::V4, Closer::Server)
+    });
 }
 
 #[test]
 fn v6_closed_by_the_client() {
-    netns::run("connections::v6_closed_by_the_client", || used(Domain::V6, Closer::Client));
+    netns::run("connections::v6_closed_by_the_client", || {
+        used(Domain::V6, Closer::Client)
+    });
 }
 
 #[test]
 fn v6_closed_by_the_server() {
-    netns::run("connections::v6_closed_by_the_server", || used(Domain::V6, Closer::Server));
+    netns::run("connections::v6_closed_by_the_server", || {
+        used(Domain::V6, Closer::Server)
+    });
 }
 
 #[test]
@@ -97,7 +109,9 @@ fn v4_to_a_dual_stack_listener() {
             let daemon = Daemon::start(tick);
             let (client, server) = daemon.paused(|| {
                 let client = Sock::tcp(Domain::V4);
-                client.connect(SocketAddr::new(Domain::V4.loopback(), port)).unwrap();
+                client
+                    .connect(SocketAddr::new(Domain::V4.loopback(), port))
+                    .unwrap();
                 (client, listener.accept())
             });
             let cookies = [client.cookie, server.cookie];
@@ -108,7 +122,9 @@ fn v4_to_a_dual_stack_listener() {
             assert_eq!(server.domain, Domain::Mapped);
             let record = daemon.finish(&cookies);
             record.hold(
-                &[client, server].map(|ident| Expect::connection(tick, ident, SILENT)).concat(),
+                &[client, server]
+                    .map(|ident| Expect::connection(tick, ident, SILENT))
+                    .concat(),
             );
         }
     });
@@ -152,17 +168,23 @@ fn reset(domain: Domain, closer: Closer) {
 
 #[test]
 fn v4_reset_by_the_client() {
-    netns::run("connections::v4_reset_by_the_client", || reset(Domain::V4, Closer::Client));
+    netns::run("connections::v4_reset_by_the_client", || {
+        reset(Domain::V4, Closer::Client)
+    });
 }
 
 #[test]
 fn v4_reset_by_the_server() {
-    netns::run("connections::v4_reset_by_the_server", || reset(Domain::V4, Closer::Server));
+    netns::run("connections::v4_reset_by_the_server", || {
+        reset(Domain::V4, Closer::Server)
+    });
 }
 
 #[test]
 fn v6_reset_by_the_client() {
-    netns::run("connections::v6_reset_by_the_client", || reset(Domain::V6, Closer::Client));
+    netns::run("connections::v6_reset_by_the_client", || {
+        reset(Domain::V6, Closer::Client)
+    });
 }
 
 #[test]
@@ -201,7 +223,12 @@ fn durations_hold() {
             [(10, 0), (0, 10)].map(|(sent, received)| Traffic::Bytes { sent, received });
         let [client_opened, client_closed] = Expect::connection(Tick::Slow, client, up);
         let [server_opened, server_closed] = Expect::connection(Tick::Slow, server, down);
-        record.hold(&[client_opened, bounds(client_closed), server_opened, bounds(server_closed)]);
+        record.hold(&[
+            client_opened,
+            bounds(client_closed),
+            server_opened,
+            bounds(server_closed),
+        ]);
     });
 }
 
@@ -244,8 +271,14 @@ fn sockets_without_a_cookie() {
             for _ in 0..20 {
                 let client = std::net::TcpStream::connect(address).unwrap();
                 let server = listener.accept().unwrap().0;
-                ends.push((client.local_addr().unwrap().to_string(), address.to_string()));
-                ends.push((address.to_string(), client.local_addr().unwrap().to_string()));
+                ends.push((
+                    client.local_addr().unwrap().to_string(),
+                    address.to_string(),
+                ));
+                ends.push((
+                    address.to_string(),
+                    client.local_addr().unwrap().to_string(),
+                ));
                 drop((client, server));
                 if tick == Tick::Fast {
                     std::thread::sleep(std::time::Duration::from_millis(5));
@@ -262,8 +295,10 @@ fn sockets_without_a_cookie() {
             let record = daemon.stop();
             let mut found = Vec::new();
             for cookie in record.cookies("opened") {
-                let of_it: Vec<_> =
-                    record.events().filter(|event| event["data"]["cookie"] == cookie).collect();
+                let of_it: Vec<_> = record
+                    .events()
+                    .filter(|event| event["data"]["cookie"] == cookie)
+                    .collect();
                 let actions: Vec<_> = of_it.iter().map(|event| &event["data"]["action"]).collect();
                 assert_eq!(actions, ["opened", "closed"], "{of_it:?}");
                 let text = |key: &str| of_it[0]["data"][key].as_str().unwrap().to_string();

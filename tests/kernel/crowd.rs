@@ -57,7 +57,11 @@ impl Crowd {
             let (client, server) = Sock::pair(&listener);
             crowd.doomed.push(established(client));
             crowd.left_alone.push(established(server));
-            let listener = Member { sock: listener, state: "LISTEN", traffic: Traffic::None };
+            let listener = Member {
+                sock: listener,
+                state: "LISTEN",
+                traffic: Traffic::None,
+            };
             crowd.living.push(vec![listener]);
         }
         crowd
@@ -67,7 +71,11 @@ impl Crowd {
         let group = |tcp: bool| {
             let mut group: Vec<Sock> = Vec::new();
             for _ in 0..4 {
-                let sock = if tcp { Sock::tcp(domain) } else { Sock::udp(domain) };
+                let sock = if tcp {
+                    Sock::tcp(domain)
+                } else {
+                    Sock::udp(domain)
+                };
                 sock.share_port();
                 match group.first() {
                     Some(first) => sock.bind(first.local()),
@@ -85,20 +93,37 @@ impl Crowd {
             sock
         };
         let connected = |sock: Sock| {
-            sock.connect(SocketAddr::new(domain.loopback(), 9)).expect("UDP asks nobody");
+            sock.connect(SocketAddr::new(domain.loopback(), 9))
+                .expect("UDP asks nobody");
             sock
         };
         let kinds: [(&str, Vec<Sock>); 6] = [
-            ("LISTEN", vec![Sock::listener(domain), Sock::listener(domain)]),
+            (
+                "LISTEN",
+                vec![Sock::listener(domain), Sock::listener(domain)],
+            ),
             ("LISTEN", group(true)),
-            ("CLOSE", vec![bound(Sock::tcp(domain)), bound(Sock::tcp(domain))]),
-            ("UNCONN", vec![bound(Sock::udp(domain)), bound(Sock::udp(domain))]),
+            (
+                "CLOSE",
+                vec![bound(Sock::tcp(domain)), bound(Sock::tcp(domain))],
+            ),
+            (
+                "UNCONN",
+                vec![bound(Sock::udp(domain)), bound(Sock::udp(domain))],
+            ),
             ("UNCONN", group(false)),
-            ("ESTABLISHED", vec![connected(Sock::udp(domain)), connected(Sock::udp(domain))]),
+            (
+                "ESTABLISHED",
+                vec![connected(Sock::udp(domain)), connected(Sock::udp(domain))],
+            ),
         ];
         for (state, socks) in kinds {
             for (at, sock) in socks.into_iter().enumerate() {
-                let member = Member { sock, state, traffic: Traffic::None };
+                let member = Member {
+                    sock,
+                    state,
+                    traffic: Traffic::None,
+                };
                 if at % 2 == 0 {
                     self.doomed.push(member);
                 } else {
@@ -110,7 +135,11 @@ impl Crowd {
 
     /// The cookies of all.
     pub fn cookies(&self) -> Vec<u64> {
-        self.doomed.iter().chain(self.survivors()).map(|member| member.sock.cookie).collect()
+        self.doomed
+            .iter()
+            .chain(self.survivors())
+            .map(|member| member.sock.cookie)
+            .collect()
     }
 
     /// Those that are not doomed.
@@ -120,7 +149,10 @@ impl Crowd {
 
     /// Ends the doomed ones.
     pub fn end_doomed(&mut self) -> Vec<Ended> {
-        let ended = std::mem::take(&mut self.doomed).into_iter().map(Member::end).collect();
+        let ended = std::mem::take(&mut self.doomed)
+            .into_iter()
+            .map(Member::end)
+            .collect();
         proc_net::quiet();
         ended
     }
@@ -129,7 +161,12 @@ impl Crowd {
     /// ended.
     pub fn into_survivors(self) -> Vec<Vec<Member>> {
         let left_alone = self.left_alone.into_iter();
-        let left_alone = left_alone.map(|member| vec![Member { state: "CLOSE_WAIT", ..member }]);
+        let left_alone = left_alone.map(|member| {
+            vec![Member {
+                state: "CLOSE_WAIT",
+                ..member
+            }]
+        });
         self.living.into_iter().chain(left_alone).collect()
     }
 }
@@ -137,18 +174,30 @@ impl Crowd {
 impl Member {
     /// Closes it.
     pub fn end(self) -> Ended {
-        Ended { ident: self.sock.close(), state: self.state, traffic: self.traffic }
+        Ended {
+            ident: self.sock.close(),
+            state: self.state,
+            traffic: self.traffic,
+        }
     }
 }
 
 fn established(sock: Sock) -> Member {
-    Member { sock, state: "ESTABLISHED", traffic: SILENT }
+    Member {
+        sock,
+        state: "ESTABLISHED",
+        traffic: SILENT,
+    }
 }
 
 impl Ended {
     /// The state that its opening said.
     pub fn state_opened(&self) -> &'static str {
-        if self.state == "CLOSE_WAIT" { "ESTABLISHED" } else { self.state }
+        if self.state == "CLOSE_WAIT" {
+            "ESTABLISHED"
+        } else {
+            self.state
+        }
     }
 
     /// Its cookie.

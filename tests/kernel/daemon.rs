@@ -6,12 +6,14 @@
 //! event, or for [`Daemon::settle`], which waits until sockets that were ended
 //! after everything else have been reported.
 
+mod launch;
+
+pub use launch::{BINARY, Launch, Scratch, Tick, once};
+
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
@@ -20,7 +22,6 @@ use serde_json::Value;
 
 use crate::netns::{check, die_with_parent};
 use crate::record::{Record, listing};
-use crate::seccomp::Refusal;
 use crate::sock::{Domain, Sock};
 
 /// How long anything may take that takes milliseconds on an idle machine.
@@ -28,131 +29,6 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The address of the harness's own sockets; [`Record`] leaves them out.
 pub const BEACON: &str = "127.99.0.1";
-
-/// How often the daemon looks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Tick {
-    /// Every 20 ms: a dump reads what stays for a while.
-    Fast,
-    /// Every hour: whatever a test does is between two ticks.
-    Slow,
-}
-
-impl Tick {
-    /// Both.
-    pub const BOTH: [Tick; 2] = [Tick::Fast, Tick::Slow];
-
-    fn interval(self) -> &'static str {
-        match self {
-            Tick::Fast => "20ms",
-            Tick::Slow => "1h",
-        }
-    }
-}
-
-/// A daemon about to be started.
-pub struct Launch {
-    interval: Tick,
-    daemon: String,
-    sensors: String,
-    beacon: bool,
-    read: bool,
-    refusal: Option<Refusal>,
-}
-
-impl Launch {
-    /// With one sensor, `sockets`, that watches everything.
-    pub fn new(interval: Tick) -> Launch {
-        Launch {
-            interval,
-            daemon: String::new(),
-            sensors: "  sockets: {listener: net.socket}\n".to_string(),
-            beacon: true,
-            read: true,
-            refusal: None,
-        }
-    }
-
-    /// With these sensors: YAML, indented by two.
-    pub fn sensors(mut self, yaml: &str) -> Launch {
-        self.sensors = yaml.to_string();
-        self
-    }
-
-    /// With another key under `daemon`.
-    pub fn setting(mut self, key: &str, value: &str) -> Launch {
-        self.daemon += &format!("  {key}: {value}\n");
-        self
-    }
-
-    /// Without the harness's own sensor, which asks for every kind of socket
-    /// and so widens what is dumped. [`Daemon::settle`] is not to be had then.
-    pub fn without_beacon(mut self) -> Launch {
-        self.beacon = false;
-        self
-    }
-
-    /// With a reader that does not read until [`Daemon::read`].
-    pub fn unread(mut self) -> Launch {
-        self.read = false;
-        self
-    }
-
-    /// In a kernel that refuses something.
-    pub fn refused(mut self, refusal: Refusal) -> Launch {
-        self.refusal = Some(refusal);
-        self
-    }
-
-    fn config(&self) -> String {
-        let Launch { interval, daemon, sensors, .. } = self;
-        let interval = interval.interval();
-        let mut text = format!("daemon:\n  interval: {interval}\n{daemon}sensors:\n{sensors}");
-        if self.beacon {
-            let pattern = format!("* {BEACON}:* * * *");
-            text += &format!("  beacon: {{listener: net.socket, args: {{patterns: [\"{pattern}\"]}}}}\n");
-        }
-        text
-    }
-
-    /// Starts it and waits until it is ready.
-    pub fn start(self) -> Daemon {
-        let daemon = self.spawn();
-        daemon.wait_for_line("the line that says `ready`", |line| line.contains("ready"));
-        daemon
-    }
-
-    /// Starts it.
-    pub fn spawn(self) -> Daemon {
-        let scratch = Scratch::new();
-        let config = scratch.write("sockwatch.yaml", &self.config());
-        let mut command = Command::new(BINARY);
-        command.arg("--config").arg(config);
-        if let Some(refusal) = self.refusal {
-            let filter = refusal.filter();
-            // SAFETY: installing a filter is two system calls on memory that was
-            // allocated before the fork.
-            unsafe { command.pre_exec(move || filter.install()) };
-        }
-        let mut daemon = Daemon::spawn_unread(command, scratch);
-        if self.read {
-            daemon.read();
-        }
-        daemon
-    }
-}
-
-/// The program.
-pub const BINARY: &str = env!("CARGO_BIN_EXE_sockwatch");
-
-/// Runs the program to its end.
-pub fn once(args: &[&str]) -> Output {
-    crate::child::run(Command::new(BINARY).args(args), PATIENCE)
-        .expect("the binary can be started")
-        .unwrap_or_else(|output| {
-            panic!("sockwatch {args:?} did not end: {}", crate::child::text(&output))
-        })
-}
 
 /// A running daemon. It is killed when this is dropped.
 pub struct Daemon {
@@ -209,7 +85,14 @@ impl Daemon {
         let log = child.stderr.take().expect("piped");
         let readers = vec![heard.listen(log, |said, line| said.log.push(line))];
         let stdout = child.stdout.take();
-        Daemon { child, heard, readers, stdout, launched, _scratch: scratch }
+        Daemon {
+            child,
+            heard,
+            readers,
+            stdout,
+            launched,
+            _scratch: scratch,
+        }
     }
 
     /// Begins to read its standard output.
@@ -244,7 +127,12 @@ impl Daemon {
                 drop(said);
                 panic!("waited in vain for {what}; events:\n{events}\nlog:\n{log}");
             }
-            said = self.heard.more.wait_timeout(said, left).expect("no reader panicked").0;
+            said = self
+                .heard
+                .more
+                .wait_timeout(said, left)
+                .expect("no reader panicked")
+                .0;
         }
     }
 
@@ -268,7 +156,9 @@ impl Daemon {
 
     /// Waits for a line of the log.
     pub fn wait_for_line(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
-        self.wait(what, |said| said.log.iter().find(|line| wanted(line)).cloned())
+        self.wait(what, |said| {
+            said.log.iter().find(|line| wanted(line)).cloned()
+        })
     }
 
     /// Waits until a sensor has reported this of a cookie.
@@ -283,14 +173,16 @@ impl Daemon {
     /// Whether any sensor has reported this of a cookie so far.
     pub fn has(&self, action: &str, cookie: u64) -> bool {
         let said = self.heard.said.lock().expect("no reader panicked");
-        said.events.iter().any(|event| {
-            event["data"]["action"] == action && event["data"]["cookie"] == cookie
-        })
+        said.events
+            .iter()
+            .any(|event| event["data"]["action"] == action && event["data"]["cookie"] == cookie)
     }
 
     /// Waits for a line of standard output that is no JSON.
     pub fn wait_for_text(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
-        self.wait(what, |said| said.text.iter().find(|line| wanted(line)).cloned())
+        self.wait(what, |said| {
+            said.text.iter().find(|line| wanted(line)).cloned()
+        })
     }
 
     /// Waits until the sensor `sockets` has these in view.
@@ -326,11 +218,20 @@ impl Daemon {
         let code = unsafe {
             let mut info: libc::siginfo_t = std::mem::zeroed();
             let flags = libc::WSTOPPED | libc::WEXITED | libc::WNOWAIT;
-            check(libc::waitid(libc::P_PID, self.child.id(), &raw mut info, flags))
-                .expect("one's own child can be waited for");
+            check(libc::waitid(
+                libc::P_PID,
+                self.child.id(),
+                &raw mut info,
+                flags,
+            ))
+            .expect("one's own child can be waited for");
             info.si_code
         };
-        assert_eq!(code, libc::CLD_STOPPED, "the daemon ended instead of standing still");
+        assert_eq!(
+            code,
+            libc::CLD_STOPPED,
+            "the daemon ended instead of standing still"
+        );
         let result = act();
         self.signal(libc::SIGCONT);
         result
@@ -362,7 +263,11 @@ impl Daemon {
     /// queue whose items can overtake each other, hence several, and one more
     /// moment.
     pub fn settle(&self) {
-        for socket in [Sock::udp(Domain::V4), Sock::tcp(Domain::V4), Sock::udp(Domain::V4)] {
+        for socket in [
+            Sock::udp(Domain::V4),
+            Sock::tcp(Domain::V4),
+            Sock::udp(Domain::V4),
+        ] {
             socket.bind(beacon_address());
             let cookie = socket.cookie;
             drop(socket);
@@ -383,7 +288,12 @@ impl Daemon {
     pub fn stop(self) -> Record {
         self.signal(libc::SIGTERM);
         let (status, record) = self.end();
-        assert_eq!(status.code(), Some(0), "SIGTERM ends it as asked; log:\n{}", record.log);
+        assert_eq!(
+            status.code(),
+            Some(0),
+            "SIGTERM ends it as asked; log:\n{}",
+            record.log
+        );
         record
     }
 
@@ -391,8 +301,15 @@ impl Daemon {
     pub fn end(self) -> (ExitStatus, Record) {
         let launched = self.launched;
         let (status, said) = self.last();
-        assert!(said.text.is_empty(), "lines that are no JSON: {:?}", said.text);
-        (status, Record::new(said.events, said.log.join("\n"), launched))
+        assert!(
+            said.text.is_empty(),
+            "lines that are no JSON: {:?}",
+            said.text
+        );
+        (
+            status,
+            Record::new(said.events, said.log.join("\n"), launched),
+        )
     }
 
     /// Waits until it ends; the lines that are no JSON.
@@ -411,11 +328,19 @@ impl Daemon {
                 drop(said);
                 panic!("the daemon does not end; log:\n{log}");
             }
-            said = self.heard.more.wait_timeout(said, left).expect("no reader panicked").0;
+            said = self
+                .heard
+                .more
+                .wait_timeout(said, left)
+                .expect("no reader panicked")
+                .0;
         }
         let all = std::mem::take(&mut *said);
         drop(said);
-        let status = self.child.wait().expect("one's own child can be waited for");
+        let status = self
+            .child
+            .wait()
+            .expect("one's own child can be waited for");
         (status, all)
     }
 }
@@ -450,7 +375,10 @@ impl Heard {
         std::thread::spawn(move || {
             let mut pipe = BufReader::new(pipe);
             let mut line = Vec::new();
-            while pipe.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
+            while pipe
+                .read_until(b'\n', &mut line)
+                .is_ok_and(|length| length > 0)
+            {
                 let text = String::from_utf8_lossy(&line).trim_end().to_string();
                 take(&mut heard.said.lock().expect("no reader panicked"), text);
                 heard.more.notify_all();
@@ -464,39 +392,4 @@ impl Heard {
 
 fn beacon_address() -> SocketAddr {
     SocketAddr::new(BEACON.parse().expect("an address"), 0)
-}
-
-/// A directory that is gone when this is dropped.
-#[derive(Debug)]
-pub struct Scratch(PathBuf);
-
-impl Scratch {
-    /// A new one.
-    pub fn new() -> Scratch {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("sockwatch-test-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&path).expect("a scratch directory");
-        Scratch(path)
-    }
-
-    /// Writes a file into it.
-    pub fn write(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.path().join(name);
-        std::fs::write(&path, text).expect("a scratch file");
-        path
-    }
-
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // What is left over is in the directory for temporary files.
-        drop(std::fs::remove_dir_all(&self.0));
-    }
 }

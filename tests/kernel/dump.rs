@@ -48,7 +48,8 @@ fn sample() -> Sample {
         udp.bind_loopback();
         sockets.push((udp, "UNCONN"));
         let udp = Sock::udp(domain);
-        udp.connect(SocketAddr::new(domain.loopback(), 9)).expect("UDP asks nobody");
+        udp.connect(SocketAddr::new(domain.loopback(), 9))
+            .expect("UDP asks nobody");
         sockets.push((udp, "ESTABLISHED"));
     }
     for domain in [Domain::V4, Domain::V6] {
@@ -66,13 +67,21 @@ fn sample() -> Sample {
     let bound = Sock::tcp(Domain::V4);
     bound.bind_loopback();
     proc_net::quiet();
-    Sample { sockets, bound, _deaf: deaf }
+    Sample {
+        sockets,
+        bound,
+        _deaf: deaf,
+    }
 }
 
 fn dump(args: &[&str]) -> Vec<Value> {
     let output = once(&[&["--dump", "--format", "json"], args].concat());
     assert_eq!(output.status.code(), Some(0), "{}", child::text(&output));
-    assert_eq!(String::from_utf8_lossy(&output.stderr), "", "a dump that went well is quiet");
+    assert_eq!(
+        String::from_utf8_lossy(&output.stderr),
+        "",
+        "a dump that went well is quiet"
+    );
     String::from_utf8(output.stdout)
         .expect("JSON is UTF-8")
         .lines()
@@ -86,8 +95,16 @@ fn comparable(dump: &[Value]) -> Vec<Row> {
     let mut rows: Vec<Row> = dump
         .iter()
         .map(|row| {
-            let text = |key: &str| row[key].as_str().unwrap_or_else(|| panic!("{key} of {row}"));
-            let end = |key: &str| text(key).parse().unwrap_or_else(|_| panic!("{key} of {row}"));
+            let text = |key: &str| {
+                row[key]
+                    .as_str()
+                    .unwrap_or_else(|| panic!("{key} of {row}"))
+            };
+            let end = |key: &str| {
+                text(key)
+                    .parse()
+                    .unwrap_or_else(|_| panic!("{key} of {row}"))
+            };
             Row::new(text("proto"), end("local"), end("remote"), text("state"))
         })
         .filter(|row| row.state != "CLOSE")
@@ -102,8 +119,18 @@ fn the_same_rows_as_proc() {
         let _sample = sample();
         let dump = comparable(&dump(&[]));
         assert_same(&dump, &proc_net::rows());
-        for state in ["TIME_WAIT", "FIN_WAIT2", "SYN_SENT", "CLOSE_WAIT", "LISTEN", "UNCONN"] {
-            assert!(dump.iter().any(|row| row.state == state), "no {state} in the sample");
+        for state in [
+            "TIME_WAIT",
+            "FIN_WAIT2",
+            "SYN_SENT",
+            "CLOSE_WAIT",
+            "LISTEN",
+            "UNCONN",
+        ] {
+            assert!(
+                dump.iter().any(|row| row.state == state),
+                "no {state} in the sample"
+            );
         }
     });
 }
@@ -146,10 +173,16 @@ fn ss_row(line: &str) -> Row {
 /// Compares two tables, and shows only what differs.
 fn assert_same(dump: &[Row], other: &[Row]) {
     let without = |rows: &[Row], others: &[Row]| -> Vec<Row> {
-        rows.iter().filter(|row| !others.contains(row)).cloned().collect()
+        rows.iter()
+            .filter(|row| !others.contains(row))
+            .cloned()
+            .collect()
     };
     let (more, less) = (without(dump, other), without(other, dump));
-    assert!(more.is_empty() && less.is_empty(), "too many: {more:#?}\nmissing: {less:#?}");
+    assert!(
+        more.is_empty() && less.is_empty(),
+        "too many: {more:#?}\nmissing: {less:#?}"
+    );
     assert_eq!(dump.len(), other.len(), "a row twice");
 }
 
@@ -161,7 +194,11 @@ fn ss_end(text: &str) -> SocketAddr {
         let port = if port == "*" { 0 } else { port.parse().ok()? };
         let ip: IpAddr = match ip {
             "*" => std::net::Ipv6Addr::UNSPECIFIED.into(),
-            _ => ip.trim_start_matches('[').trim_end_matches(']').parse().ok()?,
+            _ => ip
+                .trim_start_matches('[')
+                .trim_end_matches(']')
+                .parse()
+                .ok()?,
         };
         Some(SocketAddr::new(ip.to_canonical(), port))
     };
@@ -176,7 +213,10 @@ fn the_fields() {
         let dump = dump(&[]);
         let known = sample.sockets.iter().map(|(sock, state)| (sock, *state));
         for (sock, state) in known.chain([(&sample.bound, "CLOSE")]) {
-            let rows: Vec<_> = dump.iter().filter(|row| row["cookie"] == sock.cookie).collect();
+            let rows: Vec<_> = dump
+                .iter()
+                .filter(|row| row["cookie"] == sock.cookie)
+                .collect();
             assert_eq!(rows, [&row(sock.ident(), state)]);
         }
         for leftover in dump.iter().filter(|row| row["state"] == "TIME_WAIT") {
@@ -208,7 +248,9 @@ fn row(ident: Ident, state: &str) -> Value {
 }
 
 fn cookies(rows: &[Value]) -> BTreeSet<u64> {
-    rows.iter().filter_map(|row| row["cookie"].as_u64()).collect()
+    rows.iter()
+        .filter_map(|row| row["cookie"].as_u64())
+        .collect()
 }
 
 #[test]
@@ -223,13 +265,20 @@ fn patterns_narrow_it() {
         type Case<'a> = (&'a [&'a str], fn(&Value) -> bool);
         let cases: [Case; 7] = [
             (&["--pattern", "udp *"], |row| row["proto"] == "udp"),
-            (&["--pattern", "tcp6 *"], |row| row["proto"] == "tcp" && row["family"] == "ipv6"),
-            (&["--pattern", "* LISTEN"], |row| row["state"] == "LISTEN"),
-            (&["--pattern", "* TIME_WAIT"], |row| row["state"] == "TIME_WAIT"),
-            (&["--ignore", "* TIME_WAIT"], |row| row["state"] != "TIME_WAIT"),
-            (&["--pattern", "tcp *", "--ignore", "* ESTABLISHED"], |row| {
-                row["proto"] == "tcp" && row["state"] != "ESTABLISHED"
+            (&["--pattern", "tcp6 *"], |row| {
+                row["proto"] == "tcp" && row["family"] == "ipv6"
             }),
+            (&["--pattern", "* LISTEN"], |row| row["state"] == "LISTEN"),
+            (&["--pattern", "* TIME_WAIT"], |row| {
+                row["state"] == "TIME_WAIT"
+            }),
+            (&["--ignore", "* TIME_WAIT"], |row| {
+                row["state"] != "TIME_WAIT"
+            }),
+            (
+                &["--pattern", "tcp *", "--ignore", "* ESTABLISHED"],
+                |row| row["proto"] == "tcp" && row["state"] != "ESTABLISHED",
+            ),
             (&["--pattern", "* UNCONN", "--pattern", "* LISTEN"], |row| {
                 row["state"] == "UNCONN" || row["state"] == "LISTEN"
             }),
@@ -239,14 +288,19 @@ fn patterns_narrow_it() {
             assert!(!wanted.is_empty(), "{args:?} would match nothing");
             assert_eq!(cookies(&dump(args)), wanted, "{args:?}");
         }
-        assert_eq!(dump(&["--pattern", "tcp * *:1 * ESTABLISHED"]), Vec::<Value>::new());
+        assert_eq!(
+            dump(&["--pattern", "tcp * *:1 * ESTABLISHED"]),
+            Vec::<Value>::new()
+        );
     });
 }
 
 /// An empty table is an empty dump, not an error.
 #[test]
 fn nothing() {
-    netns::run("dump::nothing", || assert_eq!(dump(&[]), Vec::<Value>::new()));
+    netns::run("dump::nothing", || {
+        assert_eq!(dump(&[]), Vec::<Value>::new())
+    });
 }
 
 #[test]
@@ -257,7 +311,11 @@ fn as_text() {
         let output = once(&["--dump", "--format", "text"]);
         assert_eq!(output.status.code(), Some(0));
         let text = String::from_utf8(output.stdout).expect("text");
-        assert_eq!(text.lines().count(), rows + 1, "a header, and a line for each row:\n{text}");
+        assert_eq!(
+            text.lines().count(),
+            rows + 1,
+            "a header, and a line for each row:\n{text}"
+        );
         let header = text.lines().next().expect("a header");
         for title in ["PROTO", "STATE", "LOCAL", "REMOTE", "COOKIE"] {
             assert!(header.contains(title), "{header}");
@@ -269,7 +327,10 @@ fn as_text() {
                 .find(|line| line.split_whitespace().last() == Some(&sock.cookie.to_string()))
                 .unwrap_or_else(|| panic!("no line for {ident:?}:\n{text}"));
             for part in [*state, &ident.local.to_string(), &ident.remote.to_string()] {
-                assert!(line.split_whitespace().any(|word| word == part), "{part} in {line}");
+                assert!(
+                    line.split_whitespace().any(|word| word == part),
+                    "{part} in {line}"
+                );
             }
         }
     });

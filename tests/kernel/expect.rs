@@ -48,16 +48,28 @@ pub enum Traffic {
 }
 
 /// No payload in an established connection.
-pub const SILENT: Traffic = Traffic::Bytes { sent: 0, received: 0 };
+pub const SILENT: Traffic = Traffic::Bytes {
+    sent: 0,
+    received: 0,
+};
 
 /// No run is longer.
 const LONG: u64 = 200_000;
 
 impl Expect {
     fn new(ident: Ident, action: &'static str, evidence: &str, state: &str) -> Expect {
-        let family = if ident.domain == Domain::V6 { "ipv6" } else { "ipv4" };
-        let mut expect =
-            Expect { sensor: "sockets".to_string(), tag: None, ident, action, data: BTreeMap::new() };
+        let family = if ident.domain == Domain::V6 {
+            "ipv6"
+        } else {
+            "ipv4"
+        };
+        let mut expect = Expect {
+            sensor: "sockets".to_string(),
+            tag: None,
+            ident,
+            action,
+            data: BTreeMap::new(),
+        };
         for (key, value) in [
             ("action", json!(action)),
             ("evidence", json!(evidence)),
@@ -76,7 +88,9 @@ impl Expect {
         }
         expect.data.insert(
             "cookie",
-            ident.cookie.map_or(Field::Within(1..=u64::MAX), |cookie| Field::Is(json!(cookie))),
+            ident.cookie.map_or(Field::Within(1..=u64::MAX), |cookie| {
+                Field::Is(json!(cookie))
+            }),
         );
         // SAFETY: getuid(2) takes nothing and cannot fail.
         let uid = unsafe { libc::getuid() };
@@ -110,25 +124,33 @@ impl Expect {
     /// Opened and closed by a socket that stayed: read by a dump in `state`,
     /// last seen in `last`.
     pub fn read(ident: Ident, state: &str, last: &str, traffic: Traffic) -> [Expect; 2] {
-        [Expect::opened(ident, "dump", state), Expect::notified(ident, last, traffic)]
+        [
+            Expect::opened(ident, "dump", state),
+            Expect::notified(ident, last, traffic),
+        ]
     }
 
     /// Opened and closed by a socket that no dump has read.
     pub fn between_ticks(ident: Ident, state: &str, traffic: Traffic) -> [Expect; 2] {
         ["opened", "closed"].map(|action| {
-            let mut expect =
-                Expect::new(ident, action, "notified", state).ownerless("not_read");
+            let mut expect = Expect::new(ident, action, "notified", state).ownerless("not_read");
             expect.data.insert("between_ticks", Field::Is(json!(true)));
             if action == "closed" {
                 expect = expect.traffic(traffic);
-                expect.data.insert("duration_max_ms", Field::Within(0..=LONG));
+                expect
+                    .data
+                    .insert("duration_max_ms", Field::Within(0..=LONG));
                 if state == "ESTABLISHED" && ident.proto == "tcp" && ident.remote.port() != 0 {
-                    expect.data.insert("duration_min_ms", Field::Within(0..=LONG));
+                    expect
+                        .data
+                        .insert("duration_min_ms", Field::Within(0..=LONG));
                 }
             }
             if ident.remote.port() == 0 && !ident.remote.ip().is_unspecified() {
                 expect.data.insert("remote_port", Field::Is(Value::Null));
-                expect.data.insert("remote_port_reason", Field::Is(json!("wiped")));
+                expect
+                    .data
+                    .insert("remote_port_reason", Field::Is(json!("wiped")));
             }
             expect
         })
@@ -182,7 +204,8 @@ impl Expect {
             }
         };
         self.data.insert("bytes_sent", Field::Is(json!(sent)));
-        self.data.insert("bytes_received", Field::Within(received..=received + 1));
+        self.data
+            .insert("bytes_received", Field::Within(received..=received + 1));
         for key in ["segments_sent", "segments_received", "retransmits"] {
             self.data.insert(key, Field::Within(0..=100));
         }
@@ -208,8 +231,17 @@ impl Expect {
     }
 
     fn eid(&self) -> String {
-        let Expect { sensor, tag, ident, action, .. } = self;
-        let tag = tag.as_ref().map(|tag| format!("@{tag}")).unwrap_or_default();
+        let Expect {
+            sensor,
+            tag,
+            ident,
+            action,
+            ..
+        } = self;
+        let tag = tag
+            .as_ref()
+            .map(|tag| format!("@{tag}"))
+            .unwrap_or_default();
         format!("{sensor}|net.socket{tag}|{action}@{}|0", ident.remote)
     }
 }
@@ -264,10 +296,16 @@ impl Frame {
                 (_, None) => false,
             };
             if !right {
-                problems.push(format!("wrong: {key}: {}", value.unwrap_or(&json!("(absent)"))));
+                problems.push(format!(
+                    "wrong: {key}: {}",
+                    value.unwrap_or(&json!("(absent)"))
+                ));
             }
         }
-        for key in data.keys().filter(|key| !expect.data.contains_key(key.as_str())) {
+        for key in data
+            .keys()
+            .filter(|key| !expect.data.contains_key(key.as_str()))
+        {
             problems.push(format!("too much: {key}: {}", data[key]));
         }
         problems
@@ -289,11 +327,20 @@ impl Frame {
             ("tag", tag),
         ] {
             if event[key] != wanted {
-                problems.push(format!("wrong: {key}: {} instead of {wanted:?}", event[key]));
+                problems.push(format!(
+                    "wrong: {key}: {} instead of {wanted:?}",
+                    event[key]
+                ));
             }
         }
-        let keys = ["data", "eid", "host", "listener", "sensor", "seq", "tag", "ts"];
-        let mut found: Vec<_> = event.as_object().into_iter().flat_map(|map| map.keys()).collect();
+        let keys = [
+            "data", "eid", "host", "listener", "sensor", "seq", "tag", "ts",
+        ];
+        let mut found: Vec<_> = event
+            .as_object()
+            .into_iter()
+            .flat_map(|map| map.keys())
+            .collect();
         found.sort();
         if found != keys {
             problems.push(format!("the envelope has {found:?}"));

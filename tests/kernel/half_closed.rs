@@ -78,7 +78,8 @@ fn half_closed_between_ticks() {
         let server = server.close();
         client.receive_end();
         let client = client.close();
-        let [up, down] = [(0, 50), (50, 0)].map(|(sent, received)| Traffic::Bytes { sent, received });
+        let [up, down] =
+            [(0, 50), (50, 0)].map(|(sent, received)| Traffic::Bytes { sent, received });
         daemon.finish(&cookies).hold(
             &[
                 Expect::between_ticks(client, "ESTABLISHED", up),
@@ -173,7 +174,12 @@ fn an_orphan_with_unsent_data_is_open() {
         let record = daemon.finish(&cookies);
         let states: Vec<_> = record
             .events()
-            .map(|event| (event["data"]["cookie"].as_u64().unwrap(), &event["data"]["action"]))
+            .map(|event| {
+                (
+                    event["data"]["cookie"].as_u64().unwrap(),
+                    &event["data"]["action"],
+                )
+            })
             .collect();
         assert_eq!(states.len(), 4, "{states:?}");
         let end = |ident: crate::sock::Ident| {
@@ -188,6 +194,9 @@ fn an_orphan_with_unsent_data_is_open() {
         assert_eq!(end(client)["data"]["state"], "FIN_WAIT1");
         assert_eq!(end(client)["data"]["bytes_sent"], SENT as u64);
         let received = end(server)["data"]["bytes_received"].as_u64().unwrap();
-        assert!((SENT as u64..=SENT as u64 + 1).contains(&received), "{received}");
+        assert!(
+            (SENT as u64..=SENT as u64 + 1).contains(&received),
+            "{received}"
+        );
     });
 }

@@ -13,7 +13,10 @@ use crate::sock::{Domain, Sock};
 fn what_is_lost_is_told() {
     netns::run("lagging::what_is_lost_is_told", || {
         const SOCKETS: usize = 5000;
-        let mut daemon = Launch::new(Tick::Slow).setting("queue", "4096").unread().start();
+        let mut daemon = Launch::new(Tick::Slow)
+            .setting("queue", "4096")
+            .unread()
+            .start();
         for _ in 0..SOCKETS {
             Sock::udp(Domain::V4).bind_loopback();
         }
@@ -22,7 +25,11 @@ fn what_is_lost_is_told() {
         let mut idle = 0;
         while idle < 20 {
             assert!(Instant::now() < deadline, "the daemon waits for its reader");
-            idle = if proc_net::notices().waiting == 0 { idle + 1 } else { 0 };
+            idle = if proc_net::notices().waiting == 0 {
+                idle + 1
+            } else {
+                0
+            };
             std::thread::sleep(Duration::from_millis(10));
         }
         daemon.read();
@@ -36,13 +43,14 @@ fn what_is_lost_is_told() {
         let data = &own[0]["data"];
         assert_eq!(data["sink"], "stdout");
         let lost = data["events_lost"].as_u64().expect("a count") as usize;
-        assert!(lost > SOCKETS, "a pipe and the queue do not hold half of them: {lost} lost");
+        assert!(
+            lost > SOCKETS,
+            "a pipe and the queue do not hold half of them: {lost} lost"
+        );
         // Two of them are those of the socket made after.
         assert_eq!(record.events().count() + lost, 2 * SOCKETS + 2);
-        record.only(&[after.cookie.unwrap()]).hold_events(&Expect::between_ticks(
-            after,
-            "UNCONN",
-            Traffic::None,
-        ));
+        record
+            .only(&[after.cookie.unwrap()])
+            .hold_events(&Expect::between_ticks(after, "UNCONN", Traffic::None));
     });
 }

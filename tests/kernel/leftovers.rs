@@ -12,13 +12,18 @@ use crate::sock::{Domain, Ident, Sock};
 
 /// How many connections the kernel has in this state.
 fn count(state: &str) -> usize {
-    proc_net::rows().iter().filter(|row| row.state == state).count()
+    proc_net::rows()
+        .iter()
+        .filter(|row| row.state == state)
+        .count()
 }
 
 /// One sensor `sockets` with these patterns.
 fn watching(patterns: &str) -> Daemon {
     Launch::new(Tick::Fast)
-        .sensors(&format!("  sockets: {{listener: net.socket, args: {{patterns: [{patterns}]}}}}\n"))
+        .sensors(&format!(
+            "  sockets: {{listener: net.socket, args: {{patterns: [{patterns}]}}}}\n"
+        ))
         .start()
 }
 
@@ -50,7 +55,11 @@ fn never_reopen() {
         }
         let held: Vec<u64> = servers.iter().map(|server| server.cookie).collect();
         let ended = |cookies: &[u64]| -> Vec<u64> {
-            cookies.iter().copied().filter(|cookie| !held.contains(cookie)).collect()
+            cookies
+                .iter()
+                .copied()
+                .filter(|cookie| !held.contains(cookie))
+                .collect()
         };
         daemon.closed(&ended(&cookies));
         assert_eq!(count("FIN_WAIT2"), EACH, "leftovers of the clients");
@@ -70,7 +79,11 @@ fn never_reopen() {
                 .collect();
             assert_eq!(actions, ["opened", "closed"], "of {cookie}");
         }
-        assert_eq!(record.events().count(), 2 * cookies.len(), "no other socket has an event");
+        assert_eq!(
+            record.events().count(),
+            2 * cookies.len(),
+            "no other socket has an event"
+        );
     });
 }
 
@@ -93,7 +106,9 @@ fn replace(listener: &Sock, client: Ident) {
     again.bind(client.local);
     // The timestamp of a new SYN must be past that of the old connection.
     std::thread::sleep(std::time::Duration::from_millis(5));
-    again.connect(client.remote).expect("a TIME_WAIT gives way to a new SYN");
+    again
+        .connect(client.remote)
+        .expect("a TIME_WAIT gives way to a new SYN");
     let server = listener.accept();
     again.reset_on_close();
     drop(again);
@@ -103,22 +118,33 @@ fn replace(listener: &Sock, client: Ident) {
 /// What a watched minisocket says, from the first dump that held it to the
 /// query that found it gone.
 fn minisocket(ident: Ident, state: &str) -> [Expect; 2] {
-    [Expect::opened(ident, "dump", state), Expect::closed(ident, "verified", state)]
-        .map(|expect| expect.ownerless("minisocket"))
+    [
+        Expect::opened(ident, "dump", state),
+        Expect::closed(ident, "verified", state),
+    ]
+    .map(|expect| expect.ownerless("minisocket"))
 }
 
 #[test]
 fn time_wait_is_watched_where_a_pattern_asks_for_it() {
-    netns::run("leftovers::time_wait_is_watched_where_a_pattern_asks_for_it", || {
-        let listener = Sock::listener(Domain::V4);
-        let daemon = watching("\"tcp * * * TIME_WAIT\"");
-        let (client, server) = time_wait(&daemon, &listener);
-        daemon.opened(&[server.cookie.unwrap()]);
-        daemon.ticks(3);
-        assert!(!daemon.has("closed", server.cookie.unwrap()), "it is still there");
-        replace(&listener, client);
-        daemon.finish(&[server.cookie.unwrap()]).hold(&minisocket(server, "TIME_WAIT"));
-    });
+    netns::run(
+        "leftovers::time_wait_is_watched_where_a_pattern_asks_for_it",
+        || {
+            let listener = Sock::listener(Domain::V4);
+            let daemon = watching("\"tcp * * * TIME_WAIT\"");
+            let (client, server) = time_wait(&daemon, &listener);
+            daemon.opened(&[server.cookie.unwrap()]);
+            daemon.ticks(3);
+            assert!(
+                !daemon.has("closed", server.cookie.unwrap()),
+                "it is still there"
+            );
+            replace(&listener, client);
+            daemon
+                .finish(&[server.cookie.unwrap()])
+                .hold(&minisocket(server, "TIME_WAIT"));
+        },
+    );
 }
 
 /// Without the harness's sensor nothing but TIME_WAIT is asked for, or heard.
@@ -127,7 +153,9 @@ fn time_wait_alone() {
     netns::run("leftovers::time_wait_alone", || {
         let listener = Sock::listener(Domain::V6);
         let daemon = Launch::new(Tick::Fast)
-            .sensors("  sockets: {listener: net.socket, args: {patterns: [\"tcp * * * TIME_WAIT\"]}}\n")
+            .sensors(
+                "  sockets: {listener: net.socket, args: {patterns: [\"tcp * * * TIME_WAIT\"]}}\n",
+            )
             .without_beacon()
             .start();
         let (client, server) = time_wait(&daemon, &listener);
@@ -136,7 +164,9 @@ fn time_wait_alone() {
         again.set(libc::SOL_SOCKET, libc::SO_REUSEADDR, 1 as libc::c_int);
         again.bind(client.local);
         std::thread::sleep(std::time::Duration::from_millis(5));
-        again.connect(client.remote).expect("a TIME_WAIT gives way to a new SYN");
+        again
+            .connect(client.remote)
+            .expect("a TIME_WAIT gives way to a new SYN");
         daemon.closed(&[server.cookie.unwrap()]);
         daemon.stop().hold(&minisocket(server, "TIME_WAIT"));
     });
@@ -164,10 +194,19 @@ fn a_connection_and_its_time_wait() {
         let record = daemon.finish(&cookies);
         let of_both: Vec<_> = record
             .events()
-            .filter(|event| cookies.iter().any(|cookie| event["data"]["cookie"] == *cookie))
+            .filter(|event| {
+                cookies
+                    .iter()
+                    .any(|cookie| event["data"]["cookie"] == *cookie)
+            })
             .collect();
         // The connection that took its place is known from its notices.
-        assert_eq!(record.events().count(), of_both.len() + 4, "{:?}", record.cookies("opened"));
+        assert_eq!(
+            record.events().count(),
+            of_both.len() + 4,
+            "{:?}",
+            record.cookies("opened")
+        );
         let expected = [
             Expect::connection(Tick::Fast, client, SILENT),
             Expect::connection(Tick::Fast, server, SILENT),
@@ -181,26 +220,31 @@ fn a_connection_and_its_time_wait() {
 /// (TCP_DEFER_ACCEPT) keeps it in SYN_RECV.
 #[test]
 fn syn_recv_is_watched_where_a_pattern_asks_for_it() {
-    netns::run("leftovers::syn_recv_is_watched_where_a_pattern_asks_for_it", || {
-        let listener = Sock::listener(Domain::V4);
-        listener.set(libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, 10 as libc::c_int);
-        let daemon = watching("\"tcp * * * SYN_RECV\"");
-        let client = Sock::tcp(Domain::V4);
-        client.connect(listener.local()).expect("the client sees a handshake");
-        let request = client.ident().unaccepted_peer();
-        daemon.wait_for("the request", |event| event["data"]["action"] == "opened");
-        // The data ends the wait: what was a request is a socket.
-        client.send(1);
-        let server = listener.accept();
-        daemon.wait_for("its end", |event| event["data"]["action"] == "closed");
-        let record = daemon.finish(&[]);
-        record.hold(&minisocket(request, "SYN_RECV"));
-        assert_eq!(
-            record.cookies("opened"),
-            [server.cookie],
-            "the request and its socket are one and the same"
-        );
-    });
+    netns::run(
+        "leftovers::syn_recv_is_watched_where_a_pattern_asks_for_it",
+        || {
+            let listener = Sock::listener(Domain::V4);
+            listener.set(libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, 10 as libc::c_int);
+            let daemon = watching("\"tcp * * * SYN_RECV\"");
+            let client = Sock::tcp(Domain::V4);
+            client
+                .connect(listener.local())
+                .expect("the client sees a handshake");
+            let request = client.ident().unaccepted_peer();
+            daemon.wait_for("the request", |event| event["data"]["action"] == "opened");
+            // The data ends the wait: what was a request is a socket.
+            client.send(1);
+            let server = listener.accept();
+            daemon.wait_for("its end", |event| event["data"]["action"] == "closed");
+            let record = daemon.finish(&[]);
+            record.hold(&minisocket(request, "SYN_RECV"));
+            assert_eq!(
+                record.cookies("opened"),
+                [server.cookie],
+                "the request and its socket are one and the same"
+            );
+        },
+    );
 }
 
 /// By default a request opens nothing; the socket that it becomes does.
@@ -211,7 +255,9 @@ fn syn_recv_opens_nothing() {
         listener.set(libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, 10 as libc::c_int);
         let daemon = Daemon::start(Tick::Fast);
         let client = Sock::tcp(Domain::V4);
-        client.connect(listener.local()).expect("the client sees a handshake");
+        client
+            .connect(listener.local())
+            .expect("the client sees a handshake");
         daemon.opened(&[client.cookie]);
         assert_eq!(count("SYN_RECV"), 1);
         daemon.ticks(2);

@@ -17,7 +17,10 @@ fn listener(tick: Tick, ident: Ident) -> [Expect; 2] {
 #[test]
 fn opened_and_closed() {
     netns::run("listeners::opened_and_closed", || {
-        for (tick, domain) in Tick::BOTH.iter().flat_map(|&tick| Domain::ALL.map(|d| (tick, d))) {
+        for (tick, domain) in Tick::BOTH
+            .iter()
+            .flat_map(|&tick| Domain::ALL.map(|d| (tick, d)))
+        {
             let daemon = Daemon::start(tick);
             let socket = daemon.paused(|| Sock::listener(domain));
             let cookie = socket.cookie;
@@ -33,7 +36,10 @@ fn opened_and_closed() {
 #[test]
 fn bound_only() {
     netns::run("listeners::bound_only", || {
-        for (tick, domain) in Tick::BOTH.iter().flat_map(|&tick| Domain::ALL.map(|d| (tick, d))) {
+        for (tick, domain) in Tick::BOTH
+            .iter()
+            .flat_map(|&tick| Domain::ALL.map(|d| (tick, d)))
+        {
             let daemon = Daemon::start(tick);
             let socket = daemon.paused(|| {
                 let socket = Sock::tcp(domain);
@@ -101,7 +107,11 @@ fn unaccepted(domain: Domain) {
         let before = socket.ident();
         let daemon = Daemon::start(tick);
         let client = Sock::tcp(domain);
-        daemon.paused(|| client.connect(socket.local()).expect("a listener takes connections"));
+        daemon.paused(|| {
+            client
+                .connect(socket.local())
+                .expect("a listener takes connections")
+        });
         let child = client.ident().unaccepted_peer();
         if tick == Tick::Fast {
             daemon.opened(&[client.cookie]);

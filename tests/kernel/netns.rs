@@ -79,9 +79,16 @@ impl Sandbox {
         }
         print!("{text}");
         assert!(ended.is_ok(), "{name} did not end within {DEADLINE:?}");
-        assert!(output.status.success(), "{name} failed inside its namespaces: {}", output.status);
+        assert!(
+            output.status.success(),
+            "{name} failed inside its namespaces: {}",
+            output.status
+        );
         // A name that no test has would pass without a word.
-        assert!(text.contains("1 passed"), "{name} is not the name of the calling test");
+        assert!(
+            text.contains("1 passed"),
+            "{name} is not the name of the calling test"
+        );
     }
 }
 
@@ -101,7 +108,10 @@ pub fn skip(reason: &str) {
 }
 
 fn say_skipped(name: &str, reason: &str) {
-    assert!(!is_root(), "{name} cannot run, which is a failure as root: {reason}");
+    assert!(
+        !is_root(),
+        "{name} cannot run, which is a failure as root: {reason}"
+    );
     visibly(&format!("{SKIPPED} {name}: {reason}"));
 }
 
@@ -121,7 +131,10 @@ struct Entrance {
 
 impl Entrance {
     fn new(mounts: bool) -> Entrance {
-        let mut entrance = Entrance { flags: libc::CLONE_NEWNET, maps: Vec::new() };
+        let mut entrance = Entrance {
+            flags: libc::CLONE_NEWNET,
+            maps: Vec::new(),
+        };
         if mounts {
             entrance.flags |= libc::CLONE_NEWNS;
         }
@@ -136,7 +149,9 @@ impl Entrance {
                 ("gid_map", format!("0 {gid} 1")),
             ] {
                 let path = CString::new(format!("/proc/self/{file}")).expect("no NUL in it");
-                entrance.maps.push((path, CString::new(text).expect("no NUL in it")));
+                entrance
+                    .maps
+                    .push((path, CString::new(text).expect("no NUL in it")));
             }
         }
         entrance
@@ -173,12 +188,22 @@ pub fn die_with_parent() -> io::Result<()> {
     Ok(())
 }
 
-fn mount(source: Option<&std::ffi::CStr>, target: &std::ffi::CStr, flags: libc::c_ulong) -> io::Result<()> {
+fn mount(
+    source: Option<&std::ffi::CStr>,
+    target: &std::ffi::CStr,
+    flags: libc::c_ulong,
+) -> io::Result<()> {
     let source = source.map_or(std::ptr::null(), std::ffi::CStr::as_ptr);
     // SAFETY: the strings are NUL-terminated and live across the call; a null
     // source, type and data are what these flags take.
     check(unsafe {
-        libc::mount(source, target.as_ptr(), std::ptr::null(), flags, std::ptr::null())
+        libc::mount(
+            source,
+            target.as_ptr(),
+            std::ptr::null(),
+            flags,
+            std::ptr::null(),
+        )
     })?;
     Ok(())
 }
@@ -190,12 +215,20 @@ pub fn replace_file(path: &str, text: &str) -> io::Result<()> {
     let file = scratch.write("replacement", text);
     let source = CString::new(file.to_str().expect("a path of ours")).expect("no NUL in it");
     // The mount keeps the file after its name is gone.
-    mount(Some(&source), &CString::new(path).expect("no NUL in it"), libc::MS_BIND)
+    mount(
+        Some(&source),
+        &CString::new(path).expect("no NUL in it"),
+        libc::MS_BIND,
+    )
 }
 
 /// The answer of a system call that says -1 when it failed.
 pub fn check(answer: libc::c_int) -> io::Result<libc::c_int> {
-    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
+    if answer < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(answer)
+    }
 }
 
 /// Sets IFF_UP on `lo` (netdevice(7)).
@@ -215,5 +248,7 @@ fn loopback_up() -> io::Result<()> {
 /// The inode of the namespace that the calling process is in.
 pub fn inode() -> u64 {
     use std::os::unix::fs::MetadataExt;
-    std::fs::metadata("/proc/self/ns/net").expect("/proc is mounted").ino()
+    std::fs::metadata("/proc/self/ns/net")
+        .expect("/proc is mounted")
+        .ino()
 }

@@ -58,7 +58,10 @@ fn assert_gap(record: &Record, gap: &Value, recovered: usize) {
     assert_eq!(keys, ["action", "cause", "closed_recovered", "duration_ms"]);
     assert_eq!(data["cause"], "overrun");
     assert_eq!(data["closed_recovered"], recovered, "log:\n{}", record.log);
-    assert!(data["duration_ms"].as_u64().is_some_and(|ms| ms < 20_000), "{gap}");
+    assert!(
+        data["duration_ms"].as_u64().is_some_and(|ms| ms < 20_000),
+        "{gap}"
+    );
 }
 
 /// Nothing that was tracked is lost, nothing is told twice, and nothing that
@@ -96,35 +99,49 @@ fn every_kind(tick: Tick) {
     }
     expected.extend(ended.iter().map(|ended| end(&record, ended)));
     expected.extend(
-        noticed.iter().map(|ended| Expect::notified(ended.ident, ended.state, ended.traffic)),
+        noticed
+            .iter()
+            .map(|ended| Expect::notified(ended.ident, ended.state, ended.traffic)),
     );
     expected.extend(Expect::read(newborn, "LISTEN", "LISTEN", Traffic::None));
     record.hold_events(&expected);
 
     let verified = verified(&record, &ended);
-    assert!(verified.len() < ended.len(), "some notices were queued before the overrun");
+    assert!(
+        verified.len() < ended.len(),
+        "some notices were queued before the overrun"
+    );
     assert!(!verified.is_empty(), "some were dropped");
     assert_eq!(record.own(), [&gap], "one gap, one record");
     assert_gap(&record, &gap, verified.len());
     for ended in &ended {
         let closed = record.find("closed", ended.cookie());
-        assert!(record.position(closed) < record.position(&gap), "written after reconciliation");
+        assert!(
+            record.position(closed) < record.position(&gap),
+            "written after reconciliation"
+        );
     }
 }
 
 fn verified(record: &Record, ended: &[Ended]) -> Vec<u64> {
     let cookies = ended.iter().map(Ended::cookie);
-    cookies.filter(|cookie| record.evidence("closed", *cookie) == "verified").collect()
+    cookies
+        .filter(|cookie| record.evidence("closed", *cookie) == "verified")
+        .collect()
 }
 
 #[test]
 fn every_kind_with_a_slow_tick() {
-    netns::run("overrun::every_kind_with_a_slow_tick", || every_kind(Tick::Slow));
+    netns::run("overrun::every_kind_with_a_slow_tick", || {
+        every_kind(Tick::Slow)
+    });
 }
 
 #[test]
 fn every_kind_with_a_fast_tick() {
-    netns::run("overrun::every_kind_with_a_fast_tick", || every_kind(Tick::Fast));
+    netns::run("overrun::every_kind_with_a_fast_tick", || {
+        every_kind(Tick::Fast)
+    });
 }
 
 /// One overrun after the other, connections all the time.
@@ -135,13 +152,15 @@ fn again_and_again() {
         let daemon = launch(Tick::Fast);
         let mut ended: Vec<Ident> = Vec::new();
         for round in 1..=5 {
-            let pairs: Vec<_> =
-                daemon.paused(|| (0..30).map(|_| Sock::pair(&listener)).collect());
+            let pairs: Vec<_> = daemon.paused(|| (0..30).map(|_| Sock::pair(&listener)).collect());
             for (client, server) in &pairs {
                 daemon.opened(&[client.cookie, server.cookie]);
             }
             ended.extend(overrun(&daemon, || {
-                pairs.into_iter().flat_map(|(client, server)| [client.close(), server.close()]).collect::<Vec<_>>()
+                pairs
+                    .into_iter()
+                    .flat_map(|(client, server)| [client.close(), server.close()])
+                    .collect::<Vec<_>>()
             }));
             daemon.wait_for_count("gap records", round, is_gap);
         }
@@ -152,11 +171,20 @@ fn again_and_again() {
             traffic: Traffic::None,
         };
         let record = daemon.finish(&cookies);
-        let ended = ended.into_iter().map(|ident| Ended { ident, state: "ESTABLISHED", traffic: SILENT });
+        let ended = ended.into_iter().map(|ident| Ended {
+            ident,
+            state: "ESTABLISHED",
+            traffic: SILENT,
+        });
         let ended: Vec<Ended> = ended.chain([listening]).collect();
         let expected: Vec<Expect> = ended
             .iter()
-            .flat_map(|ended| [Expect::opened(ended.ident, "dump", ended.state), end(&record, ended)])
+            .flat_map(|ended| {
+                [
+                    Expect::opened(ended.ident, "dump", ended.state),
+                    end(&record, ended),
+                ]
+            })
             .collect();
         record.hold_events(&expected);
         let recovered: u64 = record
@@ -174,7 +202,9 @@ fn again_and_again() {
 fn the_smallest_buffer() {
     netns::run("overrun::the_smallest_buffer", || {
         let listener = Sock::listener(Domain::V4);
-        let daemon = Launch::new(Tick::Fast).setting("receive-buffer", "1KiB").start();
+        let daemon = Launch::new(Tick::Fast)
+            .setting("receive-buffer", "1KiB")
+            .start();
         let (client, server) = daemon.paused(|| Sock::pair(&listener));
         let cookies = [client.cookie, server.cookie];
         daemon.opened(&cookies);
@@ -182,8 +212,17 @@ fn the_smallest_buffer() {
         daemon.closed(&cookies);
         daemon.ticks(3);
         let record = daemon.stop();
-        let own: Vec<_> = record.own().iter().map(|own| own["data"]["action"].clone()).collect();
-        assert!(own.iter().all(|action| action == "gap"), "{:?}\nlog:\n{}", record.own(), record.log);
+        let own: Vec<_> = record
+            .own()
+            .iter()
+            .map(|own| own["data"]["action"].clone())
+            .collect();
+        assert!(
+            own.iter().all(|action| action == "gap"),
+            "{:?}\nlog:\n{}",
+            record.own(),
+            record.log
+        );
         assert_eq!(record.cookies("closed").len(), 2);
     });
 }

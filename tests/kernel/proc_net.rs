@@ -45,8 +45,15 @@ impl Row {
 pub fn quiet() {
     let deadline = Instant::now() + PATIENCE;
     let passing = ["FIN_WAIT1", "LAST_ACK", "CLOSING"];
-    while rows().iter().any(|row| passing.contains(&row.state.as_str())) {
-        assert!(Instant::now() < deadline, "FINs are not acknowledged: {:?}", rows());
+    while rows()
+        .iter()
+        .any(|row| passing.contains(&row.state.as_str()))
+    {
+        assert!(
+            Instant::now() < deadline,
+            "FINs are not acknowledged: {:?}",
+            rows()
+        );
         std::thread::sleep(Duration::from_millis(1));
     }
 }
@@ -54,7 +61,12 @@ pub fn quiet() {
 /// All sockets of the calling thread's namespace, sorted.
 pub fn rows() -> Vec<Row> {
     let mut rows = Vec::new();
-    for (file, proto) in [("tcp", "tcp"), ("tcp6", "tcp"), ("udp", "udp"), ("udp6", "udp")] {
+    for (file, proto) in [
+        ("tcp", "tcp"),
+        ("tcp6", "tcp"),
+        ("udp", "udp"),
+        ("udp6", "udp"),
+    ] {
         let path = format!("/proc/thread-self/net/{file}");
         let text = std::fs::read_to_string(&path)
             .unwrap_or_else(|error| panic!("{path} cannot be read: {error}"));
@@ -78,7 +90,11 @@ fn endpoint(text: &str) -> Option<SocketAddr> {
     let (ip, port) = text.split_once(':')?;
     let mut bytes = Vec::new();
     for at in (0..ip.len()).step_by(8) {
-        bytes.extend(u32::from_str_radix(ip.get(at..at + 8)?, 16).ok()?.to_ne_bytes());
+        bytes.extend(
+            u32::from_str_radix(ip.get(at..at + 8)?, 16)
+                .ok()?
+                .to_ne_bytes(),
+        );
     }
     let ip: IpAddr = match bytes.len() {
         4 => Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?).into(),
@@ -117,8 +133,12 @@ pub struct Notices {
 pub fn notices() -> Notices {
     /// NETLINK_SOCK_DIAG.
     const SOCK_DIAG: &str = "4";
-    let table = std::fs::read_to_string("/proc/thread-self/net/netlink").expect("/proc/net/netlink");
-    let mut notices = Notices { waiting: 0, dropped: 0 };
+    let table =
+        std::fs::read_to_string("/proc/thread-self/net/netlink").expect("/proc/net/netlink");
+    let mut notices = Notices {
+        waiting: 0,
+        dropped: 0,
+    };
     for line in table.lines().skip(1) {
         // sk, Eth, Pid, Groups, Rmem, Wmem, Dump, Locks, Drops, Inode.
         let words: Vec<&str> = line.split_whitespace().collect();

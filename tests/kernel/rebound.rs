@@ -63,7 +63,8 @@ fn udp_reconnect_told_by_the_notice() {
             socket.close()
         });
         daemon.wait_for("the end", |event| {
-            event["data"]["action"] == "closed" && event["data"]["remote"] == second.remote.to_string()
+            event["data"]["action"] == "closed"
+                && event["data"]["remote"] == second.remote.to_string()
         });
         daemon.finish(&[cookie]).hold(&[
             Expect::opened(first, "dump", "ESTABLISHED"),
@@ -134,11 +135,17 @@ fn udp_disconnected_without_a_port() {
         daemon.opened(&[cookie]);
         socket.disconnect();
         daemon.ticks(2);
-        assert!(!daemon.has("closed", cookie), "closed while it can be connected again");
+        assert!(
+            !daemon.has("closed", cookie),
+            "closed while it can be connected again"
+        );
         drop(socket);
-        daemon
-            .finish(&[cookie])
-            .hold(&Expect::read(connected, "ESTABLISHED", "ESTABLISHED", Traffic::None));
+        daemon.finish(&[cookie]).hold(&Expect::read(
+            connected,
+            "ESTABLISHED",
+            "ESTABLISHED",
+            Traffic::None,
+        ));
     });
 }
 
@@ -161,7 +168,9 @@ fn tcp_reused_after_a_failed_connect() {
         let server = daemon.paused(|| {
             // The first call after a failure only takes note of it.
             if client.connect(listener.local()).is_err() {
-                client.connect(listener.local()).expect("the second one connects");
+                client
+                    .connect(listener.local())
+                    .expect("the second one connects");
             }
             listener.accept()
         });

@@ -41,14 +41,21 @@ impl Record {
 
     /// The daemon's records about itself.
     pub fn own(&self) -> Vec<&Value> {
-        self.all.iter().filter(|event| event["listener"] == "self").collect()
+        self.all
+            .iter()
+            .filter(|event| event["listener"] == "self")
+            .collect()
     }
 
     /// The cookies of all events with this action, in their order.
     pub fn cookies(&self, action: &str) -> Vec<u64> {
         self.events()
             .filter(|event| event["data"]["action"] == action)
-            .map(|event| event["data"]["cookie"].as_u64().expect("every socket has a cookie"))
+            .map(|event| {
+                event["data"]["cookie"]
+                    .as_u64()
+                    .expect("every socket has a cookie")
+            })
             .collect()
     }
 
@@ -64,27 +71,42 @@ impl Record {
 
     /// Its evidence.
     pub fn evidence(&self, action: &str, cookie: u64) -> String {
-        self.find(action, cookie)["data"]["evidence"].as_str().expect("a word").to_string()
+        self.find(action, cookie)["data"]["evidence"]
+            .as_str()
+            .expect("a word")
+            .to_string()
     }
 
     /// The same run with the events of these cookies alone.
     pub fn only(self, cookies: &[u64]) -> Record {
         let wanted = |event: &Value| {
             event["listener"] == "self"
-                || cookies.iter().any(|cookie| event["data"]["cookie"] == *cookie)
+                || cookies
+                    .iter()
+                    .any(|cookie| event["data"]["cookie"] == *cookie)
         };
-        Record { all: self.all.into_iter().filter(wanted).collect(), ..self }
+        Record {
+            all: self.all.into_iter().filter(wanted).collect(),
+            ..self
+        }
     }
 
     /// Where in the run a record stands.
     pub fn position(&self, record: &Value) -> usize {
-        self.all.iter().position(|other| other == record).expect("a record of this run")
+        self.all
+            .iter()
+            .position(|other| other == record)
+            .expect("a record of this run")
     }
 
     /// Accounts for every event of every sensor, and for there being no record
     /// of the daemon about itself.
     pub fn hold(&self, expected: &[Expect]) {
-        assert_eq!(self.own(), Vec::<&Value>::new(), "nothing was lost or missing");
+        assert_eq!(
+            self.own(),
+            Vec::<&Value>::new(),
+            "nothing was lost or missing"
+        );
         self.hold_events(expected);
     }
 
@@ -103,7 +125,10 @@ impl Record {
         for expect in expected {
             match self.cookie_of(expect, expected) {
                 Some(cookie) => {
-                    wanted.entry((expect.sensor().to_string(), cookie)).or_default().push(expect);
+                    wanted
+                        .entry((expect.sensor().to_string(), cookie))
+                        .or_default()
+                        .push(expect);
                 }
                 None => problems.push(format!("missing: {expect}")),
             }
@@ -156,9 +181,23 @@ pub fn listing<'a>(events: impl Iterator<Item = &'a Value>) -> String {
     let events: Vec<&Value> = events.collect();
     let line = |event: &&Value| {
         let data = &event["data"];
-        let word = |key: &str| data[key].as_str().map_or_else(|| data[key].to_string(), str::to_string);
-        let keys = ["action", "evidence", "proto", "local", "remote", "state", "cookie"];
-        format!("  {} {} {}\n", event["seq"], event["sensor"], keys.map(word).join(" "))
+        let word = |key: &str| {
+            data[key]
+                .as_str()
+                .map_or_else(|| data[key].to_string(), str::to_string)
+        };
+        let keys = [
+            "action", "evidence", "proto", "local", "remote", "state", "cookie",
+        ];
+        format!(
+            "  {} {} {}\n",
+            event["seq"],
+            event["sensor"],
+            keys.map(word).join(" ")
+        )
     };
-    events[events.len().saturating_sub(LINES)..].iter().map(line).collect()
+    events[events.len().saturating_sub(LINES)..]
+        .iter()
+        .map(line)
+        .collect()
 }

@@ -46,14 +46,22 @@ impl Refusal {
         // here are ints, which stand in the low half.
         let low_half = if cfg!(target_endian = "little") { 0 } else { 4 };
         let checks: Vec<(u32, u32)> = std::iter::once((0, self.call as u32))
-            .chain(self.args.iter().map(|(number, value)| (16 + 8 * number + low_half, *value)))
+            .chain(
+                self.args
+                    .iter()
+                    .map(|(number, value)| (16 + 8 * number + low_half, *value)),
+            )
             .collect();
         let mut program = Vec::new();
         for (at, (offset, value)) in checks.iter().enumerate() {
             // Two instructions a check; past them all stands the refusal, and
             // one further on the permission.
             let to_permission = 2 * (checks.len() - at - 1) + 1;
-            program.push(instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, *offset));
+            program.push(instruction(
+                libc::BPF_LD | libc::BPF_W | libc::BPF_ABS,
+                0,
+                *offset,
+            ));
             program.push(instruction(
                 libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
                 u8::try_from(to_permission).expect("a short program"),
@@ -62,14 +70,23 @@ impl Refusal {
         }
         let refuse = libc::SECCOMP_RET_ERRNO | self.errno as u32;
         program.push(instruction(libc::BPF_RET | libc::BPF_K, 0, refuse));
-        program.push(instruction(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ALLOW));
+        program.push(instruction(
+            libc::BPF_RET | libc::BPF_K,
+            0,
+            libc::SECCOMP_RET_ALLOW,
+        ));
         Filter(program)
     }
 }
 
 /// `when_not` is how many instructions a comparison skips that does not hold.
 fn instruction(code: u32, when_not: u8, k: u32) -> libc::sock_filter {
-    libc::sock_filter { code: code as u16, jt: 0, jf: when_not, k }
+    libc::sock_filter {
+        code: code as u16,
+        jt: 0,
+        jf: when_not,
+        k,
+    }
 }
 
 /// A program ready to be installed.
@@ -86,7 +103,11 @@ impl Filter {
         // as long as it says; unprivileged, it first wants no_new_privs.
         unsafe {
             check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))?;
-            check(libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program))?;
+            check(libc::prctl(
+                libc::PR_SET_SECCOMP,
+                libc::SECCOMP_MODE_FILTER,
+                &raw const program,
+            ))?;
         }
         Ok(())
     }

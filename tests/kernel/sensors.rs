@@ -69,7 +69,10 @@ fn each_sees_its_own() {
         // Released, it speaks again.
         daemon.signal(libc::SIGUSR1);
         let line = daemon.wait_for_line("the release", |line| line.contains("released"));
-        assert!(line.contains("released 2 locks"), "opened and closed are two ids: {line}");
+        assert!(
+            line.contains("released 2 locks"),
+            "opened and closed are two ids: {line}"
+        );
         assert!(line.contains(" 2 events"), "each muted one: {line}");
         let (client, server) = daemon.paused(|| Sock::pair(&seen));
         daemon.reported("locked", "opened", client.cookie);
@@ -93,7 +96,11 @@ fn each_sees_its_own() {
         udp.bind_loopback();
         daemon.reported("udp", "opened", udp.cookie);
         let udp = udp.close();
-        expected.push(Expect::opened(udp, "dump", "UNCONN").by("udp").tagged("datagrams"));
+        expected.push(
+            Expect::opened(udp, "dump", "UNCONN")
+                .by("udp")
+                .tagged("datagrams"),
+        );
         // Nobody asked for IPv6.
         let other = Sock::udp(Domain::V6);
         other.bind_loopback();

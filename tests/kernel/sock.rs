@@ -4,47 +4,20 @@
 //!
 //! Reading SO_COOKIE makes the kernel assign the cookie at that moment. All
 //! sockets here read theirs when they are made, which is right where identity is
-//! the question; [`bare`] has none.
+//! the question; those of std have none until somebody asks.
+
+mod address;
+
+pub use address::Domain;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Mutex;
 use std::time::Duration;
 
 use crate::netns::check;
-
-/// The family of a socket, and of the addresses it uses.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Domain {
-    /// AF_INET.
-    V4,
-    /// AF_INET6.
-    V6,
-    /// AF_INET6 with IPv4-mapped addresses.
-    Mapped,
-}
-
-impl Domain {
-    /// All three.
-    pub const ALL: [Domain; 3] = [Domain::V4, Domain::V6, Domain::Mapped];
-
-    /// The loopback address, as a test names it: 127.0.0.1 for a mapped socket.
-    pub fn loopback(self) -> IpAddr {
-        match self {
-            Domain::V4 | Domain::Mapped => Ipv4Addr::LOCALHOST.into(),
-            Domain::V6 => Ipv6Addr::LOCALHOST.into(),
-        }
-    }
-
-    /// The unspecified address, likewise.
-    pub fn unspecified(self) -> IpAddr {
-        match self {
-            Domain::V4 | Domain::Mapped => Ipv4Addr::UNSPECIFIED.into(),
-            Domain::V6 => Ipv6Addr::UNSPECIFIED.into(),
-        }
-    }
-}
+use address::{name, to_wire};
 
 /// A socket with a cookie.
 #[derive(Debug)]
@@ -76,7 +49,7 @@ pub struct Ident {
 }
 
 /// Makes a socket that has no cookie yet.
-pub fn bare(domain: Domain, kind: libc::c_int) -> OwnedFd {
+fn bare(domain: Domain, kind: libc::c_int) -> OwnedFd {
     let family = match domain {
         Domain::V4 => libc::AF_INET,
         Domain::V6 | Domain::Mapped => libc::AF_INET6,
@@ -91,7 +64,13 @@ pub fn bare(domain: Domain, kind: libc::c_int) -> OwnedFd {
 impl Sock {
     fn with_cookie(fd: OwnedFd, domain: Domain, tcp: bool) -> Sock {
         let cookie = option::<u64>(fd.as_raw_fd(), libc::SO_COOKIE).expect("SO_COOKIE");
-        Sock { fd, domain, tcp, cookie, remote: Mutex::new(None) }
+        Sock {
+            fd,
+            domain,
+            tcp,
+            cookie,
+            remote: Mutex::new(None),
+        }
     }
 
     /// A TCP socket.
@@ -115,7 +94,9 @@ impl Sock {
     /// A TCP socket connected to `listener`, and its accepted peer.
     pub fn pair(listener: &Sock) -> (Sock, Sock) {
         let client = Sock::tcp(listener.domain);
-        client.connect(listener.local()).expect("a listener on lo takes connections");
+        client
+            .connect(listener.local())
+            .expect("a listener on lo takes connections");
         let server = listener.accept();
         (client, server)
     }
@@ -218,8 +199,14 @@ impl Sock {
     pub fn send(&self, bytes: usize) {
         let data = vec![b'x'; bytes];
         // SAFETY: `data` is `bytes` long and lives across the call.
-        let sent = unsafe { libc::send(self.raw(), data.as_ptr().cast(), bytes, libc::MSG_NOSIGNAL) };
-        assert_eq!(usize::try_from(sent), Ok(bytes), "{}", io::Error::last_os_error());
+        let sent =
+            unsafe { libc::send(self.raw(), data.as_ptr().cast(), bytes, libc::MSG_NOSIGNAL) };
+        assert_eq!(
+            usize::try_from(sent),
+            Ok(bytes),
+            "{}",
+            io::Error::last_os_error()
+        );
     }
 
     /// Sends one byte to an address.
@@ -239,9 +226,19 @@ impl Sock {
         let mut data = vec![0_u8; bytes];
         // SAFETY: `data` is `bytes` long and lives across the call.
         let got = unsafe {
-            libc::recv(self.raw(), data.as_mut_ptr().cast(), bytes, libc::MSG_WAITALL)
+            libc::recv(
+                self.raw(),
+                data.as_mut_ptr().cast(),
+                bytes,
+                libc::MSG_WAITALL,
+            )
         };
-        assert_eq!(usize::try_from(got), Ok(bytes), "{}", io::Error::last_os_error());
+        assert_eq!(
+            usize::try_from(got),
+            Ok(bytes),
+            "{}",
+            io::Error::last_os_error()
+        );
     }
 
     /// Waits until the peer's FIN has come.
@@ -260,7 +257,10 @@ impl Sock {
 
     /// Will reset the connection when it is closed (SO_LINGER 0).
     pub fn reset_on_close(&self) {
-        let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+        let linger = libc::linger {
+            l_onoff: 1,
+            l_linger: 0,
+        };
         self.set(libc::SOL_SOCKET, libc::SO_LINGER, linger);
     }
 
@@ -286,7 +286,11 @@ impl Sock {
 
     /// Waits until a pending connect has failed, and says how.
     pub fn failure(&self, within: Duration) -> io::Error {
-        let mut poll = libc::pollfd { fd: self.raw(), events: libc::POLLOUT, revents: 0 };
+        let mut poll = libc::pollfd {
+            fd: self.raw(),
+            events: libc::POLLOUT,
+            revents: 0,
+        };
         // SAFETY: one pollfd, which lives across the call.
         let ready = unsafe { libc::poll(&raw mut poll, 1, within.as_millis() as libc::c_int) };
         assert_eq!(ready, 1, "the connect did not fail within {within:?}");
@@ -335,13 +339,23 @@ impl Ident {
     /// The other end of the connection, which is not accepted: it has no file,
     /// and its cookie cannot be read.
     pub fn unaccepted_peer(self) -> Ident {
-        Ident { local: self.remote, remote: self.local, cookie: None, inode: None, ..self }
+        Ident {
+            local: self.remote,
+            remote: self.local,
+            cookie: None,
+            inode: None,
+            ..self
+        }
     }
 
     /// As tcp_disconnect() leaves it: the remote port gone, and the local
     /// address too unless it was bound.
     pub fn wiped(self, local_too: bool) -> Ident {
-        let local = if local_too { self.domain.unspecified() } else { self.local.ip() };
+        let local = if local_too {
+            self.domain.unspecified()
+        } else {
+            self.local.ip()
+        };
         Ident {
             local: SocketAddr::new(local, self.local.port()),
             remote: SocketAddr::new(self.remote.ip(), 0),
@@ -357,54 +371,13 @@ fn option<T: Default>(fd: RawFd, option: libc::c_int) -> io::Result<T> {
     // SAFETY: `value` and `length` are valid for writes and `length` says how
     // large `value` is.
     check(unsafe {
-        libc::getsockopt(fd, libc::SOL_SOCKET, option, (&raw mut value).cast(), &raw mut length)
+        libc::getsockopt(
+            fd,
+            libc::SOL_SOCKET,
+            option,
+            (&raw mut value).cast(),
+            &raw mut length,
+        )
     })?;
     Ok(value)
-}
-
-type GetName =
-    unsafe extern "C" fn(libc::c_int, *mut libc::sockaddr, *mut libc::socklen_t) -> libc::c_int;
-
-fn name(fd: RawFd, get: GetName) -> io::Result<SocketAddr> {
-    // SAFETY: zeros are a valid sockaddr_storage.
-    let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
-    let mut length = size_of_val(&storage) as libc::socklen_t;
-    // SAFETY: `storage` is writable for `length` bytes.
-    check(unsafe { get(fd, (&raw mut storage).cast(), &raw mut length) })?;
-    if libc::c_int::from(storage.ss_family) == libc::AF_INET {
-        // SAFETY: the family says what it holds, and a storage is as large and
-        // as aligned as any address.
-        let v4 = unsafe { &*(&raw const storage).cast::<libc::sockaddr_in>() };
-        let ip = Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr));
-        Ok(SocketAddr::new(ip.into(), u16::from_be(v4.sin_port)))
-    } else {
-        // SAFETY: as above.
-        let v6 = unsafe { &*(&raw const storage).cast::<libc::sockaddr_in6>() };
-        let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr).to_canonical();
-        Ok(SocketAddr::new(ip, u16::from_be(v6.sin6_port)))
-    }
-}
-
-fn to_wire(address: SocketAddr, domain: Domain) -> (libc::sockaddr_storage, libc::socklen_t) {
-    // SAFETY: zeros are a valid sockaddr_storage.
-    let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
-    let ip = match (domain, address.ip()) {
-        (Domain::V4, IpAddr::V4(ip)) => {
-            // SAFETY: a storage is as large and as aligned as any address.
-            let v4 = unsafe { &mut *(&raw mut storage).cast::<libc::sockaddr_in>() };
-            v4.sin_family = libc::AF_INET as libc::sa_family_t;
-            v4.sin_port = address.port().to_be();
-            v4.sin_addr.s_addr = u32::from(ip).to_be();
-            return (storage, size_of::<libc::sockaddr_in>() as libc::socklen_t);
-        }
-        (Domain::V4, IpAddr::V6(ip)) => panic!("an AF_INET socket cannot use {ip}"),
-        (_, IpAddr::V4(ip)) => ip.to_ipv6_mapped(),
-        (_, IpAddr::V6(ip)) => ip,
-    };
-    // SAFETY: as above.
-    let v6 = unsafe { &mut *(&raw mut storage).cast::<libc::sockaddr_in6>() };
-    v6.sin6_family = libc::AF_INET6 as libc::sa_family_t;
-    v6.sin6_port = address.port().to_be();
-    v6.sin6_addr.s6_addr = ip.octets();
-    (storage, size_of::<libc::sockaddr_in6>() as libc::socklen_t)
 }

@@ -21,7 +21,9 @@ impl Deaf {
         // A backlog of 0 leaves room for one.
         listener.listen(0);
         let filler = Sock::tcp(domain);
-        filler.connect(listener.local()).expect("there is room for one");
+        filler
+            .connect(listener.local())
+            .expect("there is room for one");
         Deaf { listener, filler }
     }
 
@@ -59,23 +61,33 @@ fn refused_blocking(domain: Domain) {
             client.close()
         });
         let record = daemon.finish(&[client.cookie.unwrap()]);
-        record.hold(&Expect::between_ticks(client.wiped(true), "SYN_SENT", Traffic::None));
+        record.hold(&Expect::between_ticks(
+            client.wiped(true),
+            "SYN_SENT",
+            Traffic::None,
+        ));
     }
 }
 
 #[test]
 fn v4_refused_blocking() {
-    netns::run("syn_sent::v4_refused_blocking", || refused_blocking(Domain::V4));
+    netns::run("syn_sent::v4_refused_blocking", || {
+        refused_blocking(Domain::V4)
+    });
 }
 
 #[test]
 fn v6_refused_blocking() {
-    netns::run("syn_sent::v6_refused_blocking", || refused_blocking(Domain::V6));
+    netns::run("syn_sent::v6_refused_blocking", || {
+        refused_blocking(Domain::V6)
+    });
 }
 
 #[test]
 fn v4_mapped_refused_blocking() {
-    netns::run("syn_sent::v4_mapped_refused_blocking", || refused_blocking(Domain::Mapped));
+    netns::run("syn_sent::v4_mapped_refused_blocking", || {
+        refused_blocking(Domain::Mapped)
+    });
 }
 
 /// Bound to an address of its own, a socket keeps it even then.
@@ -89,7 +101,11 @@ fn bound_and_refused_blocking() {
         assert_refused(&client.connect(address).unwrap_err());
         let client = client.close();
         let record = daemon.finish(&[client.cookie.unwrap()]);
-        record.hold(&Expect::between_ticks(client.wiped(false), "SYN_SENT", Traffic::None));
+        record.hold(&Expect::between_ticks(
+            client.wiped(false),
+            "SYN_SENT",
+            Traffic::None,
+        ));
     });
 }
 
@@ -114,23 +130,33 @@ fn refused_nonblocking(domain: Domain) {
             client_ident
         });
         let record = daemon.finish(&[client.cookie.unwrap()]);
-        record.hold(&Expect::between_ticks(client, "SYN_SENT", Traffic::Handshake));
+        record.hold(&Expect::between_ticks(
+            client,
+            "SYN_SENT",
+            Traffic::Handshake,
+        ));
     }
 }
 
 #[test]
 fn v4_refused_nonblocking() {
-    netns::run("syn_sent::v4_refused_nonblocking", || refused_nonblocking(Domain::V4));
+    netns::run("syn_sent::v4_refused_nonblocking", || {
+        refused_nonblocking(Domain::V4)
+    });
 }
 
 #[test]
 fn v6_refused_nonblocking() {
-    netns::run("syn_sent::v6_refused_nonblocking", || refused_nonblocking(Domain::V6));
+    netns::run("syn_sent::v6_refused_nonblocking", || {
+        refused_nonblocking(Domain::V6)
+    });
 }
 
 #[test]
 fn v4_mapped_refused_nonblocking() {
-    netns::run("syn_sent::v4_mapped_refused_nonblocking", || refused_nonblocking(Domain::Mapped));
+    netns::run("syn_sent::v4_mapped_refused_nonblocking", || {
+        refused_nonblocking(Domain::Mapped)
+    });
 }
 
 /// Either, by the tick.

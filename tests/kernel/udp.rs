@@ -34,7 +34,9 @@ fn connected() {
     netns::run("udp::connected", || {
         each("ESTABLISHED", |domain| {
             let socket = Sock::udp(domain);
-            socket.connect(SocketAddr::new(domain.loopback(), 9)).expect("UDP asks nobody");
+            socket
+                .connect(SocketAddr::new(domain.loopback(), 9))
+                .expect("UDP asks nobody");
             socket
         });
     });
@@ -73,7 +75,11 @@ fn bound_by_sending() {
             let (socket, there) = (socket.close(), there.close());
             assert_ne!(socket.local.port(), 0);
             let record = daemon.finish(&cookies);
-            record.hold(&[socket, there].map(|ident| expected(tick, ident, "UNCONN")).concat());
+            record.hold(
+                &[socket, there]
+                    .map(|ident| expected(tick, ident, "UNCONN"))
+                    .concat(),
+            );
         }
     });
 }

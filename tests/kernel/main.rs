@@ -32,6 +32,7 @@ mod connections;
 mod degraded;
 mod dump;
 mod half_closed;
+mod lagging;
 mod leftovers;
 mod listeners;
 mod names;

@@ -26,7 +26,11 @@ fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
     let fence = format!("```{language}\n");
     text.split(fence.as_str())
         .skip(1)
-        .map(|rest| rest.split("\n```").next().expect("split gives at least one part"))
+        .map(|rest| {
+            rest.split("\n```")
+                .next()
+                .expect("split gives at least one part")
+        })
         .collect()
 }
 
@@ -55,7 +59,10 @@ fn every_shipped_configuration_is_good() {
         .filter(|path| path.extension().is_some_and(|end| end == "yaml"))
         .collect();
     shipped.sort();
-    assert!(shipped.len() >= 2, "configs/ holds the reference and an example");
+    assert!(
+        shipped.len() >= 2,
+        "configs/ holds the reference and an example"
+    );
     for path in shipped {
         if let Err(problems) = check(&path) {
             panic!("{}: {problems}", path.display());
@@ -79,13 +86,21 @@ fn every_json_block_of_the_readme_is_an_event() {
 /// Every option that the README shows is one that the program knows.
 #[test]
 fn every_option_of_the_readme_is_in_the_help() {
-    let help = Command::new(env!("CARGO_BIN_EXE_sockwatch")).arg("--help").output().unwrap();
+    let help = Command::new(env!("CARGO_BIN_EXE_sockwatch"))
+        .arg("--help")
+        .output()
+        .unwrap();
     let help = String::from_utf8(help.stdout).unwrap();
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
-    let shown = readme.lines().filter_map(|line| line.strip_prefix("$ sockwatch "));
+    let shown = readme
+        .lines()
+        .filter_map(|line| line.strip_prefix("$ sockwatch "));
     let mut options = 0;
     for line in shown {
-        for option in line.split_whitespace().filter(|word| word.starts_with("--")) {
+        for option in line
+            .split_whitespace()
+            .filter(|word| word.starts_with("--"))
+        {
             options += 1;
             assert!(help.contains(option), "{option} is not in --help");
         }

@@ -116,18 +116,43 @@ impl Sources {
             return Ok(());
         }
         let (sensor, probes) = (&mut self.sensor, &mut self.probes);
+        let mut revived = Vec::new();
         let drained = self.notices.drain(NOTICES_A_TURN, &mut |notice| {
+            revived.extend(probes.revived(&notice));
             if !probes.heard(notice.cookie) {
                 sensor.notice(notice, now, pipeline);
             }
         })?;
         self.notices_ready = drained.more;
+        if !revived.is_empty() {
+            for group in &revived {
+                self.sensor.sees(group.family, group.proto);
+            }
+            let restored = groups::restored(&revived);
+            log::info!("notices from {} come after all", restored.parts.join(", "));
+            pipeline.restored(restored, now);
+        }
         if drained.overrun {
             self.sensor.overrun(now);
             self.probes.send_again(now.mono);
             self.warn("overrun", now, || {
                 "the kernel dropped notices (the receive buffer was full); reconciling".to_string()
             });
+        }
+        Ok(())
+    }
+
+    /// Gives up groups whose probes are overdue. It was perhaps this process
+    /// that did not get to run in time: what is there is heard first.
+    fn judge_probes(&mut self, pipeline: &mut Pipeline, now: Now) -> io::Result<()> {
+        if !self.probes.are_overdue(now.mono) {
+            return Ok(());
+        }
+        self.notices_ready = true;
+        self.hear(pipeline, now)?;
+        if !self.notices_ready && self.probes.are_overdue(now.mono) {
+            let unheard = self.probes.give_up();
+            self.lose(&unheard, pipeline, now);
         }
         Ok(())
     }
@@ -144,8 +169,7 @@ impl Sources {
 
     /// Does a slice of what is outstanding; true when there is more to do now.
     pub fn work(&mut self, pipeline: &mut Pipeline, now: Now) -> Result<bool, RunError> {
-        let unheard = self.probes.give_up(now.mono);
-        self.lose(&unheard, pipeline, now);
+        self.judge_probes(pipeline, now)?;
         if !self.scope.is_dumping() {
             self.begin_next(pipeline, now)?;
         }

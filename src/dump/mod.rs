@@ -23,6 +23,7 @@ use crate::reactor::{self, Handler, Turn};
 use crate::source::diag::{DumpError, Progress, Scope};
 use crate::stats::Stats;
 use crate::sys;
+use crate::sys::output::{OpenError, Output, Patient};
 use crate::table::{Entry, Table};
 
 const DUMP: Token = Token(0);
@@ -36,10 +37,9 @@ const WRITE_AT: usize = 64 * 1024;
 
 /// What to print.
 pub struct Request {
-    /// The filter of the command line.
-    pub narrow: Filter,
-    /// The filters of configured sensors: a row must pass one of them.
-    pub chosen: Option<Vec<Filter>>,
+    /// Sets of filters: a row must pass one of each set. The command line's
+    /// globs are a set of one, the sensors of a configuration are another.
+    pub filters: Vec<Vec<Filter>>,
     /// Look names up.
     pub dns: bool,
     /// How.
@@ -49,6 +49,8 @@ pub struct Request {
 /// Why the table could not be printed.
 #[derive(Debug)]
 pub enum DumpFailed {
+    /// Standard output cannot be used.
+    Open(OpenError),
     /// Something at the start was refused.
     Start(&'static str, io::Error),
     /// The kernel did not give the table of this protocol.
@@ -64,6 +66,7 @@ pub enum DumpFailed {
 impl fmt::Display for DumpFailed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            DumpFailed::Open(error) => write!(f, "standard output {error}"),
             DumpFailed::Start(what, error) => write!(f, "cannot {what}: {error}"),
             DumpFailed::Dump(proto, error) => {
                 write!(f, "the {} table cannot be read: {error}", proto.as_str())
@@ -84,49 +87,40 @@ impl From<io::Error> for DumpFailed {
 }
 
 impl Request {
-    /// What to ask the kernel for: where connections can match, so can what is
-    /// left of them.
+    /// What to ask the kernel for.
     fn needs(&self) -> Needs {
-        let chosen = match &self.chosen {
-            None => Needs::EVERYTHING,
-            Some(filters) => filters
-                .iter()
-                .fold(Needs::default(), |all, filter| all | filter.needs()),
+        let everything = Needs {
+            tcp: StateGroups::ALL,
+            udp: true,
         };
-        let narrow = self.narrow.needs();
-        let tcp = StateGroups::EACH
-            .into_iter()
-            .filter(|group| chosen.tcp.contains(*group) && narrow.tcp.contains(*group))
-            .fold(StateGroups::NONE, |all, group| all | group);
-        let watched = self.narrow.watches(TcpState::TimeWait);
-        let leftovers = tcp.contains(StateGroups::CONNECTED) || watched;
-        Needs {
-            tcp: if leftovers {
-                tcp | StateGroups::TIME_WAIT
-            } else {
-                tcp
-            },
-            udp: chosen.udp && narrow.udp,
-        }
+        let of = |set: &Vec<Filter>| {
+            let each = set.iter().map(Filter::needs_in_dump);
+            each.fold(Needs::default(), |all, needs| all | needs)
+        };
+        self.filters
+            .iter()
+            .map(of)
+            .fold(everything, |all, needs| all & needs)
     }
 
     fn judge(&self, id: &SockId, state: TcpState, host: Option<&str>) -> Answer {
-        let narrow = self.narrow.judge(id, state, host);
-        let Some(filters) = &self.chosen else {
-            return narrow;
-        };
-        let mut best = Answer::Drop;
-        for filter in filters {
-            match filter.judge(id, state, host) {
-                Answer::Pass => return narrow,
-                Answer::NeedsHost => best = Answer::NeedsHost,
-                Answer::Drop => {}
+        let mut answer = Answer::Pass;
+        for set in &self.filters {
+            let mut best = Answer::Drop;
+            for filter in set {
+                match filter.judge(id, state, host) {
+                    Answer::Pass => best = Answer::Pass,
+                    Answer::NeedsHost if best == Answer::Drop => best = Answer::NeedsHost,
+                    Answer::NeedsHost | Answer::Drop => {}
+                }
+            }
+            match best {
+                Answer::Drop => return Answer::Drop,
+                Answer::NeedsHost => answer = Answer::NeedsHost,
+                Answer::Pass => {}
             }
         }
-        match (best, narrow) {
-            (Answer::Drop, _) | (_, Answer::Drop) => Answer::Drop,
-            _ => Answer::NeedsHost,
-        }
+        answer
     }
 }
 
@@ -135,6 +129,7 @@ impl Request {
 /// # Errors
 /// See [`DumpFailed`]; [`DumpFailed::ReaderGone`] is no failure.
 pub fn run(request: &Request) -> Result<(), DumpFailed> {
+    let out = Patient(Output::standard().map_err(DumpFailed::Open)?);
     let stats = Rc::new(Stats::default());
     let netns =
         sys::netns().map_err(|error| DumpFailed::Start("read the network namespace", error))?;
@@ -151,7 +146,7 @@ pub fn run(request: &Request) -> Result<(), DumpFailed> {
         names::look_up(&mut poll, request, &mut rows, stats)?;
     }
     let rows = rows.iter().map(|(data, _)| data);
-    match print(rows, request.format) {
+    match print(rows, request.format, out) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(DumpFailed::ReaderGone),
         Err(error) => Err(DumpFailed::Output(error)),
         Ok(()) => Ok(()),
@@ -289,8 +284,11 @@ fn take(
     rows.push((data, row.kind));
 }
 
-fn print<'a>(rows: impl Iterator<Item = &'a SocketData> + Clone, format: Format) -> io::Result<()> {
-    let mut out = io::stdout().lock();
+fn print<'a>(
+    rows: impl Iterator<Item = &'a SocketData> + Clone,
+    format: Format,
+    mut out: Patient,
+) -> io::Result<()> {
     match format {
         Format::Text => {
             let mut out = io::BufWriter::with_capacity(WRITE_AT, out);
@@ -307,8 +305,7 @@ fn print<'a>(rows: impl Iterator<Item = &'a SocketData> + Clone, format: Format)
                     lines.clear();
                 }
             }
-            out.write_all(&lines)?;
-            out.flush()
+            out.write_all(&lines)
         }
     }
 }

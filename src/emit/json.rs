@@ -14,7 +14,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Serialize, Serializer};
 
 use crate::log::is_harmful;
-use crate::model::{Data, Degraded, Endpoint, Event, Family, Gap, Host, Life, Owner, SocketData};
+use crate::model::{
+    Data, Degraded, Endpoint, Event, Family, Gap, Host, Life, Owner, Restored, SocketData,
+};
 
 /// Renders JSON lines.
 #[derive(Clone, Debug)]
@@ -43,6 +45,7 @@ impl Json {
                     Data::Socket(data) => Payload::Socket(SocketView::new(data)),
                     Data::Gap(gap) => Payload::Gap(GapView::new(gap)),
                     Data::Degraded(degraded) => Payload::Degraded(DegradedView::new(degraded)),
+                    Data::Restored(restored) => Payload::Restored(RestoredView::new(restored)),
                 },
             },
             out,
@@ -119,6 +122,7 @@ enum Payload<'a> {
     Socket(SocketView<'a>),
     Gap(GapView),
     Degraded(DegradedView<'a>),
+    Restored(RestoredView<'a>),
 }
 
 /// A key that is present with `null` for its value.
@@ -331,6 +335,23 @@ impl<'a> DegradedView<'a> {
             missing: &degraded.missing,
             reason: &degraded.reason,
             cost: &degraded.cost,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct RestoredView<'a> {
+    action: &'static str,
+    source: &'static str,
+    restored: &'a [&'static str],
+}
+
+impl<'a> RestoredView<'a> {
+    fn new(restored: &'a Restored) -> RestoredView<'a> {
+        RestoredView {
+            action: "restored",
+            source: restored.source,
+            restored: &restored.parts,
         }
     }
 }

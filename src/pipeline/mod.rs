@@ -22,7 +22,7 @@ use crate::emit::Fan;
 use crate::enrich::{Lookup, Names};
 use crate::lock::{Admission, Locks, Released};
 use crate::model::{
-    Change, Data, Degraded, Event, Gap, Host, HostUnknown, Judge, Listener, Now, Settled,
+    Change, Data, Degraded, Event, Gap, Host, HostUnknown, Judge, Listener, Now, Restored, Settled,
     SocketData, Step, TcpState, Verdict,
 };
 use crate::stats::Stats;
@@ -118,6 +118,11 @@ impl Pipeline {
     /// Emits the record of a source that is missing.
     pub fn degraded(&mut self, degraded: Degraded, now: Now) {
         self.own("degraded", degraded.source, Data::Degraded(degraded), now);
+    }
+
+    /// Emits the record of a source that is there after all.
+    pub fn restored(&mut self, restored: Restored, now: Now) {
+        self.own("restored", restored.source, Data::Restored(restored), now);
     }
 
     fn own(&mut self, action: &str, cause: &str, data: Data, now: Now) {

@@ -95,6 +95,11 @@ impl Absence {
         unit.phase = Phase::Settled;
     }
 
+    /// The notices come after all.
+    pub fn sees(&mut self, proto: Proto, family: Family) {
+        self.unit_mut(proto, family).blind = false;
+    }
+
     fn unit_mut(&mut self, proto: Proto, family: Family) -> &mut Unit {
         &mut self.units[proto as usize][family as usize]
     }

@@ -98,6 +98,14 @@ impl NetSocket {
         self.absence.blind(proto, family);
     }
 
+    /// There are notices of this family and protocol after all.
+    pub fn sees(&mut self, family: Family, proto: Proto) {
+        self.absence.sees(proto, family);
+        for entry in self.sockets.iter_mut() {
+            entry.missed = false;
+        }
+    }
+
     /// These sockets are sockwatch's own: they are no events.
     pub fn disown(&mut self, cookies: &[Cookie]) {
         self.own.extend(cookies);

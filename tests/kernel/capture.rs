@@ -30,7 +30,9 @@ fn hold(name: &str, datagram: &[u8], holds: Holds, mut expected: Vec<String>) {
     expected.sort();
     assert_eq!(lines::read(datagram, holds), expected, "{name}");
     if let Some(directory) = std::env::var_os("SOCKWATCH_CAPTURE").map(PathBuf::from) {
-        let write = |ending, bytes: &[u8]| std::fs::write(directory.join(name).with_extension(ending), bytes);
+        let write = |ending, bytes: &[u8]| {
+            std::fs::write(directory.join(name).with_extension(ending), bytes)
+        };
         write("bin", datagram).expect("SOCKWATCH_CAPTURE is a directory to write to");
         write("txt", (expected.join("\n") + "\n").as_bytes()).expect("as the other");
     }
@@ -47,11 +49,15 @@ fn receive(netlink: &Netlink) -> Vec<u8> {
                 return buffer;
             }
             Err(RecvError::WouldBlock) => {
-                let mut poll =
-                    libc::pollfd { fd: netlink.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+                let mut poll = libc::pollfd {
+                    fd: netlink.as_raw_fd(),
+                    events: libc::POLLIN,
+                    revents: 0,
+                };
                 let left = deadline.saturating_duration_since(Instant::now());
                 // SAFETY: one pollfd, which lives across the call.
-                let ready = unsafe { libc::poll(&raw mut poll, 1, left.as_millis() as libc::c_int) };
+                let ready =
+                    unsafe { libc::poll(&raw mut poll, 1, left.as_millis() as libc::c_int) };
                 assert_eq!(ready, 1, "nothing came from the kernel");
             }
             Err(error) => panic!("netlink: {error:?}"),
@@ -76,7 +82,11 @@ fn ask(netlink: &Netlink, request: &[u8]) -> Vec<u8> {
 
 /// A dump of this.
 fn dump(netlink: &Netlink, proto: Proto, family: Option<Family>) -> Vec<u8> {
-    let coverage = Coverage { proto, family, groups: EVERY };
+    let coverage = Coverage {
+        proto,
+        family,
+        groups: EVERY,
+    };
     ask(netlink, &sockwatch::wire::request::dump(coverage, 1))
 }
 
@@ -84,7 +94,11 @@ fn dump(netlink: &Netlink, proto: Proto, family: Option<Family>) -> Vec<u8> {
 fn ends(socket: &Sock) -> Ends {
     let ident = socket.ident();
     Ends {
-        proto: if ident.proto == "tcp" { Proto::Tcp } else { Proto::Udp },
+        proto: if ident.proto == "tcp" {
+            Proto::Tcp
+        } else {
+            Proto::Udp
+        },
         family: family(ident.domain),
         mapped: ident.domain == Domain::Mapped,
         local: ident.local,

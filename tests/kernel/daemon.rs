@@ -136,6 +136,12 @@ impl Daemon {
         }
     }
 
+    /// How many of the events so far are such.
+    pub fn count(&self, such: impl Fn(&Value) -> bool) -> usize {
+        let said = self.heard.said.lock().expect("no reader panicked");
+        said.events.iter().filter(|event| such(event)).count()
+    }
+
     /// Waits for an event.
     pub fn wait_for(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         // Each event is looked at once: there can be many.

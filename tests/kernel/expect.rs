@@ -191,6 +191,20 @@ impl Expect {
         self
     }
 
+    /// With this reverse name.
+    pub fn named(mut self, name: &str) -> Expect {
+        self.data.insert("remote_host", Field::Is(json!(name)));
+        self
+    }
+
+    /// Without a reverse name, for this reason.
+    pub fn nameless(mut self, reason: &str) -> Expect {
+        self.data.insert("remote_host", Field::Is(Value::Null));
+        self.data
+            .insert("remote_host_reason", Field::Is(json!(reason)));
+        self
+    }
+
     /// That lasted so long.
     pub fn lasted(mut self, key: &'static str, ms: RangeInclusive<u64>) -> Expect {
         self.data.insert(key, Field::Within(ms));

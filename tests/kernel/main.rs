@@ -35,6 +35,7 @@ mod half_closed;
 mod lagging;
 mod leftovers;
 mod listeners;
+mod names;
 mod overrun;
 mod rebound;
 mod sensors;

@@ -11,9 +11,16 @@ use crate::peer;
 fn with_netlink_packet_sock_diag_on_every_row() {
     let mut rows = 0;
     for fixture in fixture::rows() {
-        let Holds::Rows(proto) = fixture.holds() else { continue };
+        let Holds::Rows(proto) = fixture.holds() else {
+            continue;
+        };
         for payload in fixture.sockets() {
-            assert_eq!(peer::differences(payload, proto), [""; 0], "{}", fixture.name);
+            assert_eq!(
+                peer::differences(payload, proto),
+                [""; 0],
+                "{}",
+                fixture.name
+            );
             rows += 1;
         }
     }
@@ -26,13 +33,20 @@ fn with_netlink_packet_sock_diag_on_every_row() {
 fn on_every_row_with_one_bit_flipped() {
     let mut both = 0_u32;
     for fixture in fixture::rows() {
-        let Holds::Rows(proto) = fixture.holds() else { continue };
+        let Holds::Rows(proto) = fixture.holds() else {
+            continue;
+        };
         for payload in fixture.sockets() {
             let mut flipped = payload.to_vec();
             for bit in 0..8 * payload.len() {
                 flipped[bit / 8] ^= 1 << (bit % 8);
                 if sock_diag::row(&flipped, proto).is_ok() && peer::read(&flipped).is_some() {
-                    assert_eq!(peer::differences(&flipped, proto), [""; 0], "{} bit {bit}", fixture.name);
+                    assert_eq!(
+                        peer::differences(&flipped, proto),
+                        [""; 0],
+                        "{} bit {bit}",
+                        fixture.name
+                    );
                     both += 1;
                 }
                 flipped[bit / 8] ^= 1 << (bit % 8);

@@ -49,13 +49,20 @@ pub fn all() -> Vec<Fixture> {
         if path.extension().is_none_or(|extension| extension != "bin") {
             continue;
         }
-        let name = path.file_stem().and_then(|stem| stem.to_str()).expect("a name in ASCII");
+        let name = path
+            .file_stem()
+            .and_then(|stem| stem.to_str())
+            .expect("a name in ASCII");
         let text = std::fs::read_to_string(path.with_extension("txt"))
             .unwrap_or_else(|error| panic!("{name} has no expectation: {error}"));
         let mut expected: Vec<String> = text.lines().map(str::to_string).collect();
         expected.sort();
         let bytes = std::fs::read(&path).expect("a fixture can be read");
-        fixtures.push(Fixture { name: name.to_string(), bytes, expected });
+        fixtures.push(Fixture {
+            name: name.to_string(),
+            bytes,
+            expected,
+        });
     }
     fixtures.sort_by(|a, b| a.name.cmp(&b.name));
     fixtures
@@ -63,10 +70,16 @@ pub fn all() -> Vec<Fixture> {
 
 /// Those that hold rows.
 pub fn rows() -> Vec<Fixture> {
-    all().into_iter().filter(|fixture| fixture.holds() != Holds::Notices).collect()
+    all()
+        .into_iter()
+        .filter(|fixture| fixture.holds() != Holds::Notices)
+        .collect()
 }
 
 /// Those that hold TCP notices.
 pub fn tcp_notices() -> Vec<Fixture> {
-    all().into_iter().filter(|fixture| fixture.name.starts_with("notice-tcp")).collect()
+    all()
+        .into_iter()
+        .filter(|fixture| fixture.name.starts_with("notice-tcp"))
+        .collect()
 }

@@ -61,7 +61,10 @@ fn a_truncated_datagram_keeps_its_whole_messages_and_ends() {
                 read.iter().flatten().eq(&whole[..good]),
                 "{name} cut to {length} bytes reads other messages"
             );
-            assert!(good < whole.len(), "{name} cut to {length} bytes is still whole");
+            assert!(
+                good < whole.len(),
+                "{name} cut to {length} bytes is still whole"
+            );
         }
     }
 }
@@ -81,7 +84,10 @@ fn a_truncated_payload_is_short_or_says_the_same() {
                     let whole = sock_diag::row(payload, Proto::Tcp).expect("a kernel's row");
                     let row = row.expect("the fixed part is whole");
                     // What attributes decide may differ; what lies before them not.
-                    assert_eq!((row.cookie, row.id, row.state), (whole.cookie, whole.id, whole.state));
+                    assert_eq!(
+                        (row.cookie, row.id, row.state),
+                        (whole.cookie, whole.id, whole.state)
+                    );
                 }
             }
         }
@@ -137,19 +143,34 @@ fn messages() -> impl Strategy<Value = Vec<u8>> {
 
 /// Bytes that look like inet_diag_msg and attributes.
 fn payload() -> impl Strategy<Value = Vec<u8>> {
-    let attribute = (0_u16..40, any::<u16>(), prop::collection::vec(any::<u8>(), 0..300), any::<bool>())
+    let attribute = (
+        0_u16..40,
+        any::<u16>(),
+        prop::collection::vec(any::<u8>(), 0..300),
+        any::<bool>(),
+    )
         .prop_map(|(kind, length, value, honest)| {
-            let length = if honest { value.len() as u16 + 4 } else { length };
+            let length = if honest {
+                value.len() as u16 + 4
+            } else {
+                length
+            };
             let mut attribute = length.to_ne_bytes().to_vec();
             attribute.extend(kind.to_ne_bytes());
             attribute.extend(value);
             attribute.resize(attribute.len().next_multiple_of(4), 0);
             attribute
         });
-    let head = (prop_oneof![Just(2_u8), Just(10), any::<u8>()], 0_u8..15, prop::collection::vec(any::<u8>(), 70));
-    (head, prop::collection::vec(attribute, 0..5)).prop_map(|((family, state, rest), attributes)| {
-        [vec![family, state], rest, attributes.concat()].concat()
-    })
+    let head = (
+        prop_oneof![Just(2_u8), Just(10), any::<u8>()],
+        0_u8..15,
+        prop::collection::vec(any::<u8>(), 70),
+    );
+    (head, prop::collection::vec(attribute, 0..5)).prop_map(
+        |((family, state, rest), attributes)| {
+            [vec![family, state], rest, attributes.concat()].concat()
+        },
+    )
 }
 
 proptest! {

@@ -37,7 +37,13 @@ pub struct Ends {
 impl Ends {
     /// The part of a line that rows and notices share.
     pub fn line(&self) -> String {
-        let Ends { local, remote, ifindex, cookie, .. } = self;
+        let Ends {
+            local,
+            remote,
+            ifindex,
+            cookie,
+            ..
+        } = self;
         let family = match self.family {
             Family::V4 => "inet",
             Family::V6 => "inet6",
@@ -80,7 +86,9 @@ pub fn read(datagram: &[u8], holds: Holds) -> Vec<String> {
 
 fn socket(payload: &[u8], holds: Holds) -> String {
     match holds {
-        Holds::Rows(proto) => sock_diag::row(payload, proto).map_or_else(refused, |read| row(&read)),
+        Holds::Rows(proto) => {
+            sock_diag::row(payload, proto).map_or_else(refused, |read| row(&read))
+        }
         Holds::Notices => sock_diag::notice(payload).map_or_else(refused, |read| notice(&read)),
     }
 }
@@ -100,7 +108,10 @@ fn row(row: &Row) -> String {
         RowKind::Mini => "mini",
     };
     let ends = Ends::of(&row.id, row.cookie.0).line();
-    format!("row {ends} {} {kind} {owner}", row.state.as_str(row.id.proto))
+    format!(
+        "row {ends} {} {kind} {owner}",
+        row.state.as_str(row.id.proto)
+    )
 }
 
 /// A notice; sent is what was not sent again. What a clock or a window decided is left to the tests of tcp_info.
@@ -110,8 +121,15 @@ fn notice(notice: &Notice) -> String {
     let wiped = if notice.is_wiped() { " wiped" } else { "" };
     let traffic = notice.tcp.map_or(String::new(), |tcp| {
         let known = |count: Option<u64>| count.map_or("unknown".to_string(), |n| n.to_string());
-        let sent = tcp.bytes_sent.zip(tcp.bytes_retrans).map(|(sent, again)| sent.wrapping_sub(again));
-        format!(" sent={} received={}", known(sent), known(tcp.bytes_received))
+        let sent = tcp
+            .bytes_sent
+            .zip(tcp.bytes_retrans)
+            .map(|(sent, again)| sent.wrapping_sub(again));
+        format!(
+            " sent={} received={}",
+            known(sent),
+            known(tcp.bytes_received)
+        )
     });
     format!("notice {ends} {was}{wiped}{traffic}")
 }

@@ -19,7 +19,10 @@ pub fn read(payload: &[u8]) -> Option<Box<InetResponse>> {
     message.extend(V2.to_ne_bytes());
     message.extend([0; 10]);
     message.extend(payload);
-    match NetlinkMessage::<SockDiagMessage>::deserialize(&message).ok()?.payload {
+    match NetlinkMessage::<SockDiagMessage>::deserialize(&message)
+        .ok()?
+        .payload
+    {
         NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => Some(response),
         _ => None,
     }
@@ -56,7 +59,10 @@ fn fields(row: &Row, response: &InetResponse) -> Vec<(&'static str, String, Stri
     };
     let [a, b] = [&socket.cookie[..4], &socket.cookie[4..]]
         .map(|word| u64::from(u32::from_ne_bytes(word.try_into().expect("four bytes"))));
-    let full = response.nlas.iter().any(|nla| matches!(nla, Nla::Shutdown(_)));
+    let full = response
+        .nlas
+        .iter()
+        .any(|nla| matches!(nla, Nla::Shutdown(_)));
     let mini = state == 6 || ((state == 3 || state == 5) && !full);
     let (uid, inode) = match row.owner {
         Owner::Known { uid, inode } => (uid, inode),
@@ -70,10 +76,26 @@ fn fields(row: &Row, response: &InetResponse) -> Vec<(&'static str, String, Stri
         ("state", text(&(row.state as u8)), text(&state)),
         ("kind", text(&(row.kind == RowKind::Mini)), text(&mini)),
         ("mapped", text(&id.v4_mapped), text(&mapped)),
-        ("local ip", text(&id.wire_ip(id.local)), text(&socket.source_address)),
-        ("local port", text(&id.local.port), text(&socket.source_port)),
-        ("remote ip", text(&id.wire_ip(id.remote)), text(&socket.destination_address)),
-        ("remote port", text(&id.remote.port), text(&socket.destination_port)),
+        (
+            "local ip",
+            text(&id.wire_ip(id.local)),
+            text(&socket.source_address),
+        ),
+        (
+            "local port",
+            text(&id.local.port),
+            text(&socket.source_port),
+        ),
+        (
+            "remote ip",
+            text(&id.wire_ip(id.remote)),
+            text(&socket.destination_address),
+        ),
+        (
+            "remote port",
+            text(&id.remote.port),
+            text(&socket.destination_port),
+        ),
         ("interface", text(&id.ifindex), text(&socket.interface_id)),
         ("cookie", text(&row.cookie.0), text(&(b << 32 | a))),
         ("uid", text(&uid), text(&header.uid)),

@@ -47,7 +47,13 @@ fn the_fixtures_show_all_that_the_reader_tells_apart() {
         }
     }
     let udp = lines("v2-udp");
-    for shown in ["udp inet ", "udp inet6 [::1]", "udp inet6 mapped", "ESTABLISHED", "UNCONN"] {
+    for shown in [
+        "udp inet ",
+        "udp inet6 [::1]",
+        "udp inet6 mapped",
+        "ESTABLISHED",
+        "UNCONN",
+    ] {
         assert!(udp.contains(shown), "v2-udp has no {shown}");
     }
     let notices = lines("notice-");
@@ -72,7 +78,9 @@ fn the_fixtures_show_all_that_the_reader_tells_apart() {
 /// What could not be captured: flags and control messages, put into a row.
 #[test]
 fn netlinks_own_messages_are_told_apart() {
-    let row = fixture::all().into_iter().find(|fixture| fixture.name == "exact-tcp4");
+    let row = fixture::all()
+        .into_iter()
+        .find(|fixture| fixture.name == "exact-tcp4");
     let row = row.expect("a fixture of one message").bytes;
     let with = |kind: u16, flags: u16| {
         let mut message = row.clone();
@@ -101,6 +109,9 @@ fn netlinks_own_messages_are_told_apart() {
         lines::read(&message, Holds::Rows(Proto::Tcp))
     };
     assert_eq!(end(2, &[0; 20]), ["error 0"]);
-    assert_eq!(end(2, &[0; 3]), ["malformed: a message too short for inet_diag_msg"]);
+    assert_eq!(
+        end(2, &[0; 3]),
+        ["malformed: a message too short for inet_diag_msg"]
+    );
     assert_eq!(end(3, &[]), ["done 0"]);
 }

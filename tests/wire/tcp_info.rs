@@ -104,7 +104,11 @@ fn split(payload: &[u8]) -> (&[u8], &[u8], &[u8]) {
     while let Some(head) = payload.get(at..at + 4) {
         let length = usize::from(u16::from_ne_bytes([head[0], head[1]]));
         if head[2..4] == 2_u16.to_ne_bytes() {
-            return (&payload[..at], &payload[at + 4..at + length], &payload[at + length..]);
+            return (
+                &payload[..at],
+                &payload[at + 4..at + length],
+                &payload[at + length..],
+            );
         }
         at += length.next_multiple_of(4);
     }
@@ -128,7 +132,10 @@ fn fields_lie_where_the_structure_has_them() {
         for payload in fixture.sockets() {
             let (_, info, _) = split(payload);
             let fields = by_layout(info);
-            let tcp = sock_diag::notice(payload).expect("a kernel's notice").tcp.expect("of TCP");
+            let tcp = sock_diag::notice(payload)
+                .expect("a kernel's notice")
+                .tcp
+                .expect("of TCP");
             assert_eq!(as_read(&tcp, &fields), fields, "{}", fixture.name);
             for (seen, (_, _, value)) in seen.iter_mut().zip(&fields) {
                 *seen |= value.is_some_and(|value| value != 0);
@@ -137,8 +144,12 @@ fn fields_lie_where_the_structure_has_them() {
     }
     // Where all are 0, any offset would do. A loop-back retransmits nothing.
     let names: Vec<&str> = by_layout(&[]).iter().map(|(name, ..)| *name).collect();
-    let never: Vec<&str> =
-        names.into_iter().zip(seen).filter(|(_, seen)| !seen).map(|(name, _)| name).collect();
+    let never: Vec<&str> = names
+        .into_iter()
+        .zip(seen)
+        .filter(|(_, seen)| !seen)
+        .map(|(name, _)| name)
+        .collect();
     assert_eq!(never, [""; 0], "no fixture has a value here");
 }
 
@@ -149,7 +160,10 @@ fn no_field_is_read_from_a_neighbour() {
     let (before, info, after) = split(fixture.sockets()[0]);
     let numbered: Vec<u8> = (0..info.len()).map(|at| (at % 251) as u8 + 1).collect();
     let payload = with_info(before, &numbered, after);
-    let tcp = sock_diag::notice(&payload).expect("well-formed").tcp.expect("of TCP");
+    let tcp = sock_diag::notice(&payload)
+        .expect("well-formed")
+        .tcp
+        .expect("of TCP");
     let fields = by_layout(&numbered);
     assert_eq!(as_read(&tcp, &fields), fields);
 }
@@ -165,7 +179,12 @@ fn an_older_kernels_shorter_structure_leaves_fields_unknown() {
             let notice = sock_diag::notice(&shorter).expect("shorter, not malformed");
             let fields = by_layout(&info[..length]);
             let tcp = notice.tcp.expect("of TCP");
-            assert_eq!(as_read(&tcp, &fields), fields, "{} with {length} bytes", fixture.name);
+            assert_eq!(
+                as_read(&tcp, &fields),
+                fields,
+                "{} with {length} bytes",
+                fixture.name
+            );
             assert_eq!((notice.cookie, notice.id), (whole.cookie, whole.id));
         }
     }

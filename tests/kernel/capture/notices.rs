@@ -14,7 +14,9 @@ use crate::sock::{Domain, Sock};
 fn joined() -> Netlink {
     let netlink = Netlink::open().expect("sock_diag");
     for group in sockwatch::source::Group::ALL {
-        netlink.join(group.number()).expect("the groups can be joined without privilege");
+        netlink
+            .join(group.number())
+            .expect("the groups can be joined without privilege");
     }
     netlink
 }
@@ -72,7 +74,9 @@ fn tcp(of: &str, domain: Domain) {
     close(&format!("notice-tcp-{of}-linger-0"), client, expected);
 
     let client = Sock::tcp(domain);
-    client.connect(nobody(domain)).expect_err("nobody listens there");
+    client
+        .connect(nobody(domain))
+        .expect_err("nobody listens there");
     let expected = line(wiped(&client), "SYN_SENT wiped sent=0 received=0");
     close(&format!("notice-tcp-{of}-refused"), client, expected);
 
@@ -82,7 +86,9 @@ fn tcp(of: &str, domain: Domain) {
 
 fn udp(of: &str, domain: Domain) {
     let connected = Sock::udp(domain);
-    connected.connect(nobody(domain)).expect("a UDP connect asks nobody");
+    connected
+        .connect(nobody(domain))
+        .expect("a UDP connect asks nobody");
     let expected = line(ends(&connected), "ESTABLISHED");
     close(&format!("notice-udp-{of}-connected"), connected, expected);
 
@@ -105,8 +111,16 @@ fn retransmitted() {
     let listener = Sock::listener(Domain::V4);
     let (client, server) = Sock::pair(&listener);
     // BPF_RET | BPF_K: accept 0 bytes.
-    let mut refuse = [libc::sock_filter { code: 6, jt: 0, jf: 0, k: 0 }];
-    let program = libc::sock_fprog { len: 1, filter: refuse.as_mut_ptr() };
+    let mut refuse = [libc::sock_filter {
+        code: 6,
+        jt: 0,
+        jf: 0,
+        k: 0,
+    }];
+    let program = libc::sock_fprog {
+        len: 1,
+        filter: refuse.as_mut_ptr(),
+    };
     server.set(libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, program);
     client.send(11);
     let deadline = Instant::now() + PATIENCE;
@@ -142,5 +156,9 @@ fn retransmits(socket: &Sock) -> u32 {
 /// A socket as tcp_disconnect() leaves it.
 fn wiped(socket: &Sock) -> Ends {
     let ident = socket.ident().wiped(true);
-    Ends { local: ident.local, remote: ident.remote, ..ends(socket) }
+    Ends {
+        local: ident.local,
+        remote: ident.remote,
+        ..ends(socket)
+    }
 }

@@ -10,6 +10,7 @@ use crate::daemon::PATIENCE;
 use crate::lines::{self, Ends, Holds};
 use crate::netns;
 use crate::peer;
+use crate::proc_net;
 use crate::sock::{Domain, Sock};
 
 /// A row to be read.
@@ -83,7 +84,9 @@ impl Scene {
         listener.listen(0);
         self.row(ends(&listener), "LISTEN", owner(&listener));
         let (first, second) = (Sock::tcp(domain), Sock::tcp(domain));
-        first.connect(listener.local()).expect("the queue has one place");
+        first
+            .connect(listener.local())
+            .expect("the queue has one place");
         let waiting = reversed(ends(&first));
         self.open(first, "ESTABLISHED");
         second.connect_nonblocking(listener.local());
@@ -99,7 +102,9 @@ impl Scene {
         listener.set(libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, 30 as libc::c_int);
         self.row(ends(&listener), "LISTEN", owner(&listener));
         let client = Sock::tcp(domain);
-        client.connect(listener.local()).expect("the handshake is done for the client");
+        client
+            .connect(listener.local())
+            .expect("the handshake is done for the client");
         let request = reversed(ends(&client));
         self.row(ends(&client), "ESTABLISHED", owner(&client));
         self.later.push((listener, Some(client), self.rows.len()));
@@ -117,13 +122,22 @@ impl Scene {
             netns::check(unsafe { libc::fchown(socket.raw(), 1234, u32::MAX) }).expect("as root");
         }
         socket.bind_loopback();
-        self.row(Ends { ifindex: 1, ..ends(&socket) }, "CLOSE", owner(&socket));
+        self.row(
+            Ends {
+                ifindex: 1,
+                ..ends(&socket)
+            },
+            "CLOSE",
+            owner(&socket),
+        );
         self.open.push(socket);
     }
 
     fn datagrams(&mut self, domain: Domain) {
         let connected = Sock::udp(domain);
-        connected.connect(nobody(domain)).expect("a UDP connect asks nobody");
+        connected
+            .connect(nobody(domain))
+            .expect("a UDP connect asks nobody");
         self.open(connected, "ESTABLISHED");
         let bound = Sock::udp(domain);
         bound.bind_loopback();
@@ -142,7 +156,9 @@ impl Scene {
 
     fn lines(&self, chosen: impl Fn(&Ends) -> bool) -> Vec<String> {
         let rows = self.rows.iter().filter(|row| chosen(&row.ends));
-        rows.map(Expected::line).chain(["done 0".to_string()]).collect()
+        rows.map(Expected::line)
+            .chain(["done 0".to_string()])
+            .collect()
     }
 }
 
@@ -158,13 +174,21 @@ fn owner(socket: &Sock) -> String {
 
 /// The other end of a connection, whose cookie nobody has yet.
 fn reversed(ends: Ends) -> Ends {
-    Ends { local: ends.remote, remote: ends.local, cookie: 0, ..ends }
+    Ends {
+        local: ends.remote,
+        remote: ends.local,
+        cookie: 0,
+        ..ends
+    }
 }
 
 /// Lines without the cookies.
 fn shapes(lines: &[String]) -> Vec<String> {
     let without = |line: &String| {
-        line.split(' ').filter(|word| !word.starts_with("cookie=")).collect::<Vec<_>>().join(" ")
+        line.split(' ')
+            .filter(|word| !word.starts_with("cookie="))
+            .collect::<Vec<_>>()
+            .join(" ")
     };
     let mut shapes: Vec<String> = lines.iter().map(without).collect();
     shapes.sort();
@@ -177,7 +201,12 @@ fn rows() {
         let netlink = sockwatch::sys::Netlink::open().expect("sock_diag");
         let tcp = Holds::Rows(Proto::Tcp);
         let nothing = dump(&netlink, Proto::Udp, Some(Family::V4));
-        hold("done-empty", &nothing, Holds::Rows(Proto::Udp), vec!["done 0".to_string()]);
+        hold(
+            "done-empty",
+            &nothing,
+            Holds::Rows(Proto::Udp),
+            vec!["done 0".to_string()],
+        );
         let mut unknown = request::dump(
             sockwatch::model::Coverage {
                 proto: Proto::Udp,
@@ -189,7 +218,12 @@ fn rows() {
         // sdiag_protocol: one that has no diag module.
         unknown[17] = 99;
         let refused = ask(&netlink, &unknown);
-        hold("done-unknown-protocol", &refused, tcp, vec![format!("done {}", -libc::ENOENT)]);
+        hold(
+            "done-unknown-protocol",
+            &refused,
+            tcp,
+            vec![format!("done {}", -libc::ENOENT)],
+        );
 
         let mut scene = Scene::default();
         for domain in Domain::ALL {
@@ -217,7 +251,8 @@ fn rows() {
         .map(|(name, proto, family)| (name, proto, family, dump(&netlink, proto, family)));
         scene.accept();
         for (name, proto, family, bytes) in dumps {
-            let chosen = |ends: &Ends| ends.proto == proto && family.is_none_or(|of| of == ends.family);
+            let chosen =
+                |ends: &Ends| ends.proto == proto && family.is_none_or(|of| of == ends.family);
             hold(name, &bytes, Holds::Rows(proto), scene.lines(chosen));
             agree(&bytes, proto);
         }
@@ -239,7 +274,12 @@ fn agree(datagram: &[u8], proto: Proto) {
 fn exact(netlink: &sockwatch::sys::Netlink) {
     let listener = Sock::listener(Domain::V4);
     let (client, server) = Sock::pair(&listener);
-    let Ends { local, remote, cookie, .. } = ends(&server);
+    let Ends {
+        local,
+        remote,
+        cookie,
+        ..
+    } = ends(&server);
     let id = SockId::from_wire(
         Proto::Tcp,
         family(Domain::V4),
@@ -248,12 +288,27 @@ fn exact(netlink: &sockwatch::sys::Netlink) {
         0,
     );
     let question = request::exact(&id, Cookie(cookie), 1);
-    let row = format!("row {} ESTABLISHED {}", ends(&server).line(), owner(&server));
-    hold("exact-tcp4", &ask(netlink, &question), Holds::Rows(Proto::Tcp), vec![row]);
+    let row = format!(
+        "row {} ESTABLISHED {}",
+        ends(&server).line(),
+        owner(&server)
+    );
+    hold(
+        "exact-tcp4",
+        &ask(netlink, &question),
+        Holds::Rows(Proto::Tcp),
+        vec![row],
+    );
     // A reset leaves nothing behind on either side.
     client.reset_on_close();
     drop(client);
     drop(server);
+    proc_net::quiet();
     let gone = ask(netlink, &question);
-    hold("error-gone", &gone, Holds::Rows(Proto::Tcp), vec![format!("error {}", -libc::ENOENT)]);
+    hold(
+        "error-gone",
+        &gone,
+        Holds::Rows(Proto::Tcp),
+        vec![format!("error {}", -libc::ENOENT)],
+    );
 }

@@ -21,6 +21,8 @@ use crate::sys;
 const NOTICES_A_TURN: usize = 1024;
 /// Exact queries asked in one go: some 5 µs each.
 const QUERIES_A_TURN: usize = 64;
+/// How long the end waits for what is still to be heard and reconciled.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How often one kind of failure is logged.
 const LOG_EVERY: Duration = Duration::from_secs(60);
 
@@ -157,12 +159,26 @@ impl Sources {
         Ok(())
     }
 
-    /// Hears everything that is there: the program ends.
-    pub fn last_words(&mut self, pipeline: &mut Pipeline, now: Now) -> io::Result<()> {
+    /// Hears everything that is there, and reconciles what was dropped: the
+    /// program ends, and what it does not tell now it never will.
+    pub fn last_words(&mut self, pipeline: &mut Pipeline) -> Result<(), RunError> {
         self.notices_ready = true;
-        let until = Instant::now() + Duration::from_secs(1);
-        while self.notices_ready && Instant::now() < until {
+        let until = Instant::now() + LAST_WORDS;
+        while Instant::now() < until && (self.notices_ready || self.sensor.has_gap()) {
+            let now = Now::read();
             self.hear(pipeline, now)?;
+            if self.sensor.has_gap() {
+                // The loop that tells of readiness is not waited for any more.
+                self.dump_ready = true;
+                if !self.work(pipeline, now)? {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
+        }
+        let now = Now::read();
+        if let Some(gap) = self.sensor.abandon_gap(now) {
+            log::warn!("ended before everything was reconciled: ends of sockets are missing");
+            pipeline.gap(gap, now);
         }
         Ok(())
     }

@@ -535,13 +535,19 @@ impl NetSocket {
 
     /// The record of a gap, once it is reconciled.
     pub fn settled_gap(&mut self, now: Now) -> Option<Gap> {
-        let (began, recovered) = self.absence.take_settled()?;
-        Some(Gap {
-            cause: GapCause::Overrun,
-            closed_recovered: Some(recovered),
-            lost: None,
-            duration_ms: Event::elapsed_ms(began, now),
-        })
+        self.absence
+            .take_settled()
+            .map(|taken| gap_record(taken, now))
+    }
+
+    /// The record of a gap that there is no time to reconcile any more.
+    pub fn abandon_gap(&mut self, now: Now) -> Option<Gap> {
+        self.absence.take_gap().map(|taken| gap_record(taken, now))
+    }
+
+    /// Whether something may have ended that was not accounted for yet.
+    pub fn has_gap(&self) -> bool {
+        self.absence.has_gap()
     }
 
     /// What became of an opening that waited for a name. A socket that has ended
@@ -554,6 +560,15 @@ impl NetSocket {
         if let Some(entry) = table.find_mut(settled.key) {
             Views::settle(entry, settled);
         }
+    }
+}
+
+fn gap_record((began, recovered): (Instant, u64), now: Now) -> Gap {
+    Gap {
+        cause: GapCause::Overrun,
+        closed_recovered: Some(recovered),
+        lost: None,
+        duration_ms: Event::elapsed_ms(began, now),
     }
 }
 

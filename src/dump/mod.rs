@@ -3,6 +3,7 @@
 
 mod names;
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
@@ -16,8 +17,8 @@ use crate::daemon::Dumps;
 use crate::emit::{self, Format, Json};
 use crate::filter::{Answer, Filter};
 use crate::model::{
-    Coverage, Host, HostUnknown, Needs, Netns, Now, Proto, Row, RowKind, SockId, SocketData,
-    SocketKey, StateGroups, TcpState,
+    Coverage, Host, HostUnknown, Needs, Netns, Now, Proto, Row, SockId, SocketData, SocketKey,
+    StateGroups, TcpState,
 };
 use crate::reactor::{self, Handler, Turn};
 use crate::source::diag::{DumpError, Progress, Scope};
@@ -141,12 +142,14 @@ pub fn run(request: &Request) -> Result<(), DumpFailed> {
         .map_err(|error| DumpFailed::Start("watch a descriptor", error))?;
     let mut reading = Reading::new(scope, request);
     reactor::run(&mut poll, &mut reading, Now::read)?;
-    let mut rows = reading.rows;
-    if request.dns {
+    let printed = if request.dns {
+        let mut rows = reading.rows().collect();
         names::look_up(&mut poll, request, &mut rows, stats)?;
-    }
-    let rows = rows.iter().map(|(data, _)| data);
-    match print(rows, request.format, out) {
+        print(rows.iter(), request.format, out)
+    } else {
+        print(reading.rows(), request.format, out)
+    };
+    match printed {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(DumpFailed::ReaderGone),
         Err(error) => Err(DumpFailed::Output(error)),
         Ok(()) => Ok(()),
@@ -160,10 +163,10 @@ struct Reading<'a> {
     dumps: Dumps,
     tries: u32,
     ready: bool,
-    seen: [Table; 2],
-    rows: Vec<(SocketData, RowKind)>,
-    /// How many rows there were before the dump under way.
-    before: usize,
+    /// Full sockets and minisockets.
+    tables: [Table; 2],
+    /// The number of the dump under way.
+    number: u32,
 }
 
 impl<'a> Reading<'a> {
@@ -176,15 +179,23 @@ impl<'a> Reading<'a> {
             dumps,
             tries: 0,
             ready: false,
-            seen: [Table::new(), Table::new()],
-            rows: Vec::new(),
-            before: 0,
+            tables: [Table::new(), Table::new()],
+            number: 0,
         }
     }
 
+    /// What was read, one way of rendering it for all.
+    fn rows(&self) -> impl Iterator<Item = SocketData> + Clone {
+        self.tables.iter().flat_map(Table::iter).map(shown)
+    }
+
     fn failed(&mut self, coverage: Coverage, error: DumpError, now: Now) -> Result<(), DumpFailed> {
-        for (data, kind) in self.rows.drain(self.before..) {
-            self.seen[kind as usize].remove(SocketKey::new(data.netns, data.cookie));
+        for table in &mut self.tables {
+            let read = table.iter().filter(|entry| entry.seen == self.number);
+            let read: Vec<SocketKey> = read.map(Entry::key).collect();
+            for key in read {
+                table.remove(key);
+            }
         }
         self.tries += 1;
         if matches!(error, DumpError::Refused(_)) && self.dumps.fall_back(coverage) {
@@ -221,17 +232,17 @@ impl Handler for Reading<'_> {
                     Turn::Done
                 });
             };
-            self.before = self.rows.len();
+            self.number += 1;
             if let Err(error) = self.scope.begin(coverage, now) {
                 self.failed(coverage, error, now)?;
                 return Ok(Turn::Busy);
             }
         }
         let netns = self.scope.netns();
-        let (request, seen, rows) = (self.request, &mut self.seen, &mut self.rows);
+        let (request, tables, number) = (self.request, &mut self.tables, self.number);
         let progress = self
             .scope
-            .read(now, &mut |row| take(row, netns, request, seen, rows));
+            .read(now, &mut |row| take(row, netns, request, tables, number));
         match progress {
             // A dump is written while it is read, so this is rare: worth no more
             // than a look every now and then, whichever socket it is by now.
@@ -249,46 +260,49 @@ impl Handler for Reading<'_> {
     }
 }
 
-/// Enters a row in the table, once, and keeps it for printing if it can pass.
-fn take(
-    row: Row,
-    netns: Netns,
-    request: &Request,
-    seen: &mut [Table; 2],
-    rows: &mut Vec<(SocketData, RowKind)>,
-) {
+/// Enters a row in the table, once, if it can pass.
+fn take(row: Row, netns: Netns, request: &Request, tables: &mut [Table; 2], number: u32) {
     let host = if request.dns { None } else { Some("-") };
     if request.judge(&row.id, row.state, host) == Answer::Drop {
         return;
     }
     let key = SocketKey::new(netns, row.cookie);
-    let table = &mut seen[row.kind as usize];
+    let table = &mut tables[row.kind as usize];
     // A dump under churn can hold a row twice.
     if table.find(key).is_some() {
         return;
     }
-    table.insert(Entry::new(key, row.id, row.state, row.owner, 0));
-    let data = SocketData {
+    let mut entry = Entry::new(key, row.id, row.state, row.owner, 0);
+    entry.seen = number;
+    table.insert(entry);
+}
+
+/// A row as it is printed.
+fn shown(entry: &Entry) -> SocketData {
+    let SocketKey { netns, cookie } = entry.key();
+    SocketData {
         action: None,
-        id: row.id,
+        id: entry.id(),
         wiped: false,
         host: Host::Unknown(HostUnknown::NotApplicable),
-        state: row.state,
-        cookie: row.cookie,
+        state: entry.state(),
+        cookie,
         netns,
-        owner: row.owner,
+        owner: entry.owner(),
         between_ticks: false,
         life: None,
         traffic: None,
-    };
-    rows.push((data, row.kind));
+    }
 }
 
-fn print<'a>(
-    rows: impl Iterator<Item = &'a SocketData> + Clone,
+fn print<R>(
+    rows: impl Iterator<Item = R> + Clone,
     format: Format,
     mut out: Patient,
-) -> io::Result<()> {
+) -> io::Result<()>
+where
+    R: Borrow<SocketData>,
+{
     match format {
         Format::Text => {
             let mut out = io::BufWriter::with_capacity(WRITE_AT, out);
@@ -299,7 +313,7 @@ fn print<'a>(
             let json = Json::new("");
             let mut lines = Vec::with_capacity(WRITE_AT + 1024);
             for row in rows {
-                json.row(row, &mut lines)?;
+                json.row(row.borrow(), &mut lines)?;
                 if lines.len() >= WRITE_AT {
                     out.write_all(&lines)?;
                     lines.clear();

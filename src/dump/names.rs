@@ -12,7 +12,7 @@ use mio::{Poll, Token, Waker};
 use super::{DumpFailed, Request};
 use crate::enrich::{Lookup, Names};
 use crate::filter::Answer;
-use crate::model::{Host, HostUnknown, Now, RowKind, SocketData};
+use crate::model::{Host, HostUnknown, Now, SocketData};
 use crate::reactor::{self, Handler, Turn};
 use crate::stats::Stats;
 
@@ -26,7 +26,7 @@ const THREADS: usize = 16;
 pub(super) fn look_up(
     poll: &mut Poll,
     request: &Request,
-    rows: &mut Vec<(SocketData, RowKind)>,
+    rows: &mut Vec<SocketData>,
     stats: Rc<Stats>,
 ) -> Result<(), DumpFailed> {
     let waker = Waker::new(poll.registry(), WOKEN)
@@ -45,10 +45,7 @@ pub(super) fn look_up(
         until: now.mono + PATIENCE,
         found: Vec::new(),
     };
-    for (data, _) in rows
-        .iter()
-        .filter(|(data, _)| !data.id.remote.is_unconnected())
-    {
+    for data in rows.iter().filter(|data| !data.id.remote.is_unconnected()) {
         let ip = data.id.remote.ip;
         if naming.hosts.insert(ip, LATE).is_none() {
             naming.to_ask.push_back(ip);
@@ -63,7 +60,7 @@ pub(super) fn look_up(
             PATIENCE.as_secs()
         );
     }
-    rows.retain_mut(|(data, _)| {
+    rows.retain_mut(|data| {
         if let Some(host) = naming.hosts.get(&data.id.remote.ip) {
             data.host = host.clone();
         }

@@ -6,16 +6,13 @@
 //! terminal would obey (they are written as `\u` escapes, which parse back to
 //! the same text).
 
-use std::fmt::Display;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde::{Serialize, Serializer};
-
-use crate::log::is_harmful;
+use super::object::Object;
 use crate::model::{
-    Data, Degraded, Endpoint, Event, Family, Gap, Host, Life, Owner, Restored, SocketData,
+    Data, Degraded, Event, Family, Gap, Host, Life, Owner, Restored, SocketData, Traffic,
 };
 
 /// Renders JSON lines.
@@ -32,38 +29,35 @@ impl Json {
 
     /// Appends an event as one line.
     pub fn event(&self, event: &Event, out: &mut Vec<u8>) -> io::Result<()> {
-        line(
-            &Envelope {
-                ts: Shown(humantime::format_rfc3339_micros(expressible(event.ts))),
-                seq: event.seq,
-                host: &self.host,
-                eid: &event.eid,
-                sensor: &event.sensor,
-                listener: event.listener.as_str(),
-                tag: event.tag.as_deref(),
-                data: match &event.data {
-                    Data::Socket(data) => Payload::Socket(SocketView::new(data)),
-                    Data::Gap(gap) => Payload::Gap(GapView::new(gap)),
-                    Data::Degraded(degraded) => Payload::Degraded(DegradedView::new(degraded)),
-                    Data::Restored(restored) => Payload::Restored(RestoredView::new(restored)),
-                },
-            },
-            out,
-        )
+        let mut line = Object::open(out);
+        let ts = humantime::format_rfc3339_micros(expressible(event.ts));
+        line.shown("ts", &ts);
+        line.number("seq", event.seq);
+        line.text("host", &self.host);
+        line.text("eid", &event.eid);
+        line.text("sensor", &event.sensor);
+        line.word("listener", event.listener.as_str());
+        if let Some(tag) = &event.tag {
+            line.text("tag", tag);
+        }
+        let data = line.object("data");
+        match &event.data {
+            Data::Socket(socket) => write_socket(socket, data),
+            Data::Gap(gap) => write_gap(gap, data),
+            Data::Degraded(degraded) => write_degraded(degraded, data),
+            Data::Restored(restored) => write_restored(restored, data),
+        }
+        line.close();
+        out.push(b'\n');
+        Ok(())
     }
 
     /// Appends a row of `--dump` as one line.
     pub fn row(&self, data: &SocketData, out: &mut Vec<u8>) -> io::Result<()> {
-        line(&RowView::new(data), out)
+        write_row(data, Object::open(out));
+        out.push(b'\n');
+        Ok(())
     }
-}
-
-fn line(view: &impl Serialize, out: &mut Vec<u8>) -> io::Result<()> {
-    view.serialize(&mut serde_json::Serializer::with_formatter(
-        &mut *out, Guarded,
-    ))?;
-    out.push(b'\n');
-    Ok(())
 }
 
 /// A clock set before 1970 or after 9999 has no RFC 3339 time here; the nearest
@@ -73,197 +67,62 @@ fn expressible(ts: SystemTime) -> SystemTime {
     ts.clamp(UNIX_EPOCH, UNIX_EPOCH + LAST)
 }
 
-/// Compact JSON in which characters that a terminal would obey are escaped.
-struct Guarded;
-
-impl serde_json::ser::Formatter for Guarded {
-    fn write_string_fragment<W>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()>
-    where
-        W: ?Sized + io::Write,
-    {
-        let mut rest = fragment;
-        while let Some((at, harmful)) = rest.char_indices().find(|(_, c)| is_harmful(*c)) {
-            writer.write_all(&rest.as_bytes()[..at])?;
-            for unit in harmful.encode_utf16(&mut [0; 2]) {
-                write!(writer, "\\u{unit:04x}")?;
-            }
-            rest = &rest[at + harmful.len_utf8()..];
-        }
-        writer.write_all(rest.as_bytes())
+fn write_socket(data: &SocketData, mut out: Object<'_>) {
+    if let Some((action, evidence)) = data.action {
+        out.word("action", action.as_str());
+        out.word("evidence", evidence.as_str());
     }
-}
-
-/// What is written as the text that it shows.
-struct Shown<T>(T);
-
-impl<T: Display> Serialize for Shown<T> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.0)
+    out.word("proto", data.id.proto.as_str());
+    out.word("family", family(data));
+    out.flag("v4_mapped", data.id.v4_mapped);
+    out.end("local", &data.id.local);
+    out.end("remote", &data.id.remote);
+    if data.wiped {
+        out.null("remote_port");
+        out.word("remote_port_reason", WIPED);
     }
-}
-
-#[derive(Serialize)]
-struct Envelope<'a> {
-    ts: Shown<humantime::Rfc3339Timestamp>,
-    seq: u64,
-    host: &'a str,
-    eid: &'a str,
-    sensor: &'a str,
-    listener: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tag: Option<&'a str>,
-    data: Payload<'a>,
-}
-
-#[derive(Serialize)]
-#[serde(untagged)]
-#[expect(clippy::large_enum_variant, reason = "one at a time, on the stack")]
-enum Payload<'a> {
-    Socket(SocketView<'a>),
-    Gap(GapView),
-    Degraded(DegradedView<'a>),
-    Restored(RestoredView<'a>),
-}
-
-/// A key that is present with `null` for its value.
-type Null = Option<()>;
-
-#[derive(Serialize)]
-struct SocketView<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    action: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    evidence: Option<&'static str>,
-    proto: &'static str,
-    family: &'static str,
-    #[serde(skip_serializing_if = "is_false")]
-    v4_mapped: bool,
-    local: Shown<Endpoint>,
-    remote: Shown<Endpoint>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    remote_port: Null,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    remote_port_reason: Option<&'static str>,
-    remote_host: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    remote_host_reason: Option<&'static str>,
-    state: &'static str,
-    cookie: u64,
-    netns: u32,
-    inode: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    inode_reason: Option<&'static str>,
-    uid: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    uid_reason: Option<&'static str>,
-    #[serde(skip_serializing_if = "is_false")]
-    between_ticks: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    duration_ms: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    duration_min_ms: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    duration_max_ms: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    bytes_sent: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    bytes_received: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    segments_sent: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    segments_received: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    retransmits: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rtt_us: Option<u32>,
-}
-
-impl<'a> SocketView<'a> {
-    fn new(data: &'a SocketData) -> SocketView<'a> {
-        let (remote_host, remote_host_reason) = host(&data.host);
-        let (uid, inode, owner_reason) = owner(data.owner);
-        let (duration_ms, duration_min_ms, duration_max_ms) = match data.life {
-            None => (None, None, None),
-            Some(Life::Seen { ms }) => (Some(ms), None, None),
-            Some(Life::Between { min_ms, max_ms }) => (None, min_ms, max_ms),
-        };
-        let traffic = data.traffic.as_ref();
-        SocketView {
-            action: data.action.map(|(action, _)| action.as_str()),
-            evidence: data.action.map(|(_, evidence)| evidence.as_str()),
-            proto: data.id.proto.as_str(),
-            family: family(data),
-            v4_mapped: data.id.v4_mapped,
-            local: Shown(data.id.local),
-            remote: Shown(data.id.remote),
-            remote_port: data.wiped.then_some(()),
-            remote_port_reason: data.wiped.then_some(WIPED),
-            remote_host,
-            remote_host_reason,
-            state: data.state.as_str(data.id.proto),
-            cookie: data.cookie.0,
-            netns: data.netns.0,
-            inode,
-            inode_reason: owner_reason,
-            uid,
-            uid_reason: owner_reason,
-            between_ticks: data.between_ticks,
-            duration_ms,
-            duration_min_ms,
-            duration_max_ms,
-            bytes_sent: traffic.and_then(|traffic| traffic.bytes_sent),
-            bytes_received: traffic.and_then(|traffic| traffic.bytes_received),
-            segments_sent: traffic.map(|traffic| traffic.segments_sent),
-            segments_received: traffic.map(|traffic| traffic.segments_received),
-            retransmits: traffic.map(|traffic| traffic.retransmits),
-            rtt_us: traffic.and_then(|traffic| traffic.rtt_us),
+    write_host(&data.host, &mut out);
+    out.word("state", data.state.as_str(data.id.proto));
+    out.number("cookie", data.cookie.0);
+    out.number("netns", data.netns.0);
+    write_owner(data.owner, &mut out);
+    out.flag("between_ticks", data.between_ticks);
+    match data.life {
+        None => {}
+        Some(Life::Seen { ms }) => out.number("duration_ms", ms),
+        Some(Life::Between { min_ms, max_ms }) => {
+            out.maybe_number("duration_min_ms", min_ms);
+            out.maybe_number("duration_max_ms", max_ms);
         }
     }
+    if let Some(traffic) = &data.traffic {
+        write_traffic(traffic, &mut out);
+    }
+    out.close();
+}
+
+fn write_traffic(traffic: &Traffic, out: &mut Object<'_>) {
+    out.maybe_number("bytes_sent", traffic.bytes_sent);
+    out.maybe_number("bytes_received", traffic.bytes_received);
+    out.number("segments_sent", traffic.segments_sent);
+    out.number("segments_received", traffic.segments_received);
+    out.number("retransmits", traffic.retransmits);
+    out.maybe_number("rtt_us", traffic.rtt_us);
 }
 
 /// A row of `--dump`: what a dump tells, ends first. Nothing is wiped in one,
 /// since only notices come that late.
-#[derive(Serialize)]
-struct RowView<'a> {
-    local: Shown<Endpoint>,
-    remote: Shown<Endpoint>,
-    proto: &'static str,
-    family: &'static str,
-    #[serde(skip_serializing_if = "is_false")]
-    v4_mapped: bool,
-    state: &'static str,
-    remote_host: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    remote_host_reason: Option<&'static str>,
-    cookie: u64,
-    inode: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    inode_reason: Option<&'static str>,
-    uid: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    uid_reason: Option<&'static str>,
-}
-
-impl<'a> RowView<'a> {
-    fn new(data: &'a SocketData) -> RowView<'a> {
-        let (remote_host, remote_host_reason) = host(&data.host);
-        let (uid, inode, owner_reason) = owner(data.owner);
-        RowView {
-            local: Shown(data.id.local),
-            remote: Shown(data.id.remote),
-            proto: data.id.proto.as_str(),
-            family: family(data),
-            v4_mapped: data.id.v4_mapped,
-            state: data.state.as_str(data.id.proto),
-            remote_host,
-            remote_host_reason,
-            cookie: data.cookie.0,
-            inode,
-            inode_reason: owner_reason,
-            uid,
-            uid_reason: owner_reason,
-        }
-    }
+fn write_row(data: &SocketData, mut out: Object<'_>) {
+    out.end("local", &data.id.local);
+    out.end("remote", &data.id.remote);
+    out.word("proto", data.id.proto.as_str());
+    out.word("family", family(data));
+    out.flag("v4_mapped", data.id.v4_mapped);
+    out.word("state", data.state.as_str(data.id.proto));
+    write_host(&data.host, &mut out);
+    out.number("cookie", data.cookie.0);
+    write_owner(data.owner, &mut out);
+    out.close();
 }
 
 /// `remote_port_reason` of a socket that went through tcp_disconnect().
@@ -276,86 +135,56 @@ fn family(data: &SocketData) -> &'static str {
     }
 }
 
-fn host(host: &Host) -> (Option<&str>, Option<&'static str>) {
+fn write_host(host: &Host, out: &mut Object<'_>) {
     match host {
-        Host::Named(name) => (Some(name.as_str()), None),
-        Host::Unknown(why) => (None, why.reason()),
-        Host::Unasked => (None, None),
+        Host::Named(name) => out.text("remote_host", name.as_str()),
+        Host::Unknown(why) => {
+            out.null("remote_host");
+            out.maybe_word("remote_host_reason", why.reason());
+        }
+        Host::Unasked => out.null("remote_host"),
     }
 }
 
-/// The uid, the inode, and why there are none.
-fn owner(owner: Owner) -> (Option<u32>, Option<u32>, Option<&'static str>) {
+fn write_owner(owner: Owner, out: &mut Object<'_>) {
     match owner {
-        Owner::Known { uid, inode } => (Some(uid), Some(inode), None),
-        Owner::Unknown(why) => (None, None, Some(why.as_str())),
-    }
-}
-
-#[derive(Serialize)]
-struct GapView {
-    action: &'static str,
-    cause: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    closed_recovered: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sink: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    events_lost: Option<u64>,
-    duration_ms: u64,
-}
-
-impl GapView {
-    fn new(gap: &Gap) -> GapView {
-        GapView {
-            action: "gap",
-            cause: gap.cause.as_str(),
-            closed_recovered: gap.closed_recovered,
-            sink: gap.lost.map(|(sink, _)| sink),
-            events_lost: gap.lost.map(|(_, events)| events),
-            duration_ms: gap.duration_ms,
+        Owner::Known { uid, inode } => {
+            out.number("inode", inode);
+            out.number("uid", uid);
+        }
+        Owner::Unknown(why) => {
+            out.null("inode");
+            out.word("inode_reason", why.as_str());
+            out.null("uid");
+            out.word("uid_reason", why.as_str());
         }
     }
 }
 
-#[derive(Serialize)]
-struct DegradedView<'a> {
-    action: &'static str,
-    source: &'static str,
-    missing: &'a [&'static str],
-    reason: &'a str,
-    cost: &'a str,
-}
-
-impl<'a> DegradedView<'a> {
-    fn new(degraded: &'a Degraded) -> DegradedView<'a> {
-        DegradedView {
-            action: "degraded",
-            source: degraded.source,
-            missing: &degraded.missing,
-            reason: &degraded.reason,
-            cost: &degraded.cost,
-        }
+fn write_gap(gap: &Gap, mut out: Object<'_>) {
+    out.word("action", "gap");
+    out.word("cause", gap.cause.as_str());
+    out.maybe_number("closed_recovered", gap.closed_recovered);
+    if let Some((sink, events)) = gap.lost {
+        out.text("sink", sink);
+        out.number("events_lost", events);
     }
+    out.number("duration_ms", gap.duration_ms);
+    out.close();
 }
 
-#[derive(Serialize)]
-struct RestoredView<'a> {
-    action: &'static str,
-    source: &'static str,
-    restored: &'a [&'static str],
+fn write_degraded(degraded: &Degraded, mut out: Object<'_>) {
+    out.word("action", "degraded");
+    out.word("source", degraded.source);
+    out.words("missing", &degraded.missing);
+    out.text("reason", &degraded.reason);
+    out.text("cost", &degraded.cost);
+    out.close();
 }
 
-impl<'a> RestoredView<'a> {
-    fn new(restored: &'a Restored) -> RestoredView<'a> {
-        RestoredView {
-            action: "restored",
-            source: restored.source,
-            restored: &restored.parts,
-        }
-    }
-}
-
-fn is_false(flag: &bool) -> bool {
-    !flag
+fn write_restored(restored: &Restored, mut out: Object<'_>) {
+    out.word("action", "restored");
+    out.word("source", restored.source);
+    out.words("restored", &restored.parts);
+    out.close();
 }

@@ -5,8 +5,10 @@
 //! owns up to: once it has room again it hands out a [`Loss`], and the pipeline
 //! writes the `gap` record. The contract of that exchange is at [`Sink::loss`].
 
+mod digits;
 mod fan;
 mod json;
+mod object;
 mod queue;
 mod stdout;
 mod table;

@@ -3,75 +3,108 @@
 //! Columns are as wide as their content, so the rows are walked twice: once to
 //! measure, once to write. HOST is there only when some row has a name.
 
+use std::borrow::Borrow;
 use std::io::{self, Write};
 
+use super::digits;
 use super::text::{proto, remote};
 use crate::log::Plain;
 use crate::model::{Host, Owner, SocketData};
 
 const COLUMNS: usize = 8;
-const TITLES: [&str; COLUMNS] = [
-    "PROTO", "STATE", "LOCAL", "REMOTE", "HOST", "UID", "INODE", "COOKIE",
-];
 const HOST: usize = 4;
 /// Numbers, which are aligned on their right.
 const NUMBERS: std::ops::Range<usize> = 5..COLUMNS;
 
+const TITLES: [&str; COLUMNS] = [
+    "PROTO", "STATE", "LOCAL", "REMOTE", "HOST", "UID", "INODE", "COOKIE",
+];
+
+/// What appends a cell.
+type Cell = fn(&SocketData, &mut Vec<u8>);
+
+const CELLS: [Cell; COLUMNS] = [
+    |row, out| out.extend_from_slice(proto(row).as_bytes()),
+    |row, out| out.extend_from_slice(row.state.as_str(row.id.proto).as_bytes()),
+    |row, out| digits::endpoint(&row.id.local, out),
+    remote,
+    |row, out| out.extend_from_slice(Plain(row.host.as_str()).to_string().as_bytes()),
+    |row, out| match row.owner {
+        Owner::Known { uid, .. } => digits::number(uid, out),
+        Owner::Unknown(_) => out.push(b'-'),
+    },
+    |row, out| match row.owner {
+        Owner::Known { inode, .. } => digits::number(inode, out),
+        Owner::Unknown(_) => out.push(b'-'),
+    },
+    |row, out| digits::number(row.cookie.0, out),
+];
+
 /// Writes a header and a line for each row.
-pub fn table<'a, R>(rows: R, out: &mut impl Write) -> io::Result<()>
+pub fn table<R, T>(rows: R, out: &mut impl Write) -> io::Result<()>
 where
-    R: IntoIterator<Item = &'a SocketData>,
+    R: IntoIterator<Item = T>,
     R::IntoIter: Clone,
+    T: Borrow<SocketData>,
 {
     let rows = rows.into_iter();
+    let named = rows
+        .clone()
+        .any(|row| matches!(row.borrow().host, Host::Named(_)));
+    let shown = |column: &usize| *column != HOST || named;
+    let columns: Vec<usize> = (0..COLUMNS).filter(shown).collect();
     let mut widths = TITLES.map(str::len);
-    let mut named = false;
+    let mut cell = Vec::new();
     for row in rows.clone() {
-        named |= matches!(row.host, Host::Named(_));
-        for (width, cell) in widths.iter_mut().zip(cells(row)) {
-            *width = (*width).max(cell.chars().count());
+        for &column in &columns {
+            cell.clear();
+            CELLS[column](row.borrow(), &mut cell);
+            widths[column] = widths[column].max(width(&cell));
         }
     }
-    write_row(&TITLES.map(String::from), &widths, named, out)?;
+    let mut line = Vec::new();
+    for &column in &columns {
+        pad(column, &widths, &mut line, |out| {
+            out.extend_from_slice(TITLES[column].as_bytes());
+        });
+    }
+    line.push(b'\n');
+    out.write_all(&line)?;
     for row in rows {
-        write_row(&cells(row), &widths, named, out)?;
+        line.clear();
+        for &column in &columns {
+            pad(column, &widths, &mut line, |out| {
+                CELLS[column](row.borrow(), out);
+            });
+        }
+        line.push(b'\n');
+        out.write_all(&line)?;
     }
     Ok(())
 }
 
-fn cells(row: &SocketData) -> [String; COLUMNS] {
-    let (uid, inode) = match row.owner {
-        Owner::Known { uid, inode } => (uid.to_string(), inode.to_string()),
-        Owner::Unknown(_) => ("-".to_owned(), "-".to_owned()),
-    };
-    [
-        proto(row).to_owned(),
-        row.state.as_str(row.id.proto).to_owned(),
-        row.id.local.to_string(),
-        remote(row),
-        Plain(row.host.as_str()).to_string(),
-        uid,
-        inode,
-        row.cookie.0.to_string(),
-    ]
+/// How many characters a cell has.
+fn width(cell: &[u8]) -> usize {
+    cell.iter().filter(|byte| **byte & 0xc0 != 0x80).count()
 }
 
-fn write_row(
-    cells: &[String; COLUMNS],
+/// Appends a cell, as wide as its column.
+fn pad(
+    column: usize,
     widths: &[usize; COLUMNS],
-    named: bool,
-    out: &mut impl Write,
-) -> io::Result<()> {
-    for (column, (cell, width)) in cells.iter().zip(widths).enumerate() {
-        if column == HOST && !named {
-            continue;
-        }
-        let gap = if column == 0 { "" } else { "  " };
-        if NUMBERS.contains(&column) {
-            write!(out, "{gap}{cell:>width$}")?;
-        } else {
-            write!(out, "{gap}{cell:width$}")?;
-        }
+    line: &mut Vec<u8>,
+    cell: impl FnOnce(&mut Vec<u8>),
+) {
+    if column > 0 {
+        line.extend_from_slice(b"  ");
     }
-    out.write_all(b"\n")
+    let start = line.len();
+    cell(line);
+    let end = line.len();
+    let gap = widths[column].saturating_sub(width(&line[start..]));
+    line.resize(end + gap, b' ');
+    if NUMBERS.contains(&column) {
+        line.copy_within(start..end, start + gap);
+        line[start..start + gap].fill(b' ');
+    }
 }

@@ -10,6 +10,7 @@ use std::fmt;
 use std::io::{self, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::digits;
 use crate::log::Plain;
 use crate::model::{
     Data, Degraded, Event, Family, Gap, GapCause, Host, Life, Owner, Proto, SocketData, Traffic,
@@ -39,11 +40,12 @@ impl Text {
                 };
                 write!(
                     out,
-                    "{clock} {action:8} {:4} {:11} {} {evidence}",
+                    "{clock} {action:8} {:4} {:11} ",
                     proto(data),
                     data.state.as_str(data.id.proto),
-                    Ends(data),
                 )?;
+                ends(data, out)?;
+                write!(out, " {evidence}")?;
                 details(data, out)?;
                 if self.sensors {
                     write!(out, " sensor={}", Plain(&event.sensor))?;
@@ -80,28 +82,30 @@ pub(super) fn proto(data: &SocketData) -> &'static str {
     }
 }
 
-/// The remote end; `?` for a port that was wiped.
-pub(super) fn remote(data: &SocketData) -> String {
-    let mut text = data.id.remote.to_string();
+/// Appends the remote end; `?` for a port that was wiped.
+pub(super) fn remote(data: &SocketData, out: &mut Vec<u8>) {
+    digits::endpoint(&data.id.remote, out);
     if data.wiped {
-        text.truncate(text.rfind(':').map_or(text.len(), |colon| colon + 1));
-        text.push('?');
+        out.truncate(
+            out.iter()
+                .rposition(|byte| *byte == b':')
+                .map_or(out.len(), |colon| colon + 1),
+        );
+        out.push(b'?');
     }
-    text
 }
 
-/// `local -> remote (host)`, the local end padded to the longest IPv4 one.
-struct Ends<'a>(&'a SocketData);
-
-impl fmt::Display for Ends<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let data = self.0;
-        let local = data.id.local.to_string();
-        write!(f, "{local:21} -> {}", remote(data))?;
-        match &data.host {
-            Host::Named(name) => write!(f, " ({})", Plain(name.as_str())),
-            Host::Unasked | Host::Unknown(_) => Ok(()),
-        }
+/// Appends `local -> remote (host)`, the local end padded to the longest IPv4
+/// one.
+fn ends(data: &SocketData, out: &mut Vec<u8>) -> io::Result<()> {
+    let start = out.len();
+    digits::endpoint(&data.id.local, out);
+    out.resize(out.len().max(start + 21), b' ');
+    out.extend_from_slice(b" -> ");
+    remote(data, out);
+    match &data.host {
+        Host::Named(name) => write!(out, " ({})", Plain(name.as_str())),
+        Host::Unasked | Host::Unknown(_) => Ok(()),
     }
 }
 

@@ -20,7 +20,7 @@ use crate::model::{
     TcpState, Traffic,
 };
 use crate::stats::Stats;
-use crate::table::{Entry, Table, Tombstones};
+use crate::table::{Entry, Table, Tombstones, Walk};
 
 /// The longest a jiffy can be (CONFIG_HZ=100).
 const JIFFY_MS: u64 = 10;
@@ -39,6 +39,9 @@ pub struct NetSocket {
     /// How many dumps have begun; the number of the newest.
     number: u32,
     dump: Option<UnderWay>,
+    /// The dumps' ways through `sockets` and `minis`.
+    walk: Walk,
+    mini_walk: Walk,
     own: HashSet<Cookie>,
     stats: Rc<Stats>,
 }
@@ -73,6 +76,8 @@ impl NetSocket {
             absence: Absence::default(),
             number: 0,
             dump: None,
+            walk: Walk::default(),
+            mini_walk: Walk::default(),
             own: HashSet::new(),
             stats,
         }
@@ -114,6 +119,8 @@ impl NetSocket {
     /// A dump was asked for.
     pub fn begin_dump(&mut self, coverage: Coverage, now: Now) {
         self.number = self.number.wrapping_add(1);
+        self.walk.begin(coverage);
+        self.mini_walk.begin(coverage);
         self.dump = Some(UnderWay {
             coverage,
             began: now.mono,
@@ -128,14 +135,14 @@ impl NetSocket {
         let Some(dump) = &mut self.dump else {
             return;
         };
-        let (table, graves) = match row.kind {
-            RowKind::Full => (&mut self.sockets, &mut self.graves),
+        let (table, walk, graves) = match row.kind {
+            RowKind::Full => (&mut self.sockets, &mut self.walk, &mut self.graves),
             RowKind::Mini if self.views.watch(row.state) => {
-                (&mut self.minis, &mut self.mini_graves)
+                (&mut self.minis, &mut self.mini_walk, &mut self.mini_graves)
             }
             RowKind::Mini => return,
         };
-        if let Some(entry) = table.find_mut(key) {
+        if let Some(entry) = table.find_next(key, walk) {
             // A dump under churn can hold a row twice; the first one counts.
             if entry.seen != self.number {
                 entry.seen = self.number;

@@ -9,9 +9,11 @@
 
 mod entry;
 mod tombstones;
+mod walk;
 
 pub use entry::Entry;
 pub use tombstones::Tombstones;
+pub use walk::Walk;
 
 use hashbrown::HashTable;
 
@@ -132,7 +134,7 @@ impl Table {
     }
 
     /// All entries, in no particular order.
-    pub fn iter(&self) -> impl Iterator<Item = &Entry> {
+    pub fn iter(&self) -> impl Iterator<Item = &Entry> + Clone {
         self.chunks.iter().flatten()
     }
 

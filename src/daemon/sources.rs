@@ -38,9 +38,8 @@ pub(super) struct Sources {
     probes: Probes,
     dumps: Dumps,
     needs: Needs,
-    /// The first dump of everything has not been asked for, or not completed.
+    /// `ready` has not been said yet.
     starting: bool,
-    asked: bool,
     limit: RateLimit,
     stats: Rc<Stats>,
 }
@@ -68,7 +67,6 @@ impl Sources {
             dumps: Dumps::default(),
             needs,
             starting: true,
-            asked: false,
             limit: RateLimit::new(3, LOG_EVERY),
             stats,
         })
@@ -105,7 +103,6 @@ impl Sources {
 
     /// Queues the dumps that a tick calls for.
     pub fn ask(&mut self, needs: Needs) {
-        self.asked = true;
         if self.scope.is_dumping() || !self.dumps.is_empty() {
             self.stats.ticks_late.bump();
         }
@@ -328,9 +325,14 @@ impl Sources {
         }
     }
 
+    /// Says so once when everything has been read and the groups are joined.
+    /// Not when the line of dumps is empty: where a dump takes longer than a
+    /// tick it never is.
     fn tell_ready(&mut self) {
-        let idle = !self.scope.is_dumping() && self.dumps.is_empty();
-        if self.starting && self.asked && idle && self.probes.are_done() {
+        let read = |proto: &Proto| {
+            !self.needs.proto(*proto) || self.dumps.lacks(*proto) || self.sensor.is_read(*proto)
+        };
+        if self.starting && Proto::ALL.iter().all(read) && self.probes.are_done() {
             self.starting = false;
             log::info!("ready: {} sockets in the table", self.sensor.len());
         }

@@ -116,6 +116,17 @@ impl NetSocket {
         self.own.extend(cookies);
     }
 
+    /// Whether everything that sensors need of a protocol has been read once.
+    pub fn is_read(&self, proto: Proto) -> bool {
+        let needed = match proto {
+            Proto::Tcp => self.needs.tcp,
+            Proto::Udp => StateGroups::ALL,
+        };
+        Family::ALL
+            .into_iter()
+            .all(|family| self.absence.unit(proto, family).primed.contains(needed))
+    }
+
     /// A dump was asked for.
     pub fn begin_dump(&mut self, coverage: Coverage, now: Now) {
         self.number = self.number.wrapping_add(1);

@@ -9,13 +9,13 @@ use std::thread;
 use std::time::Duration;
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
-use sockwatch::source::Dumps;
 use sockwatch::emit::Json;
 use sockwatch::model::{
-    Change, Coverage, Data, Event, Host, Judge, Life, Listener, Needs, Netns, Now, Proto, Row, SensorIx,
-    SocketData, Step, Traffic, Verdict,
+    Change, Coverage, Data, Event, Host, Judge, Life, Listener, Needs, Netns, Now, Proto, Row,
+    SensorIx, SocketData, Step, Traffic, Verdict,
 };
 use sockwatch::sensor::{NetSocket, View};
+use sockwatch::source::Dumps;
 use sockwatch::source::Group;
 use sockwatch::source::diag::{Progress, Scope};
 use sockwatch::stats::Stats;

@@ -265,7 +265,7 @@ impl Daemon {
                 Signal::End if self.ending.is_some() => self.ending = Some(now.mono),
                 Signal::End => {
                     self.ending = Some(now.mono + FAREWELL);
-                    self.sources.last_words(&mut self.pipeline, now)?;
+                    self.sources.last_words(&mut self.pipeline)?;
                     self.pipeline.finish(now);
                     self.settle();
                 }

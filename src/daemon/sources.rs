@@ -22,6 +22,8 @@ use crate::sys;
 const NOTICES_A_TURN: usize = 1024;
 /// Exact queries asked in one go: some 5 µs each.
 const QUERIES_A_TURN: usize = 64;
+/// How long the end waits for what is still to be heard and reconciled.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How often one kind of failure is logged.
 const LOG_EVERY: Duration = Duration::from_secs(60);
 
@@ -37,9 +39,8 @@ pub(super) struct Sources {
     probes: Probes,
     dumps: Dumps,
     needs: Needs,
-    /// The first dump of everything has not been asked for, or not completed.
+    /// `ready` has not been said yet.
     starting: bool,
-    asked: bool,
     /// Notices were dropped, and the queue has not been empty since.
     congested: bool,
     own: Vec<u64>,
@@ -72,7 +73,6 @@ impl Sources {
             dumps: Dumps::default(),
             needs,
             starting: true,
-            asked: false,
             congested: false,
             own: Vec::new(),
             limit: RateLimit::new(3, LOG_EVERY),
@@ -111,7 +111,6 @@ impl Sources {
 
     /// Queues the dumps that a tick calls for.
     pub fn ask(&mut self, needs: Needs) {
-        self.asked = true;
         if self.scope.is_dumping() || !self.dumps.is_empty() {
             self.stats.ticks_late.bump();
         }
@@ -174,12 +173,26 @@ impl Sources {
         Ok(())
     }
 
-    /// Hears everything that is there: the program ends.
-    pub fn last_words(&mut self, pipeline: &mut Pipeline, now: Now) -> io::Result<()> {
+    /// Hears everything that is there, and reconciles what was dropped: the
+    /// program ends, and what it does not tell now it never will.
+    pub fn last_words(&mut self, pipeline: &mut Pipeline) -> Result<(), RunError> {
         self.notices_ready = true;
-        let until = Instant::now() + Duration::from_secs(1);
-        while self.notices_ready && Instant::now() < until {
+        let until = Instant::now() + LAST_WORDS;
+        while Instant::now() < until && (self.notices_ready || self.sensor.has_gap()) {
+            let now = Now::read();
             self.hear(pipeline, now)?;
+            if self.sensor.has_gap() {
+                // The loop that tells of readiness is not waited for any more.
+                self.dump_ready = true;
+                if !self.work(pipeline, now)? {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
+        }
+        let now = Now::read();
+        if let Some(gap) = self.sensor.abandon_gap(now) {
+            log::warn!("ended before everything was reconciled: ends of sockets are missing");
+            pipeline.gap(gap, now);
         }
         Ok(())
     }
@@ -353,9 +366,14 @@ impl Sources {
         }
     }
 
+    /// Says so once when everything has been read and the groups are joined.
+    /// Not when the line of dumps is empty: where a dump takes longer than a
+    /// tick it never is.
     fn tell_ready(&mut self) {
-        let idle = !self.scope.is_dumping() && self.dumps.is_empty();
-        if self.starting && self.asked && idle && self.probes.are_done() {
+        let read = |proto: &Proto| {
+            !self.needs.proto(*proto) || self.dumps.lacks(*proto) || self.sensor.is_read(*proto)
+        };
+        if self.starting && Proto::ALL.iter().all(read) && self.probes.are_done() {
             self.starting = false;
             log::info!("ready: {} sockets in the table", self.sensor.len());
         }

@@ -280,6 +280,16 @@ impl Absence {
         if !settled {
             return None;
         }
+        self.take_gap()
+    }
+
+    /// The gap, settled or not.
+    pub fn take_gap(&mut self) -> Option<(Instant, u64)> {
         self.gap.take().map(|gap| (gap.began, gap.recovered))
+    }
+
+    /// Whether there is one.
+    pub fn has_gap(&self) -> bool {
+        self.gap.is_some()
     }
 }

@@ -121,6 +121,17 @@ impl NetSocket {
             .extend(cookies.iter().map(|cookie| (*cookie, number)));
     }
 
+    /// Whether everything that sensors need of a protocol has been read once.
+    pub fn is_read(&self, proto: Proto) -> bool {
+        let needed = match proto {
+            Proto::Tcp => self.needs.tcp,
+            Proto::Udp => StateGroups::ALL,
+        };
+        Family::ALL
+            .into_iter()
+            .all(|family| self.absence.unit(proto, family).primed.contains(needed))
+    }
+
     /// A dump was asked for.
     pub fn begin_dump(&mut self, coverage: Coverage, now: Now) {
         self.number = self.number.wrapping_add(1);
@@ -425,13 +436,19 @@ impl NetSocket {
 
     /// The record of a gap, once it is reconciled.
     pub fn settled_gap(&mut self, now: Now) -> Option<Gap> {
-        let (began, recovered) = self.absence.take_settled()?;
-        Some(Gap {
-            cause: GapCause::Overrun,
-            closed_recovered: Some(recovered),
-            lost: None,
-            duration_ms: Event::elapsed_ms(began, now),
-        })
+        self.absence
+            .take_settled()
+            .map(|taken| gap_record(taken, now))
+    }
+
+    /// The record of a gap that there is no time to reconcile any more.
+    pub fn abandon_gap(&mut self, now: Now) -> Option<Gap> {
+        self.absence.take_gap().map(|taken| gap_record(taken, now))
+    }
+
+    /// Whether something may have ended that was not accounted for yet.
+    pub fn has_gap(&self) -> bool {
+        self.absence.has_gap()
     }
 
     /// What became of an opening that waited for a name. A socket that has ended
@@ -440,5 +457,14 @@ impl NetSocket {
         if let Some(entry) = self.table_mut(settled.kind).find_mut(settled.key) {
             Views::settle(entry, settled);
         }
+    }
+}
+
+fn gap_record((began, recovered): (Instant, u64), now: Now) -> Gap {
+    Gap {
+        cause: GapCause::Overrun,
+        closed_recovered: Some(recovered),
+        lost: None,
+        duration_ms: Event::elapsed_ms(began, now),
     }
 }

@@ -184,6 +184,14 @@ impl Daemon {
             .any(|event| event["data"]["action"] == action && event["data"]["cookie"] == cookie)
     }
 
+    /// Whether a sensor has said anything of a cookie so far.
+    pub fn has_from(&self, sensor: &str, cookie: u64) -> bool {
+        let said = self.heard.said.lock().expect("no reader panicked");
+        said.events
+            .iter()
+            .any(|event| event["sensor"] == sensor && event["data"]["cookie"] == cookie)
+    }
+
     /// Waits for a line of standard output that is no JSON.
     pub fn wait_for_text(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
         self.wait(what, |said| {

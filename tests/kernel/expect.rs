@@ -176,6 +176,12 @@ impl Expect {
         self
     }
 
+    /// Of another user than the tests'.
+    pub fn owned_by(mut self, uid: u32) -> Expect {
+        self.data.insert("uid", Field::Is(json!(uid)));
+        self
+    }
+
     /// Without an owner, for this reason.
     pub fn ownerless(mut self, reason: &str) -> Expect {
         for (key, reason_key) in [("uid", "uid_reason"), ("inode", "inode_reason")] {

@@ -226,3 +226,27 @@ fn the_smallest_buffer() {
         assert_eq!(record.cookies("closed").len(), 2);
     });
 }
+
+/// An overrun in the last moment is told like any other: the end waits for its
+/// reconciliation.
+#[test]
+fn at_the_end() {
+    netns::run("overrun::at_the_end", || {
+        let mut crowd = Crowd::new();
+        let daemon = launch(Tick::Slow);
+        daemon.opened(&crowd.cookies());
+        let ended = overrun(&daemon, || {
+            let ended = crowd.end_doomed();
+            daemon.signal(libc::SIGTERM);
+            ended
+        });
+        let (status, record) = daemon.end();
+        assert_eq!(status.code(), Some(0), "log:\n{}", record.log);
+        for ended in &ended {
+            record.find("closed", ended.cookie());
+        }
+        assert_eq!(record.own().len(), 1, "the gap: {:?}", record.own());
+        let recovered = verified(&record, &ended).len();
+        assert_gap(&record, record.own()[0], recovered);
+    });
+}

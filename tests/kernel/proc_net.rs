@@ -149,3 +149,21 @@ pub fn notices() -> Notices {
     }
     notices
 }
+
+/// Waits until the work queue that writes notices has nothing more to write:
+/// while nobody reads them, they grow no more.
+pub fn written() {
+    let deadline = Instant::now() + PATIENCE;
+    let (mut last, mut same) = (0, 0);
+    while same < 20 {
+        assert!(Instant::now() < deadline, "notices come without an end");
+        let waiting = notices().waiting;
+        same = if waiting == last && waiting > 0 {
+            same + 1
+        } else {
+            0
+        };
+        last = waiting;
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}

@@ -284,8 +284,8 @@ impl Sock {
         self.set(libc::SOL_SOCKET, libc::SO_REUSEPORT, 1 as libc::c_int);
     }
 
-    /// Waits until a pending connect has failed, and says how.
-    pub fn failure(&self, within: Duration) -> io::Error {
+    /// Waits for the outcome of a pending connect.
+    pub fn outcome(&self, within: Duration) -> io::Result<()> {
         let mut poll = libc::pollfd {
             fd: self.raw(),
             events: libc::POLLOUT,
@@ -293,10 +293,16 @@ impl Sock {
         };
         // SAFETY: one pollfd, which lives across the call.
         let ready = unsafe { libc::poll(&raw mut poll, 1, within.as_millis() as libc::c_int) };
-        assert_eq!(ready, 1, "the connect did not fail within {within:?}");
-        let code = option::<libc::c_int>(self.raw(), libc::SO_ERROR).expect("SO_ERROR");
-        assert_ne!(code, 0, "the connect did not fail");
-        io::Error::from_raw_os_error(code)
+        assert_eq!(ready, 1, "the connect came to no end within {within:?}");
+        match option::<libc::c_int>(self.raw(), libc::SO_ERROR).expect("SO_ERROR") {
+            0 => Ok(()),
+            code => Err(io::Error::from_raw_os_error(code)),
+        }
+    }
+
+    /// Waits until a pending connect has failed, and says how.
+    pub fn failure(&self, within: Duration) -> io::Error {
+        self.outcome(within).expect_err("the connect should fail")
     }
 
     /// The local address.

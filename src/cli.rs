@@ -16,6 +16,7 @@ use crate::daemon::{self, RunError};
 use crate::dump;
 use crate::emit::Format;
 use crate::log::Plain;
+use crate::sys::output::{Output, Patient};
 
 const HELP: &str = "\
 sockwatch: the socket table of this machine as exact events
@@ -32,7 +33,8 @@ lines otherwise), everything else to standard error.
 
 options:
   -c, --config FILE    settings; several files are merged
-  -p, --profile NAME   run the sensors of this profile too (default: default)
+  -p, --profile NAME   run the sensors of these profiles, and those without one
+                       (without this flag: of the profile 'default')
       --pattern GLOB   only sockets whose tuple matches: proto local remote
                        remote-host state, as in 'tcp * *:443 * ESTABLISHED'
       --ignore GLOB    leave out sockets whose tuple matches
@@ -69,7 +71,7 @@ impl From<lexopt::Error> for UsageError {
     }
 }
 
-const FLAGS: [&str; 11] = [
+const FLAGS: [&str; 10] = [
     "--config",
     "--profile",
     "--pattern",
@@ -80,12 +82,12 @@ const FLAGS: [&str; 11] = [
     "--check",
     "--help",
     "--version",
-    "--netns",
 ];
 
 fn nearest_flag(option: &str) -> Option<&'static str> {
-    let near = FLAGS.iter().filter(|flag| **flag != "--netns");
-    near.map(|flag| (strsim::damerau_levenshtein(option, flag), *flag))
+    FLAGS
+        .iter()
+        .map(|flag| (strsim::damerau_levenshtein(option, flag), *flag))
         .min()
         .filter(|(distance, _)| *distance <= 3)
         .map(|(_, flag)| flag)
@@ -205,7 +207,9 @@ impl Flags {
                 "--dns belongs to --dump; a sensor has 'dns: true' in its args"
             }
             Mode::Check if self.configs.is_empty() => "--check needs a --config FILE to check",
-            Mode::Check if narrowed || self.dns => "--check takes only --config and --profile",
+            Mode::Check if narrowed || self.dns || self.format.is_some() => {
+                "--check takes only --config and --profile"
+            }
             _ if self.configs.is_empty() && !self.profiles.is_empty() => {
                 "--profile chooses among the sensors of a --config FILE"
             }
@@ -227,17 +231,10 @@ impl Flags {
         };
         match loaded {
             Ok(settings) => {
-                for warning in &settings.warnings {
-                    ::log::warn!("{warning}");
-                }
+                warn(&settings);
                 Ok(settings)
             }
-            Err(problems) => {
-                for problem in &problems {
-                    complain(problem);
-                }
-                Err(ExitCode::from(2))
-            }
+            Err(problems) => Err(refuse(&problems)),
         }
     }
 }
@@ -269,55 +266,57 @@ fn run_daemon(flags: &Flags) -> ExitCode {
 fn run_dump(flags: &Flags) -> ExitCode {
     // With --config, the sensors' patterns choose the rows; --pattern and
     // --ignore narrow them further.
-    let narrowed = match config::builtin(&flags.patterns, &flags.ignore) {
-        Ok(settings) => settings,
-        Err(problems) => {
-            problems.iter().for_each(|problem| complain(problem));
-            return ExitCode::from(2);
+    let mut sources = vec![config::builtin(&flags.patterns, &flags.ignore)];
+    if !flags.configs.is_empty() {
+        sources.push(config::load(&flags.configs, &flags.profiles));
+    }
+    let mut filters = Vec::new();
+    for loaded in sources {
+        match loaded {
+            Ok(settings) => {
+                // The warnings are about what does not happen without names.
+                if !flags.dns {
+                    warn(&settings);
+                }
+                filters.push(settings.sensors.into_iter().map(|one| one.filter).collect());
+            }
+            Err(problems) => return refuse(&problems),
         }
-    };
-    let mut filters: Vec<_> = narrowed
-        .sensors
-        .into_iter()
-        .map(|sensor| sensor.filter)
-        .collect();
-    let chosen = if flags.configs.is_empty() {
-        None
-    } else {
-        match flags.settings() {
-            Ok(settings) => Some(
-                settings
-                    .sensors
-                    .into_iter()
-                    .map(|sensor| sensor.filter)
-                    .collect(),
-            ),
-            Err(code) => return code,
-        }
-    };
-    let Some(narrow) = filters.pop() else {
-        return ExitCode::from(2);
-    };
+    }
     let request = dump::Request {
-        narrow,
-        chosen,
+        filters,
         dns: flags.dns,
         format: flags.format(),
     };
     match dump::run(&request) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(dump::DumpFailed::ReaderGone) => ExitCode::SUCCESS,
+        Ok(()) | Err(dump::DumpFailed::ReaderGone) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
 }
 
+fn warn(settings: &config::Settings) {
+    for warning in &settings.warnings {
+        ::log::warn!("{warning}");
+    }
+}
+
+fn refuse(problems: &[config::Problem]) -> ExitCode {
+    for problem in problems {
+        complain(problem);
+    }
+    ExitCode::from(2)
+}
+
+/// Tells a failure at run time through the log, which never waits for a standard
+/// error that nobody reads.
 fn fail(error: &dyn fmt::Display) -> ExitCode {
-    complain(error);
+    ::log::error!("{error}");
+    ::log::logger().flush();
     ExitCode::from(1)
 }
 
-/// Writes to standard error. When that is closed there is nobody left to tell;
-/// the exit code says it.
+/// Writes to standard error, before anything has started. When that is closed
+/// there is nobody left to tell; the exit code says it.
 fn complain(what: &dyn fmt::Display) {
     if writeln!(io::stderr(), "sockwatch: {what}").is_err() {
         ::log::debug!("standard error is closed");
@@ -325,11 +324,14 @@ fn complain(what: &dyn fmt::Display) {
 }
 
 fn print(text: &str) -> ExitCode {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    let mut out = match Output::standard() {
+        Ok(output) => Patient(output),
+        Err(error) => return fail(&format_args!("standard output {error}")),
+    };
+    match out.write_all(text.as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(error) => fail(&error),
+        Err(error) => fail(&format_args!("writing to standard output failed: {error}")),
     }
 }
 

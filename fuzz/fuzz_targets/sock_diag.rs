@@ -10,8 +10,13 @@ fuzz_target!(|datagram: &[u8]| {
     let mut messages = 0;
     for message in Messages::new(datagram) {
         messages += 1;
-        assert!(messages <= datagram.len() / 16 + 1, "more messages than fit");
-        let Ok(Body::Socket(payload)) = message.map(|message| message.body) else { continue };
+        assert!(
+            messages <= datagram.len() / 16 + 1,
+            "more messages than fit"
+        );
+        let Ok(Body::Socket(payload)) = message.map(|message| message.body) else {
+            continue;
+        };
         let (inner, outer) = (payload.as_ptr_range(), datagram.as_ptr_range());
         assert!(outer.start <= inner.start && inner.end <= outer.end);
         for proto in Proto::ALL {

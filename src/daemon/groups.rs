@@ -3,16 +3,21 @@
 //! That setsockopt(2) let us in does not mean that anything will come: where the
 //! kernel has no diag module for a protocol, its notices are never written. So
 //! one unbound socket of each kind is made and closed, and its notice must come.
+//! On a machine that is short of CPU time the kernel's worker can take its time
+//! over that: a group that was given up is taken back when it speaks after all.
 
 use std::io;
 use std::time::{Duration, Instant};
 
-use crate::model::{Cookie, Degraded, Family, Needs};
+use crate::model::{Cookie, Degraded, Family, Needs, Notice, Proto, Restored};
 use crate::source::{Group, Notices};
 use crate::sys;
 
-/// How long the notice of a probe may take; it takes microseconds.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long the notice of a probe may take. It takes microseconds, but comes
+/// through a work queue of the kernel, which a busy machine was seen to leave
+/// alone for more than a second. A wrong verdict lasts until the group speaks; a
+/// long wait costs a kernel without the module its `ready`.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often probes are sent again after an overrun.
 const SENT_AGAIN: u32 = 8;
@@ -21,6 +26,8 @@ const SENT_AGAIN: u32 = 8;
 #[derive(Debug)]
 pub struct Probes {
     pending: Vec<(Group, Cookie)>,
+    /// The groups that were given up.
+    silent: Vec<Group>,
     until: Instant,
     sent_again: u32,
 }
@@ -42,6 +49,7 @@ impl Probes {
     pub fn none(now: Instant) -> Probes {
         Probes {
             pending: Vec::new(),
+            silent: Vec::new(),
             until: now,
             sent_again: 0,
         }
@@ -51,6 +59,7 @@ impl Probes {
     pub fn join(notices: &Notices, needs: Needs, now: Instant) -> (Probes, Vec<Unusable>) {
         let mut probes = Probes {
             pending: Vec::new(),
+            silent: Vec::new(),
             until: now + PATIENCE,
             sent_again: 0,
         };
@@ -68,7 +77,7 @@ impl Probes {
                 });
                 continue;
             }
-            match sys::unbound_socket_cookie(group.family, group.proto) {
+            match unbound_socket(group) {
                 Ok(cookie) => probes.pending.push((group, cookie)),
                 Err(error) if group.family == Family::V6 && is_family_off(&error) => {
                     let reason = "IPv6 is off: the kernel makes no such sockets".to_string();
@@ -96,7 +105,7 @@ impl Probes {
         self.sent_again += 1;
         self.until = now + PATIENCE;
         for (group, cookie) in &mut self.pending {
-            match sys::unbound_socket_cookie(group.family, group.proto) {
+            match unbound_socket(*group) {
                 Ok(fresh) => *cookie = fresh,
                 Err(error) => log::warn!("cannot probe the group {}: {error}", group.as_str()),
             }
@@ -110,6 +119,16 @@ impl Probes {
         self.pending.len() != before
     }
 
+    /// The group that a notice proves, if it had been given up.
+    pub fn revived(&mut self, notice: &Notice) -> Option<Group> {
+        let (family, proto) = (notice.id.family, notice.id.proto);
+        let at = self
+            .silent
+            .iter()
+            .position(|group| *group == Group { family, proto })?;
+        Some(self.silent.swap_remove(at))
+    }
+
     /// Whether every probe was heard or given up.
     pub fn are_done(&self) -> bool {
         self.pending.is_empty()
@@ -120,22 +139,48 @@ impl Probes {
         (!self.pending.is_empty()).then_some(self.until)
     }
 
-    /// Gives up the probes that have not been heard in time.
-    pub fn give_up(&mut self, now: Instant) -> Vec<Unusable> {
-        if self.pending.is_empty() || now < self.until {
-            return Vec::new();
-        }
-        let silent = |(group, _): (Group, Cookie)| Unusable {
-            group,
+    /// Whether some have not been heard in time.
+    pub fn are_overdue(&self, now: Instant) -> bool {
+        !self.pending.is_empty() && now >= self.until
+    }
+
+    /// Gives up those that have not been heard.
+    pub fn give_up(&mut self) -> Vec<Unusable> {
+        let before = self.silent.len();
+        self.silent
+            .extend(self.pending.drain(..).map(|(group, _)| group));
+        let unusable = |group: &Group| Unusable {
+            group: *group,
             reason: "the kernel sends no notices (is the protocol's diag module missing?)".into(),
             costs: true,
         };
-        self.pending.drain(..).map(silent).collect()
+        self.silent[before..].iter().map(unusable).collect()
     }
+}
+
+/// A socket of the kind that a group tells of, closed again.
+fn unbound_socket(group: Group) -> io::Result<Cookie> {
+    let family = match group.family {
+        Family::V4 => libc::AF_INET,
+        Family::V6 => libc::AF_INET6,
+    };
+    let kind = match group.proto {
+        Proto::Tcp => libc::SOCK_STREAM,
+        Proto::Udp => libc::SOCK_DGRAM,
+    };
+    sys::unbound_socket_cookie(family, kind).map(Cookie)
 }
 
 fn is_family_off(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EAFNOSUPPORT)
+}
+
+/// The record that tells of groups that speak after all.
+pub fn restored(groups: &[Group]) -> Restored {
+    Restored {
+        source: "notices",
+        parts: groups.iter().map(|group| group.as_str()).collect(),
+    }
 }
 
 /// The record that tells of unusable groups: those with one reason share one.
@@ -162,4 +207,54 @@ pub fn degraded(unusable: &[Unusable]) -> Vec<Degraded> {
         }
     }
     records
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::SockId;
+
+    fn probe(proto: Proto, until: Instant) -> Probes {
+        let group = Group {
+            family: Family::V4,
+            proto,
+        };
+        Probes {
+            pending: vec![(group, Cookie(7))],
+            ..Probes::none(until)
+        }
+    }
+
+    fn notice(proto: Proto) -> Notice {
+        let any = ("0.0.0.0".parse().expect("an address"), 0);
+        Notice {
+            cookie: Cookie(99),
+            id: SockId::from_wire(proto, Family::V4, any, any, 0),
+            tcp: None,
+        }
+    }
+
+    #[test]
+    fn a_probe_that_is_heard_proves_its_group() {
+        let now = Instant::now();
+        let mut probes = probe(Proto::Tcp, now);
+        assert!(!probes.heard(Cookie(8)), "that is somebody else's socket");
+        assert!(probes.heard(Cookie(7)));
+        assert!(probes.are_done());
+        assert!(!probes.are_overdue(now + PATIENCE));
+    }
+
+    #[test]
+    fn a_silent_group_is_given_up_and_taken_back_when_it_speaks() {
+        let now = Instant::now();
+        let mut probes = probe(Proto::Tcp, now + PATIENCE);
+        assert!(!probes.are_overdue(now) && probes.are_overdue(now + PATIENCE));
+        let lost = probes.give_up();
+        assert!(lost[0].costs && probes.are_done());
+        assert_eq!(degraded(&lost)[0].missing, ["INET_TCP_DESTROY"]);
+        assert_eq!(probes.revived(&notice(Proto::Udp)), None);
+        let back = probes.revived(&notice(Proto::Tcp)).expect("it spoke");
+        assert_eq!(restored(&[back]).parts, ["INET_TCP_DESTROY"]);
+        assert_eq!(probes.revived(&notice(Proto::Tcp)), None, "once");
+    }
 }

@@ -5,15 +5,16 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use log::Level;
+
 use super::RunError;
-use super::dumps::Dumps;
 use super::groups::{self, Probes, Unusable};
 use crate::log::RateLimit;
-use crate::model::{Coverage, Degraded, Family, Needs, Now, Proto};
+use crate::model::{Cookie, Coverage, Degraded, Family, Needs, Netns, Now, Proto};
 use crate::pipeline::Pipeline;
 use crate::sensor::{NetSocket, View};
-use crate::source::Notices;
 use crate::source::diag::{DumpError, Found, Progress, Scope};
+use crate::source::{Dumps, Notices};
 use crate::stats::Stats;
 use crate::sys;
 
@@ -21,6 +22,8 @@ use crate::sys;
 const NOTICES_A_TURN: usize = 1024;
 /// Exact queries asked in one go: some 5 µs each.
 const QUERIES_A_TURN: usize = 64;
+/// How long the end waits for what is still to be heard and reconciled.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How often one kind of failure is logged.
 const LOG_EVERY: Duration = Duration::from_secs(60);
 
@@ -36,9 +39,11 @@ pub(super) struct Sources {
     probes: Probes,
     dumps: Dumps,
     needs: Needs,
-    /// The first dump of everything has not been asked for, or not completed.
+    /// `ready` has not been said yet.
     starting: bool,
-    asked: bool,
+    /// Notices were dropped, and the queue has not been empty since.
+    congested: bool,
+    own: Vec<u64>,
     limit: RateLimit,
     stats: Rc<Stats>,
 }
@@ -53,6 +58,7 @@ impl Sources {
     ) -> Result<Sources, RunError> {
         let netns =
             sys::netns().map_err(|error| RunError::Start("read the network namespace", error))?;
+        let netns = Netns(netns);
         let no_diag = |error| RunError::Start("open a sock_diag netlink socket", error);
         let scope = Scope::open(netns, Rc::clone(&stats)).map_err(no_diag)?;
         let notices = scope.open_notices().map_err(no_diag)?;
@@ -60,13 +66,15 @@ impl Sources {
             scope,
             notices,
             sensor: NetSocket::new(netns, views, needs, Rc::clone(&stats), now),
-            notices_ready: false,
+            // Some may have come before the loop watches for them.
+            notices_ready: true,
             dump_ready: false,
             probes: Probes::none(now.mono),
             dumps: Dumps::default(),
             needs,
             starting: true,
-            asked: false,
+            congested: false,
+            own: Vec::new(),
             limit: RateLimit::new(3, LOG_EVERY),
             stats,
         })
@@ -103,7 +111,6 @@ impl Sources {
 
     /// Queues the dumps that a tick calls for.
     pub fn ask(&mut self, needs: Needs) {
-        self.asked = true;
         if self.scope.is_dumping() || !self.dumps.is_empty() {
             self.stats.ticks_late.bump();
         }
@@ -116,36 +123,86 @@ impl Sources {
             return Ok(());
         }
         let (sensor, probes) = (&mut self.sensor, &mut self.probes);
+        let mut revived = Vec::new();
         let drained = self.notices.drain(NOTICES_A_TURN, &mut |notice| {
+            revived.extend(probes.revived(&notice));
             if !probes.heard(notice.cookie) {
                 sensor.notice(notice, now, pipeline);
             }
         })?;
         self.notices_ready = drained.more;
+        if !revived.is_empty() {
+            for group in &revived {
+                self.sensor.sees(group.family, group.proto);
+            }
+            let restored = groups::restored(&revived);
+            log::info!("notices from {} come after all", restored.parts.join(", "));
+            pipeline.restored(restored, now);
+        }
         if drained.overrun {
+            self.congested = true;
             self.sensor.overrun(now);
-            self.probes.send_again(now.mono);
             self.warn("overrun", now, || {
                 "the kernel dropped notices (the receive buffer was full); reconciling".to_string()
             });
         }
+        // The kernel tells ENOBUFS once, and then drops every notice until the
+        // queue has been read empty (NETLINK_S_CONGESTED, net/netlink/af_netlink.c):
+        // only now is the stretch over, and only dumps from here on can tell what
+        // ended in it.
+        if self.congested && !drained.more {
+            self.congested = false;
+            self.sensor.overrun(now);
+            self.probes.send_again(now.mono);
+        }
         Ok(())
     }
 
-    /// Hears everything that is there: the program ends.
-    pub fn last_words(&mut self, pipeline: &mut Pipeline, now: Now) -> io::Result<()> {
+    /// Gives up groups whose probes are overdue. It was perhaps this process
+    /// that did not get to run in time: what is there is heard first.
+    fn judge_probes(&mut self, pipeline: &mut Pipeline, now: Now) -> io::Result<()> {
+        if !self.probes.are_overdue(now.mono) {
+            return Ok(());
+        }
         self.notices_ready = true;
-        let until = Instant::now() + Duration::from_secs(1);
-        while self.notices_ready && Instant::now() < until {
+        self.hear(pipeline, now)?;
+        if !self.notices_ready && self.probes.are_overdue(now.mono) {
+            let unheard = self.probes.give_up();
+            self.lose(&unheard, pipeline, now);
+        }
+        Ok(())
+    }
+
+    /// Hears everything that is there, and reconciles what was dropped: the
+    /// program ends, and what it does not tell now it never will.
+    pub fn last_words(&mut self, pipeline: &mut Pipeline) -> Result<(), RunError> {
+        self.notices_ready = true;
+        let until = Instant::now() + LAST_WORDS;
+        while Instant::now() < until && (self.notices_ready || self.sensor.has_gap()) {
+            let now = Now::read();
             self.hear(pipeline, now)?;
+            if self.sensor.has_gap() {
+                // The loop that tells of readiness is not waited for any more.
+                self.dump_ready = true;
+                if !self.work(pipeline, now)? {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
+        }
+        let now = Now::read();
+        if let Some(gap) = self.sensor.abandon_gap(now) {
+            log::warn!("ended before everything was reconciled: ends of sockets are missing");
+            pipeline.gap(gap, now);
         }
         Ok(())
     }
 
     /// Does a slice of what is outstanding; true when there is more to do now.
     pub fn work(&mut self, pipeline: &mut Pipeline, now: Now) -> Result<bool, RunError> {
-        let unheard = self.probes.give_up(now.mono);
-        self.lose(&unheard, pipeline, now);
+        self.judge_probes(pipeline, now)?;
+        for (kind, more) in self.limit.over(now.mono) {
+            log::warn!("{more} more messages about \"{kind}\" were not logged");
+        }
         if !self.scope.is_dumping() {
             self.begin_next(pipeline, now)?;
         }
@@ -154,29 +211,34 @@ impl Sources {
             self.read_slice(pipeline, now)?;
         }
         self.ask_about_suspects(pipeline, now);
-        if let Some(gap) = self.sensor.settled_gap(now) {
-            log::info!(
-                "reconciled after {} ms: {} ends were recovered",
-                gap.duration_ms,
-                gap.closed_recovered.unwrap_or(0)
-            );
+        if !self.congested
+            && let Some(gap) = self.sensor.settled_gap(now)
+        {
+            let (ms, ends) = (gap.duration_ms, gap.closed_recovered.unwrap_or(0));
+            self.tell(Level::Info, "reconciled", now, || {
+                format!("reconciled after {ms} ms: {ends} ends were recovered")
+            });
             pipeline.gap(gap, now);
         }
         self.tell_ready();
         // An overrun, or the dump that just completed, may call for a dump, and
         // no readiness will tell of that.
         self.reconcile();
-        let dump_waits =
-            !self.scope.is_dumping() && !self.dumps.is_empty() && self.dumps.retry_at().is_none();
-        let reading = self.scope.is_dumping() && self.dump_ready;
-        Ok(self.notices_ready || reading || dump_waits || self.sensor.has_suspects())
+        let dumps = if self.scope.is_dumping() {
+            self.dump_ready
+        } else {
+            self.dumps
+                .next_at(now.mono)
+                .is_some_and(|at| at <= now.mono)
+        };
+        Ok(self.notices_ready || dumps || self.sensor.has_suspects())
     }
 
     /// Queues the dump that a gap needs next.
     fn reconcile(&mut self) {
-        if let Some(needs) = self.sensor.wants_dump()
-            && self.dumps.is_empty()
+        if !self.congested
             && !self.scope.is_dumping()
+            && let Some(needs) = self.sensor.wants_dump()
         {
             self.dumps.ask(needs);
         }
@@ -196,7 +258,21 @@ impl Sources {
         }
     }
 
+    /// Leaves out the sockets that look-ups of our own have open right now.
+    fn disown(&mut self, pipeline: &Pipeline) {
+        if pipeline.is_looking_up() {
+            match sys::own_cookies(&mut self.own) {
+                Ok(()) => {
+                    let cookies: Vec<_> = self.own.iter().map(|cookie| Cookie(*cookie)).collect();
+                    self.sensor.disown(&cookies);
+                }
+                Err(error) => log::debug!("cannot tell sockwatch's own sockets: {error}"),
+            }
+        }
+    }
+
     fn read_slice(&mut self, pipeline: &mut Pipeline, now: Now) -> Result<(), RunError> {
+        self.disown(pipeline);
         let sensor = &mut self.sensor;
         match self.scope.read(now, &mut |row| sensor.row(row, now)) {
             Progress::More => Ok(()),
@@ -209,7 +285,7 @@ impl Sources {
                 Ok(())
             }
             Progress::Failed(coverage, error) => {
-                self.sensor.fail_dump();
+                self.sensor.fail_dump(now);
                 self.failed(coverage, &error, pipeline, now)
             }
         }
@@ -224,7 +300,7 @@ impl Sources {
         now: Now,
     ) -> Result<(), RunError> {
         let proto = coverage.proto.as_str();
-        if matches!(error, DumpError::Refused(_)) && self.dumps.fall_back(coverage) {
+        if error.is_unknown() && self.dumps.fall_back(coverage) {
             log::info!(
                 "one dump for both TCP families failed ({error}); asking for each on its own"
             );
@@ -277,34 +353,38 @@ impl Sources {
         }
     }
 
-    /// Logs what can happen at any rate, at a bounded one.
     fn warn(&mut self, kind: &'static str, now: Now, message: impl Fn() -> String) {
+        self.tell(Level::Warn, kind, now, message);
+    }
+
+    /// Logs what can happen at any rate, at a bounded one.
+    fn tell(&mut self, level: Level, kind: &'static str, now: Now, message: impl Fn() -> String) {
         match self.limit.admit(kind, now.mono) {
-            Some(0) => log::warn!("{}", message()),
-            Some(suppressed) => {
-                log::warn!("{} ({suppressed} more like it were not logged)", message())
-            }
+            Some(0) => log::log!(level, "{}", message()),
+            Some(more) => log::log!(level, "{} ({more} more like it were not logged)", message()),
             None => {}
         }
     }
 
+    /// Says so once when everything has been read and the groups are joined.
+    /// Not when the line of dumps is empty: where a dump takes longer than a
+    /// tick it never is.
     fn tell_ready(&mut self) {
-        let idle = !self.scope.is_dumping() && self.dumps.is_empty();
-        if self.starting && self.asked && idle && self.probes.are_done() {
+        let read = |proto: &Proto| {
+            !self.needs.proto(*proto) || self.dumps.lacks(*proto) || self.sensor.is_read(*proto)
+        };
+        if self.starting && Proto::ALL.iter().all(read) && self.probes.are_done() {
             self.starting = false;
             log::info!("ready: {} sockets in the table", self.sensor.len());
         }
     }
 
     /// When something is due that no descriptor tells of.
-    pub fn deadline(&self) -> Option<Instant> {
-        [
-            self.probes.deadline(),
-            self.dumps.retry_at(),
-            self.scope.stalls_at(),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+    pub fn deadline(&self, now: Now) -> Option<Instant> {
+        let dump = match self.scope.stalls_at() {
+            Some(at) => Some(at),
+            None => self.dumps.next_at(now.mono),
+        };
+        self.probes.deadline().into_iter().chain(dump).min()
     }
 }

@@ -13,7 +13,6 @@ use std::time::Duration;
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token};
 
-use crate::daemon::Dumps;
 use crate::emit::{self, Format, Json};
 use crate::filter::{Answer, Filter};
 use crate::model::{
@@ -21,9 +20,11 @@ use crate::model::{
     StateGroups, TcpState,
 };
 use crate::reactor::{self, Handler, Turn};
+use crate::source::Dumps;
 use crate::source::diag::{DumpError, Progress, Scope};
 use crate::stats::Stats;
 use crate::sys;
+use crate::sys::output::{OpenError, Output, Patient};
 use crate::table::{Entry, Table};
 
 const DUMP: Token = Token(0);
@@ -37,10 +38,9 @@ const WRITE_AT: usize = 64 * 1024;
 
 /// What to print.
 pub struct Request {
-    /// The filter of the command line.
-    pub narrow: Filter,
-    /// The filters of configured sensors: a row must pass one of them.
-    pub chosen: Option<Vec<Filter>>,
+    /// Sets of filters: a row must pass one of each set. The command line's
+    /// globs are a set of one, the sensors of a configuration are another.
+    pub filters: Vec<Vec<Filter>>,
     /// Look names up.
     pub dns: bool,
     /// How.
@@ -50,6 +50,8 @@ pub struct Request {
 /// Why the table could not be printed.
 #[derive(Debug)]
 pub enum DumpFailed {
+    /// Standard output cannot be used.
+    Open(OpenError),
     /// Something at the start was refused.
     Start(&'static str, io::Error),
     /// The kernel did not give the table of this protocol.
@@ -65,6 +67,7 @@ pub enum DumpFailed {
 impl fmt::Display for DumpFailed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            DumpFailed::Open(error) => write!(f, "standard output {error}"),
             DumpFailed::Start(what, error) => write!(f, "cannot {what}: {error}"),
             DumpFailed::Dump(proto, error) => {
                 write!(f, "the {} table cannot be read: {error}", proto.as_str())
@@ -85,49 +88,40 @@ impl From<io::Error> for DumpFailed {
 }
 
 impl Request {
-    /// What to ask the kernel for: where connections can match, so can what is
-    /// left of them.
+    /// What to ask the kernel for.
     fn needs(&self) -> Needs {
-        let chosen = match &self.chosen {
-            None => Needs::EVERYTHING,
-            Some(filters) => filters
-                .iter()
-                .fold(Needs::default(), |all, filter| all | filter.needs()),
+        let everything = Needs {
+            tcp: StateGroups::ALL,
+            udp: true,
         };
-        let narrow = self.narrow.needs();
-        let tcp = StateGroups::EACH
-            .into_iter()
-            .filter(|group| chosen.tcp.contains(*group) && narrow.tcp.contains(*group))
-            .fold(StateGroups::NONE, |all, group| all | group);
-        let watched = self.narrow.watches(TcpState::TimeWait);
-        let leftovers = tcp.contains(StateGroups::CONNECTED) || watched;
-        Needs {
-            tcp: if leftovers {
-                tcp | StateGroups::TIME_WAIT
-            } else {
-                tcp
-            },
-            udp: chosen.udp && narrow.udp,
-        }
+        let of = |set: &Vec<Filter>| {
+            let each = set.iter().map(Filter::needs_in_dump);
+            each.fold(Needs::default(), |all, needs| all | needs)
+        };
+        self.filters
+            .iter()
+            .map(of)
+            .fold(everything, |all, needs| all & needs)
     }
 
     fn judge(&self, id: &SockId, state: TcpState, host: Option<&str>) -> Answer {
-        let narrow = self.narrow.judge(id, state, host);
-        let Some(filters) = &self.chosen else {
-            return narrow;
-        };
-        let mut best = Answer::Drop;
-        for filter in filters {
-            match filter.judge(id, state, host) {
-                Answer::Pass => return narrow,
-                Answer::NeedsHost => best = Answer::NeedsHost,
-                Answer::Drop => {}
+        let mut answer = Answer::Pass;
+        for set in &self.filters {
+            let mut best = Answer::Drop;
+            for filter in set {
+                match filter.judge(id, state, host) {
+                    Answer::Pass => best = Answer::Pass,
+                    Answer::NeedsHost if best == Answer::Drop => best = Answer::NeedsHost,
+                    Answer::NeedsHost | Answer::Drop => {}
+                }
+            }
+            match best {
+                Answer::Drop => return Answer::Drop,
+                Answer::NeedsHost => answer = Answer::NeedsHost,
+                Answer::Pass => {}
             }
         }
-        match (best, narrow) {
-            (Answer::Drop, _) | (_, Answer::Drop) => Answer::Drop,
-            _ => Answer::NeedsHost,
-        }
+        answer
     }
 }
 
@@ -136,10 +130,11 @@ impl Request {
 /// # Errors
 /// See [`DumpFailed`]; [`DumpFailed::ReaderGone`] is no failure.
 pub fn run(request: &Request) -> Result<(), DumpFailed> {
+    let out = Patient(Output::standard().map_err(DumpFailed::Open)?);
     let stats = Rc::new(Stats::default());
     let netns =
         sys::netns().map_err(|error| DumpFailed::Start("read the network namespace", error))?;
-    let scope = Scope::open(netns, Rc::clone(&stats))
+    let scope = Scope::open(Netns(netns), Rc::clone(&stats))
         .map_err(|error| DumpFailed::Start("open a sock_diag netlink socket", error))?;
     let mut poll = Poll::new().map_err(|error| DumpFailed::Start("make an event loop", error))?;
     poll.registry()
@@ -150,9 +145,9 @@ pub fn run(request: &Request) -> Result<(), DumpFailed> {
     let printed = if request.dns {
         let mut rows = reading.rows().collect();
         names::look_up(&mut poll, request, &mut rows, stats)?;
-        print(rows.iter(), request.format)
+        print(rows.iter(), request.format, out)
     } else {
-        print(reading.rows(), request.format)
+        print(reading.rows(), request.format, out)
     };
     match printed {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(DumpFailed::ReaderGone),
@@ -167,6 +162,8 @@ struct Reading<'a> {
     request: &'a Request,
     dumps: Dumps,
     tries: u32,
+    /// The protocol that nobody answers for.
+    missing: Option<Proto>,
     ready: bool,
     /// Full sockets and minisockets.
     tables: [Table; 2],
@@ -183,6 +180,7 @@ impl<'a> Reading<'a> {
             request,
             dumps,
             tries: 0,
+            missing: None,
             ready: false,
             tables: [Table::new(), Table::new()],
             number: 0,
@@ -203,7 +201,15 @@ impl<'a> Reading<'a> {
             }
         }
         self.tries += 1;
-        if matches!(error, DumpError::Refused(_)) && self.dumps.fall_back(coverage) {
+        if error.is_unknown() && self.dumps.fall_back(coverage) {
+            return Ok(());
+        }
+        if error.is_missing() && self.missing.is_none_or(|proto| proto == coverage.proto) {
+            // Whoever asks for the table wants what there is of it.
+            if self.dumps.is_missing_now(coverage.proto) {
+                log::warn!("no {} sockets: {error}", coverage.proto.as_str());
+            }
+            self.missing = Some(coverage.proto);
             return Ok(());
         }
         if error.is_missing() || self.tries >= TRIES {
@@ -230,12 +236,8 @@ impl Handler for Reading<'_> {
     fn turn(&mut self, now: Now) -> Result<Turn, DumpFailed> {
         if !self.scope.is_dumping() {
             let Some(coverage) = self.dumps.next(now.mono) else {
-                let waits = self.dumps.retry_at();
-                return Ok(if waits.is_some() {
-                    Turn::Idle(waits)
-                } else {
-                    Turn::Done
-                });
+                let waits = self.dumps.next_at(now.mono);
+                return Ok(waits.map_or(Turn::Done, |at| Turn::Idle(Some(at))));
             };
             self.number += 1;
             if let Err(error) = self.scope.begin(coverage, now) {
@@ -300,11 +302,14 @@ fn shown(entry: &Entry) -> SocketData {
     }
 }
 
-fn print<R>(rows: impl Iterator<Item = R> + Clone, format: Format) -> io::Result<()>
+fn print<R>(
+    rows: impl Iterator<Item = R> + Clone,
+    format: Format,
+    mut out: Patient,
+) -> io::Result<()>
 where
     R: Borrow<SocketData>,
 {
-    let mut out = io::stdout().lock();
     match format {
         Format::Text => {
             let mut out = io::BufWriter::with_capacity(WRITE_AT, out);
@@ -321,8 +326,7 @@ where
                     lines.clear();
                 }
             }
-            out.write_all(&lines)?;
-            out.flush()
+            out.write_all(&lines)
         }
     }
 }

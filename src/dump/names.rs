@@ -1,7 +1,7 @@
-//! The reverse names of a printed table: all addresses are asked about at once,
-//! and all rows together wait for the answers.
+//! The reverse names of a printed table: the addresses are asked about many at a
+//! time, and all rows together wait for the answers.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -40,14 +40,26 @@ pub(super) fn look_up(
     let mut naming = Naming {
         names: Names::new(THREADS, wake, stats),
         hosts: HashMap::new(),
-        pending: 0,
+        to_ask: VecDeque::new(),
+        pending: HashSet::new(),
         until: now.mono + PATIENCE,
         found: Vec::new(),
     };
     for data in rows.iter().filter(|data| !data.id.remote.is_unconnected()) {
-        naming.ask(data.id.remote.ip, now);
+        let ip = data.id.remote.ip;
+        if naming.hosts.insert(ip, LATE).is_none() {
+            naming.to_ask.push_back(ip);
+        }
     }
     reactor::run(poll, &mut naming, Now::read)?;
+    let late = naming.to_ask.len() + naming.pending.len();
+    if late > 0 {
+        log::warn!(
+            "{late} of {} addresses had no answer within {} s; their rows have no name",
+            naming.hosts.len(),
+            PATIENCE.as_secs()
+        );
+    }
     rows.retain_mut(|data| {
         if let Some(host) = naming.hosts.get(&data.id.remote.ip) {
             data.host = host.clone();
@@ -57,28 +69,35 @@ pub(super) fn look_up(
     Ok(())
 }
 
+/// What is known of an address until it is answered.
+const LATE: Host = Host::Unknown(HostUnknown::TimedOut);
+/// How many addresses are being asked about at one time: a few for each thread.
+const AT_ONCE: usize = 4 * THREADS;
+
 struct Naming {
     names: Names,
-    /// What is known; until it is answered, that it came too late.
     hosts: HashMap<IpAddr, Host>,
-    pending: usize,
+    to_ask: VecDeque<IpAddr>,
+    pending: HashSet<IpAddr>,
     until: Instant,
     found: Vec<(IpAddr, Host)>,
 }
 
 impl Naming {
-    fn ask(&mut self, ip: IpAddr, now: Now) {
-        if self.hosts.contains_key(&ip) {
-            return;
-        }
-        let host = match self.names.ask(ip, PATIENCE, self.until, now) {
-            Lookup::Known(host) => host,
-            Lookup::Pending => {
-                self.pending += 1;
-                Host::Unknown(HostUnknown::TimedOut)
+    fn ask_more(&mut self, now: Now) {
+        while self.pending.len() < AT_ONCE {
+            let Some(ip) = self.to_ask.pop_front() else {
+                return;
+            };
+            match self.names.ask(ip, PATIENCE, self.until, now) {
+                Lookup::Known(host) => {
+                    self.hosts.insert(ip, host);
+                }
+                Lookup::Pending => {
+                    self.pending.insert(ip);
+                }
             }
-        };
-        self.hosts.insert(ip, host);
+        }
     }
 }
 
@@ -96,10 +115,11 @@ impl Handler for Naming {
     fn turn(&mut self, now: Now) -> Result<Turn, DumpFailed> {
         self.names.collect(now, &mut self.found);
         for (ip, host) in self.found.drain(..) {
-            self.pending = self.pending.saturating_sub(1);
+            self.pending.remove(&ip);
             self.hosts.insert(ip, host);
         }
-        let done = self.pending == 0 || now.mono >= self.until;
+        self.ask_more(now);
+        let done = self.pending.is_empty() || now.mono >= self.until;
         Ok(if done {
             Turn::Done
         } else {

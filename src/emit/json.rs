@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::object::Object;
-use crate::model::{Data, Degraded, Event, Family, Gap, Host, Life, Owner, SocketData, Traffic};
+use crate::model::{
+    Data, Degraded, Event, Family, Gap, Host, Life, Owner, Restored, SocketData, Traffic,
+};
 
 /// Renders JSON lines.
 #[derive(Clone, Debug)]
@@ -43,6 +45,7 @@ impl Json {
             Data::Socket(socket) => write_socket(socket, data),
             Data::Gap(gap) => write_gap(gap, data),
             Data::Degraded(degraded) => write_degraded(degraded, data),
+            Data::Restored(restored) => write_restored(restored, data),
         }
         line.close();
         out.push(b'\n');
@@ -176,5 +179,12 @@ fn write_degraded(degraded: &Degraded, mut out: Object<'_>) {
     out.words("missing", &degraded.missing);
     out.text("reason", &degraded.reason);
     out.text("cost", &degraded.cost);
+    out.close();
+}
+
+fn write_restored(restored: &Restored, mut out: Object<'_>) {
+    out.word("action", "restored");
+    out.word("source", restored.source);
+    out.words("restored", &restored.parts);
     out.close();
 }

@@ -52,6 +52,16 @@ impl Text {
                 }
             }
             Data::Gap(gap) => write!(out, "{clock} {:8} {}", "gap", GapText(gap))?,
+            Data::Restored(restored) => {
+                let parts = restored.parts.join(", ");
+                write!(
+                    out,
+                    "{clock} {:8} {} {}",
+                    "restored",
+                    restored.source,
+                    Plain(&parts)
+                )?;
+            }
             Data::Degraded(degraded) => {
                 write!(out, "{clock} {:8} {}", "degraded", DegradedText(degraded))?;
             }

@@ -152,18 +152,27 @@ impl Filter {
             .any(Matcher::mentions_host)
     }
 
-    /// What could match at all. A state group is asked for if one of its states
-    /// could pass; that covers the rows which are matched as ESTABLISHED first,
-    /// for those are in its group. TIME_WAIT only where it is watched.
+    /// What could open something. A state group is asked for if one of its
+    /// states could pass; that covers the rows which are matched as ESTABLISHED
+    /// first, for those are in its group. TIME_WAIT only where it is watched.
     pub fn needs(&self) -> Needs {
+        self.needed(|state| state != TcpState::TimeWait || self.watches(state))
+    }
+
+    /// What could match at all, where TIME_WAIT is a state like any other: in a
+    /// table that is printed once.
+    pub fn needs_in_dump(&self) -> Needs {
+        self.needed(|_| true)
+    }
+
+    fn needed(&self, counts: impl Fn(TcpState) -> bool) -> Needs {
         let possible = |proto: Proto, state: TcpState| {
             Family::ALL.into_iter().any(|family| {
                 self.certain.verdict(Cell::of(proto, family, state)) != Verdict::Never
             })
         };
         let tcp = shape::states(Proto::Tcp)
-            .filter(|&state| state != TcpState::TimeWait || self.watches(state))
-            .filter(|&state| possible(Proto::Tcp, state))
+            .filter(|&state| counts(state) && possible(Proto::Tcp, state))
             .fold(StateGroups::NONE, |groups, state| {
                 groups | StateGroups::of(state)
             });

@@ -227,6 +227,35 @@ fn needs_are_what_could_match() {
 }
 
 #[test]
+fn a_dump_needs_time_wait_wherever_it_could_match() {
+    let all = StateGroups::LISTEN | StateGroups::CONNECTED | StateGroups::TIME_WAIT;
+    let (connected, time_wait) = (StateGroups::CONNECTED, StateGroups::TIME_WAIT);
+    for (patterns, ignore, tcp, udp) in [
+        (&[][..], &[][..], all, true),
+        (&["*:443 *"], &[], all, true),
+        (&["tcp * * * TIME_WAIT"], &[], time_wait, false),
+        (&["tcp * * * TIME_*"], &[], time_wait, false),
+        (&["*TIME_WAIT"], &[], time_wait, false),
+        (
+            &["tcp * * * {TIME_WAIT,ESTABLISHED}"],
+            &[],
+            connected | time_wait,
+            false,
+        ),
+        (&["* ESTABLISHED"], &[], connected, true),
+        (
+            &["tcp *"],
+            &["* TIME_WAIT"],
+            StateGroups::LISTEN | connected,
+            false,
+        ),
+    ] {
+        let needs = filter(patterns, ignore).needs_in_dump();
+        assert_eq!(needs, Needs { tcp, udp }, "{patterns:?} {ignore:?}");
+    }
+}
+
+#[test]
 fn minisockets_are_watched_by_their_last_word() {
     let watches = |glob: &str| {
         [TcpState::SynRecv, TcpState::TimeWait].map(|state| filter(&[glob], &[]).watches(state))

@@ -1,6 +1,6 @@
 //! What sensors need from the kernel, and what one dump covers of it.
 
-use std::ops::BitOr;
+use std::ops::{BitAnd, BitOr};
 
 use super::{Family, Proto, SockId, TcpState};
 
@@ -70,6 +70,13 @@ impl BitOr for StateGroups {
     }
 }
 
+impl BitAnd for StateGroups {
+    type Output = StateGroups;
+    fn bitand(self, other: StateGroups) -> StateGroups {
+        StateGroups(self.0 & other.0)
+    }
+}
+
 /// What the patterns of one or more sensors can match at all.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Needs {
@@ -102,6 +109,16 @@ impl BitOr for Needs {
         Needs {
             tcp: self.tcp | other.tcp,
             udp: self.udp || other.udp,
+        }
+    }
+}
+
+impl BitAnd for Needs {
+    type Output = Needs;
+    fn bitand(self, other: Needs) -> Needs {
+        Needs {
+            tcp: self.tcp & other.tcp,
+            udp: self.udp && other.udp,
         }
     }
 }

@@ -52,6 +52,8 @@ pub enum Data {
     Gap(Gap),
     /// A source is missing or was lost.
     Degraded(Degraded),
+    /// A source that was missing is there after all.
+    Restored(Restored),
 }
 
 /// A socket: the `data` of an event, or a row of `--dump`.
@@ -164,6 +166,15 @@ pub struct Degraded {
     pub reason: String,
     /// What is lost by it, in a sentence.
     pub cost: String,
+}
+
+/// A source, given up before, that is there after all.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Restored {
+    /// What it is, in the word of its [`Degraded`] record.
+    pub source: &'static str,
+    /// The parts of it that are there now.
+    pub parts: Vec<&'static str>,
 }
 
 impl Event {

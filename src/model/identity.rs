@@ -46,8 +46,12 @@ pub struct Name(Arc<Box<str>>);
 impl Name {
     /// Folds and escapes a name that came from outside: ASCII letters to lower
     /// case, each byte that is no letter, digit, `.`, `-` or `_` to `\ddd` (its
-    /// decimal value, as RFC 1035 section 5.1 writes it).
+    /// decimal value, as RFC 1035 section 5.1 writes it). A name of `-` alone
+    /// would read as none, so it is escaped too.
     pub fn escaped(raw: &[u8]) -> Name {
+        if raw == b"-" {
+            return Name(Arc::new("\\045".into()));
+        }
         let mut text = String::with_capacity(raw.len());
         for &byte in raw {
             match byte {
@@ -123,5 +127,7 @@ mod tests {
             name.as_str(),
             "evil\\032established\\027\\0912j\\092\\255.org"
         );
+        assert_eq!(Name::escaped(b"-").as_str(), "\\045");
+        assert_eq!(Name::escaped(b"-.org").as_str(), "-.org");
     }
 }

@@ -17,7 +17,7 @@ pub use change::{
 };
 pub use coverage::{Coverage, Needs, StateGroups};
 pub use endpoint::{Endpoint, Family, Proto, SockId};
-pub use event::{Data, Degraded, Event, Gap, GapCause, Listener, SocketData, Traffic};
+pub use event::{Data, Degraded, Event, Gap, GapCause, Listener, Restored, SocketData, Traffic};
 pub use identity::{Cookie, Name, Netns, Owner, OwnerUnknown, SensorIx, SocketKey};
 pub use observation::{Notice, Row, RowKind, TcpInfo};
 pub use state::TcpState;

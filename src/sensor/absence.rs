@@ -95,6 +95,11 @@ impl Absence {
         unit.phase = Phase::Settled;
     }
 
+    /// The notices come after all.
+    pub fn sees(&mut self, proto: Proto, family: Family) {
+        self.unit_mut(proto, family).blind = false;
+    }
+
     fn unit_mut(&mut self, proto: Proto, family: Family) -> &mut Unit {
         &mut self.units[proto as usize][family as usize]
     }
@@ -158,12 +163,19 @@ impl Absence {
         all && self.gap.as_ref().is_some_and(|gap| number > gap.after)
     }
 
-    /// What it means that this socket was not in a completed dump.
-    pub fn missing(&self, id: &SockId, state: TcpState, missed_before: bool) -> Missing {
+    /// What it means that this socket was not in a completed dump. `unaskable`:
+    /// the exact query about it has failed.
+    pub fn missing(
+        &self,
+        id: &SockId,
+        state: TcpState,
+        missed_before: bool,
+        unaskable: bool,
+    ) -> Missing {
         let unit = self.unit(id.proto, id.family);
         if !unit.blind && unit.phase == Phase::Settled {
             Missing::Ignored
-        } else if id.proto == Proto::Tcp && state.is_connected() {
+        } else if id.proto == Proto::Tcp && state.is_connected() && !unaskable {
             Missing::Suspect
         } else if missed_before {
             Missing::Ended
@@ -268,6 +280,16 @@ impl Absence {
         if !settled {
             return None;
         }
+        self.take_gap()
+    }
+
+    /// The gap, settled or not.
+    pub fn take_gap(&mut self) -> Option<(Instant, u64)> {
         self.gap.take().map(|gap| (gap.began, gap.recovered))
+    }
+
+    /// Whether there is one.
+    pub fn has_gap(&self) -> bool {
+        self.gap.is_some()
     }
 }

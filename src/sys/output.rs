@@ -293,18 +293,49 @@ fn send(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }
 
+/// Writes that wait for room: for a program that prints and ends. It is the same
+/// [`Output`] below, so a closed standard output is told and a pipe that somebody
+/// made non-blocking loses nothing.
+#[derive(Debug)]
+pub struct Patient(pub Output);
+
+impl Write for Patient {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match self.0.write(bytes) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    poll_room(self.0.file.as_fd(), -1)?;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Whether a write can be tried now; one that would fail counts, so that it
 /// fails.
 fn has_room(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    poll_room(fd, 0)
+}
+
+/// As [`has_room`], within a time in milliseconds; -1 waits for ever.
+fn poll_room(fd: BorrowedFd<'_>, timeout: libc::c_int) -> io::Result<bool> {
     let mut wanted = libc::pollfd {
         fd: fd.as_raw_fd(),
         events: libc::POLLOUT,
         revents: 0,
     };
-    // SAFETY: one live pollfd and the count 1; a timeout of 0 returns at once.
-    match unsafe { libc::poll(&raw mut wanted, 1, 0) } {
-        -1 => Err(io::Error::last_os_error()),
-        _ => Ok(wanted.revents != 0),
+    loop {
+        // SAFETY: one live pollfd and the count 1.
+        match unsafe { libc::poll(&raw mut wanted, 1, timeout) } {
+            -1 if io::Error::last_os_error().kind() == ErrorKind::Interrupted => {}
+            -1 => return Err(io::Error::last_os_error()),
+            _ => return Ok(wanted.revents != 0),
+        }
     }
 }
 

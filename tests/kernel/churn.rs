@@ -1,8 +1,9 @@
 //! Many short connections, held against the generator's own count.
 //!
 //! No connection lives as long as a tick. With the slow tick every one is known
-//! from its notice alone; with the fast one dumps run all the time, and catch
-//! some sockets alive and some as what they left behind.
+//! from its notice alone. With the fast one dumps run all the time, and a
+//! thousand idle connections make them long: some sockets are read alive, some
+//! as what they left behind, and some rows are read after their socket's notice.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -10,10 +11,14 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::daemon::{Launch, Tick};
-use crate::netns;
+use crate::netns::{self, check};
 use crate::sock::{Domain, Sock};
 
 const CONNECTIONS: u32 = 5000;
+
+/// Connections that stay, where dumps are to be long: a dump of them fills
+/// several of the datagrams in which the kernel writes it ahead of its reader.
+const IDLE: usize = 1000;
 
 /// Makes and ends connections, at this many a second where one is given; the
 /// cookies of both ends of all.
@@ -43,6 +48,9 @@ fn generate(listener: &Sock, rate: Option<u32>) -> BTreeSet<u64> {
 /// is lost.
 fn churn(tick: Tick, rate: Option<u32>) {
     let listener = Sock::listener(Domain::V4);
+    let idle = if tick == Tick::Fast { IDLE } else { 0 };
+    allow_descriptors(2 * IDLE as u64 + 100);
+    let _idle: Vec<_> = (0..idle).map(|_| Sock::pair(&listener)).collect();
     let daemon = Launch::new(tick).setting("receive-buffer", "32MiB").start();
     let cookies = generate(&listener, rate);
     daemon.settle();
@@ -68,6 +76,18 @@ fn churn(tick: Tick, rate: Option<u32>) {
         wrong.len(),
         cookies.len()
     );
+}
+
+/// Raises the soft limit of open files, which is often 1024.
+pub fn allow_descriptors(count: u64) {
+    // SAFETY: zeros are a valid rlimit, and both calls are given one that lives
+    // across them.
+    unsafe {
+        let mut limit: libc::rlimit = std::mem::zeroed();
+        check(libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit)).expect("getrlimit");
+        limit.rlim_cur = limit.rlim_cur.max(count);
+        check(libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit)).expect("enough descriptors");
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use crate::child;
 use crate::daemon::{BINARY, Daemon, PATIENCE, Scratch, Tick, once};
 use crate::netns;
+use crate::proc_net;
 use crate::record::listing;
 use crate::sock::{Domain, Sock};
 
@@ -126,9 +127,7 @@ fn finishes_its_queue() {
             for _ in 0..SOCKETS {
                 Sock::udp(Domain::V4).bind_loopback();
             }
-            // Notices are written by a work queue: none is under way any more
-            // when one made last is there. It stays queued until SIGCONT.
-            std::thread::sleep(std::time::Duration::from_millis(300));
+            proc_net::written();
             daemon.signal(libc::SIGTERM);
         });
         let (status, record) = daemon.end();

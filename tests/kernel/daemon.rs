@@ -6,12 +6,14 @@
 //! event, or for [`Daemon::settle`], which waits until sockets that were ended
 //! after everything else have been reported.
 
+mod launch;
+
+pub use launch::{BINARY, Launch, Scratch, Tick, once};
+
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
@@ -20,7 +22,6 @@ use serde_json::Value;
 
 use crate::netns::{check, die_with_parent};
 use crate::record::{Record, listing};
-use crate::seccomp::Refusal;
 use crate::sock::{Domain, Sock};
 
 /// How long anything may take that takes milliseconds on an idle machine.
@@ -29,134 +30,13 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// The address of the harness's own sockets; [`Record`] leaves them out.
 pub const BEACON: &str = "127.99.0.1";
 
-/// How often the daemon looks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Tick {
-    /// Every 20 ms: a dump reads what stays for a while.
-    Fast,
-    /// Every hour: whatever a test does is between two ticks.
-    Slow,
-}
-
-impl Tick {
-    /// Both.
-    pub const BOTH: [Tick; 2] = [Tick::Fast, Tick::Slow];
-
-    fn interval(self) -> &'static str {
-        match self {
-            Tick::Fast => "20ms",
-            Tick::Slow => "1h",
-        }
-    }
-}
-
-/// A daemon about to be started.
-pub struct Launch {
-    interval: Tick,
-    daemon: String,
-    sensors: String,
-    beacon: bool,
-    refusal: Option<Refusal>,
-}
-
-impl Launch {
-    /// With one sensor, `sockets`, that watches everything.
-    pub fn new(interval: Tick) -> Launch {
-        Launch {
-            interval,
-            daemon: String::new(),
-            sensors: "  sockets: {listener: net.socket}\n".to_string(),
-            beacon: true,
-            refusal: None,
-        }
-    }
-
-    /// With these sensors: YAML, indented by two.
-    pub fn sensors(mut self, yaml: &str) -> Launch {
-        self.sensors = yaml.to_string();
-        self
-    }
-
-    /// With another key under `daemon`.
-    pub fn setting(mut self, key: &str, value: &str) -> Launch {
-        self.daemon += &format!("  {key}: {value}\n");
-        self
-    }
-
-    /// Without the harness's own sensor, which asks for every kind of socket
-    /// and so widens what is dumped. [`Daemon::settle`] is not to be had then.
-    pub fn without_beacon(mut self) -> Launch {
-        self.beacon = false;
-        self
-    }
-
-    /// In a kernel that refuses something.
-    pub fn refused(mut self, refusal: Refusal) -> Launch {
-        self.refusal = Some(refusal);
-        self
-    }
-
-    fn config(&self) -> String {
-        let Launch {
-            interval,
-            daemon,
-            sensors,
-            ..
-        } = self;
-        let interval = interval.interval();
-        let mut text = format!("daemon:\n  interval: {interval}\n{daemon}sensors:\n{sensors}");
-        if self.beacon {
-            let pattern = format!("* {BEACON}:* * * *");
-            text += &format!(
-                "  beacon: {{listener: net.socket, args: {{patterns: [\"{pattern}\"]}}}}\n"
-            );
-        }
-        text
-    }
-
-    /// Starts it and waits until it is ready.
-    pub fn start(self) -> Daemon {
-        let daemon = self.spawn();
-        daemon.wait_for_line("the line that says `ready`", |line| line.contains("ready"));
-        daemon
-    }
-
-    /// Starts it.
-    pub fn spawn(self) -> Daemon {
-        let scratch = Scratch::new();
-        let config = scratch.write("sockwatch.yaml", &self.config());
-        let mut command = Command::new(BINARY);
-        command.arg("--config").arg(config);
-        if let Some(refusal) = self.refusal {
-            let filter = refusal.filter();
-            // SAFETY: installing a filter is two system calls on memory that was
-            // allocated before the fork.
-            unsafe { command.pre_exec(move || filter.install()) };
-        }
-        Daemon::spawn(command, scratch)
-    }
-}
-
-/// The program.
-pub const BINARY: &str = env!("CARGO_BIN_EXE_sockwatch");
-
-/// Runs the program to its end.
-pub fn once(args: &[&str]) -> Output {
-    crate::child::run(Command::new(BINARY).args(args), PATIENCE)
-        .expect("the binary can be started")
-        .unwrap_or_else(|output| {
-            panic!(
-                "sockwatch {args:?} did not end: {}",
-                crate::child::text(&output)
-            )
-        })
-}
-
 /// A running daemon. It is killed when this is dropped.
 pub struct Daemon {
     child: Child,
     heard: Arc<Heard>,
     readers: Vec<JoinHandle<()>>,
+    /// Its standard output, while nobody reads it.
+    stdout: Option<ChildStdout>,
     launched: SystemTime,
     _scratch: Scratch,
 }
@@ -185,7 +65,13 @@ impl Daemon {
     }
 
     /// Starts a command, with its outputs read from now on.
-    pub fn spawn(mut command: Command, scratch: Scratch) -> Daemon {
+    pub fn spawn(command: Command, scratch: Scratch) -> Daemon {
+        let mut daemon = Daemon::spawn_unread(command, scratch);
+        daemon.read();
+        daemon
+    }
+
+    fn spawn_unread(mut command: Command, scratch: Scratch) -> Daemon {
         // SAFETY: one system call.
         unsafe { command.pre_exec(die_with_parent) };
         let launched = SystemTime::now();
@@ -196,33 +82,44 @@ impl Daemon {
             .spawn()
             .expect("the binary can be started");
         let heard = Arc::new(Heard::default());
-        let readers = vec![
-            heard.listen(child.stdout.take().expect("piped"), |said, line| {
-                match serde_json::from_str(&line) {
-                    Ok(event) => said.events.push(event),
-                    Err(_) => said.text.push(line),
-                }
-            }),
-            heard.listen(child.stderr.take().expect("piped"), |said, line| {
-                said.log.push(line)
-            }),
-        ];
+        let log = child.stderr.take().expect("piped");
+        let readers = vec![heard.listen(log, |said, line| said.log.push(line))];
+        let stdout = child.stdout.take();
         Daemon {
             child,
             heard,
             readers,
+            stdout,
             launched,
             _scratch: scratch,
         }
     }
 
+    /// Begins to read its standard output.
+    pub fn read(&mut self) {
+        let events = self.stdout.take().expect("not read yet");
+        self.readers.push(self.heard.listen(events, |said, line| {
+            match serde_json::from_str(&line) {
+                Ok(event) => said.events.push(event),
+                Err(_) => said.text.push(line),
+            }
+        }));
+    }
+
     /// Waits until `found` finds what it looks for in what was said so far.
+    /// Patience ends when nothing new is said; a busy machine may take its time
+    /// over ten thousand events.
     fn wait<T>(&self, what: &str, mut found: impl FnMut(&Said) -> Option<T>) -> T {
-        let deadline = Instant::now() + PATIENCE;
+        let mut deadline = Instant::now() + PATIENCE;
         let mut said = self.heard.said.lock().expect("no reader panicked");
+        let mut lines = 0;
         loop {
             if let Some(found) = found(&said) {
                 return found;
+            }
+            if lines < said.lines() {
+                lines = said.lines();
+                deadline = Instant::now() + PATIENCE;
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || said.ended == 2 {
@@ -239,10 +136,20 @@ impl Daemon {
         }
     }
 
+    /// How many of the events so far are such.
+    pub fn count(&self, such: impl Fn(&Value) -> bool) -> usize {
+        let said = self.heard.said.lock().expect("no reader panicked");
+        said.events.iter().filter(|event| such(event)).count()
+    }
+
     /// Waits for an event.
     pub fn wait_for(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        // Each event is looked at once: there can be many.
+        let mut seen = 0;
         self.wait(what, |said| {
-            said.events.iter().find(|event| wanted(event)).cloned()
+            let new = &said.events[seen..];
+            seen = said.events.len();
+            new.iter().find(|event| wanted(event)).cloned()
         })
     }
 
@@ -275,6 +182,14 @@ impl Daemon {
         said.events
             .iter()
             .any(|event| event["data"]["action"] == action && event["data"]["cookie"] == cookie)
+    }
+
+    /// Whether a sensor has said anything of a cookie so far.
+    pub fn has_from(&self, sensor: &str, cookie: u64) -> bool {
+        let said = self.heard.said.lock().expect("no reader panicked");
+        said.events
+            .iter()
+            .any(|event| event["sensor"] == sensor && event["data"]["cookie"] == cookie)
     }
 
     /// Waits for a line of standard output that is no JSON.
@@ -446,6 +361,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        drop(self.stdout.take());
         // It has ended already where a test went well.
         if let Ok(None) = self.child.try_wait() {
             drop(self.child.kill());
@@ -454,6 +370,12 @@ impl Drop for Daemon {
         for reader in self.readers.drain(..) {
             drop(reader.join());
         }
+    }
+}
+
+impl Said {
+    fn lines(&self) -> usize {
+        self.events.len() + self.log.len() + self.text.len()
     }
 }
 
@@ -484,39 +406,4 @@ impl Heard {
 
 fn beacon_address() -> SocketAddr {
     SocketAddr::new(BEACON.parse().expect("an address"), 0)
-}
-
-/// A directory that is gone when this is dropped.
-#[derive(Debug)]
-pub struct Scratch(PathBuf);
-
-impl Scratch {
-    /// A new one.
-    pub fn new() -> Scratch {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("sockwatch-test-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&path).expect("a scratch directory");
-        Scratch(path)
-    }
-
-    /// Writes a file into it.
-    pub fn write(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.path().join(name);
-        std::fs::write(&path, text).expect("a scratch file");
-        path
-    }
-
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // What is left over is in the directory for temporary files.
-        drop(std::fs::remove_dir_all(&self.0));
-    }
 }

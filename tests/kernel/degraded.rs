@@ -4,12 +4,13 @@
 use serde_json::{Value, json};
 
 use crate::crowd::Crowd;
-use crate::daemon::{Daemon, Launch, Tick};
+use crate::daemon::{Daemon, Launch, PATIENCE, Tick};
 use crate::expect::{Expect, SILENT};
 use crate::netns;
 use crate::record::Record;
 use crate::seccomp::Refusal;
 use crate::sock::{Domain, Sock};
+use crate::syn_sent::Deaf;
 
 /// The one record of the daemon about itself.
 fn degradation(record: &Record) -> &Value {
@@ -124,6 +125,55 @@ fn without_the_groups_a_rebound_is_still_one() {
                 Expect::opened(first, "dump", "ESTABLISHED"),
                 Expect::closed(first, "rebound", "ESTABLISHED"),
                 Expect::opened(second, "rebound", "ESTABLISHED"),
+                Expect::closed(second, "verified", "ESTABLISHED"),
+            ]);
+        },
+    );
+}
+
+/// A socket whose connect failed is in no table of the kernel's until it tries
+/// again: seen from dumps alone that is an end, and then a socket once more.
+#[test]
+fn without_the_groups_a_failed_connect_is_an_end() {
+    netns::run(
+        "degraded::without_the_groups_a_failed_connect_is_an_end",
+        || {
+            let (deaf, listener) = (Deaf::new(Domain::V4), Sock::listener(Domain::V4));
+            let daemon = blind();
+            let client = Sock::tcp(Domain::V4);
+            let cookie = client.cookie;
+            client.connect_nonblocking(deaf.listener.local());
+            let first = client.ident();
+            daemon.opened(&[cookie]);
+            drop(deaf);
+            client.failure(PATIENCE);
+            daemon.closed(&[cookie]);
+            client.blocking();
+            let server = daemon.paused(|| {
+                if client.connect(listener.local()).is_err() {
+                    client
+                        .connect(listener.local())
+                        .expect("the second one connects");
+                }
+                listener.accept()
+            });
+            let second = client.ident();
+            daemon.wait_for("the second connection", |event| {
+                event["data"]["cookie"] == cookie
+                    && event["data"]["action"] == "opened"
+                    && event["data"]["remote"] == second.remote.to_string()
+            });
+            daemon.paused(|| drop((client, server)));
+            daemon.wait_for("its end", |event| {
+                event["data"]["cookie"] == cookie
+                    && event["data"]["action"] == "closed"
+                    && event["data"]["remote"] == second.remote.to_string()
+            });
+            daemon.ticks(2);
+            daemon.stop().only(&[cookie]).hold_events(&[
+                Expect::opened(first, "dump", "SYN_SENT"),
+                Expect::closed(first, "verified", "SYN_SENT"),
+                Expect::opened(second, "dump", "ESTABLISHED"),
                 Expect::closed(second, "verified", "ESTABLISHED"),
             ]);
         },

@@ -176,12 +176,32 @@ impl Expect {
         self
     }
 
+    /// Of another user than the tests'.
+    pub fn owned_by(mut self, uid: u32) -> Expect {
+        self.data.insert("uid", Field::Is(json!(uid)));
+        self
+    }
+
     /// Without an owner, for this reason.
     pub fn ownerless(mut self, reason: &str) -> Expect {
         for (key, reason_key) in [("uid", "uid_reason"), ("inode", "inode_reason")] {
             self.data.insert(key, Field::Is(Value::Null));
             self.data.insert(reason_key, Field::Is(json!(reason)));
         }
+        self
+    }
+
+    /// With this reverse name.
+    pub fn named(mut self, name: &str) -> Expect {
+        self.data.insert("remote_host", Field::Is(json!(name)));
+        self
+    }
+
+    /// Without a reverse name, for this reason.
+    pub fn nameless(mut self, reason: &str) -> Expect {
+        self.data.insert("remote_host", Field::Is(Value::Null));
+        self.data
+            .insert("remote_host_reason", Field::Is(json!(reason)));
         self
     }
 

@@ -99,6 +99,28 @@ fn reuseport_group() {
     });
 }
 
+/// The uid is that of who made the socket, not that of a notice (always 0).
+#[test]
+fn owned_by_another_user() {
+    netns::run("listeners::owned_by_another_user", || {
+        const UID: u32 = 4242;
+        if !netns::is_root() {
+            return netns::skip("a user namespace made without privilege has only one user");
+        }
+        let daemon = Daemon::start(Tick::Fast);
+        // SAFETY: setfsuid(2) takes a number, and concerns this thread alone.
+        unsafe { libc::setfsuid(UID) };
+        let socket = Sock::listener(Domain::V4);
+        // SAFETY: as above.
+        unsafe { libc::setfsuid(0) };
+        let cookie = socket.cookie;
+        daemon.opened(&[cookie]);
+        let ident = socket.close();
+        let expected = listener(Tick::Fast, ident).map(|expect| expect.owned_by(UID));
+        daemon.finish(&[cookie]).hold(&expected);
+    });
+}
+
 /// A child that waits in the accept queue has no file, and it ends with its
 /// listener, wiped.
 fn unaccepted(domain: Domain) {

@@ -41,8 +41,6 @@ pub fn run(name: &str, body: impl FnOnce()) {
 impl Sandbox {
     /// A private mount namespace too, so that [`replace_file`] can change what
     /// the resolver reads.
-    // Used by the tests of reverse names.
-    #[allow(dead_code)]
     pub fn mounts(self) -> Sandbox {
         Sandbox { mounts: true }
     }
@@ -209,7 +207,6 @@ fn mount(
 }
 
 /// Inside a [`Sandbox::mounts`]: lays a file with this text over `path`.
-#[allow(dead_code)]
 pub fn replace_file(path: &str, text: &str) -> io::Result<()> {
     let scratch = crate::daemon::Scratch::new();
     let file = scratch.write("replacement", text);

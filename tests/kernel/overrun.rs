@@ -7,6 +7,7 @@ use crate::crowd::{Crowd, Ended};
 use crate::daemon::{Daemon, Launch, PATIENCE, Tick};
 use crate::expect::{Expect, SILENT, Traffic};
 use crate::netns;
+use crate::proc_net;
 use crate::record::Record;
 use crate::sock::{Domain, Ident, Sock};
 
@@ -20,29 +21,15 @@ fn launch(tick: Tick) -> Daemon {
         .start()
 }
 
-/// How many messages the kernel has dropped at sock_diag sockets of this
-/// namespace.
-fn dropped() -> u64 {
-    let table =
-        std::fs::read_to_string("/proc/thread-self/net/netlink").expect("/proc/net/netlink");
-    table
-        .lines()
-        .skip(1)
-        .map(|line| line.split_whitespace().collect::<Vec<_>>())
-        .filter(|words| words[1] == "4")
-        .map(|words| words[8].parse::<u64>().expect("a count"))
-        .sum()
-}
-
 /// Does something that ends more sockets than there is room for; returns when
 /// the kernel has begun to drop.
 fn overrun<T>(daemon: &Daemon, act: impl FnOnce() -> T) -> T {
     daemon.paused(|| {
-        let before = dropped();
+        let before = proc_net::notices().dropped;
         let result = act();
         // Notices are written by a work queue, a moment later.
         let deadline = std::time::Instant::now() + PATIENCE;
-        while dropped() == before {
+        while proc_net::notices().dropped == before {
             assert!(std::time::Instant::now() < deadline, "nothing was dropped");
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
@@ -237,5 +224,29 @@ fn the_smallest_buffer() {
             record.log
         );
         assert_eq!(record.cookies("closed").len(), 2);
+    });
+}
+
+/// An overrun in the last moment is told like any other: the end waits for its
+/// reconciliation.
+#[test]
+fn at_the_end() {
+    netns::run("overrun::at_the_end", || {
+        let mut crowd = Crowd::new();
+        let daemon = launch(Tick::Slow);
+        daemon.opened(&crowd.cookies());
+        let ended = overrun(&daemon, || {
+            let ended = crowd.end_doomed();
+            daemon.signal(libc::SIGTERM);
+            ended
+        });
+        let (status, record) = daemon.end();
+        assert_eq!(status.code(), Some(0), "log:\n{}", record.log);
+        for ended in &ended {
+            record.find("closed", ended.cookie());
+        }
+        assert_eq!(record.own().len(), 1, "the gap: {:?}", record.own());
+        let recovered = verified(&record, &ended).len();
+        assert_gap(&record, record.own()[0], recovered);
     });
 }

@@ -120,3 +120,50 @@ fn state(number: u8, proto: &str) -> Option<&'static str> {
         _ => return None,
     })
 }
+
+/// What has become of the notices of this namespace's sock_diag sockets.
+pub struct Notices {
+    /// Bytes that wait to be read.
+    pub waiting: u64,
+    /// Messages that the kernel had to drop.
+    pub dropped: u64,
+}
+
+/// See [`Notices`].
+pub fn notices() -> Notices {
+    /// NETLINK_SOCK_DIAG.
+    const SOCK_DIAG: &str = "4";
+    let table =
+        std::fs::read_to_string("/proc/thread-self/net/netlink").expect("/proc/net/netlink");
+    let mut notices = Notices {
+        waiting: 0,
+        dropped: 0,
+    };
+    for line in table.lines().skip(1) {
+        // sk, Eth, Pid, Groups, Rmem, Wmem, Dump, Locks, Drops, Inode.
+        let words: Vec<&str> = line.split_whitespace().collect();
+        if words[1] == SOCK_DIAG {
+            notices.waiting += words[4].parse::<u64>().expect("a count");
+            notices.dropped += words[8].parse::<u64>().expect("a count");
+        }
+    }
+    notices
+}
+
+/// Waits until the work queue that writes notices has nothing more to write:
+/// while nobody reads them, they grow no more.
+pub fn written() {
+    let deadline = Instant::now() + PATIENCE;
+    let (mut last, mut same) = (0, 0);
+    while same < 20 {
+        assert!(Instant::now() < deadline, "notices come without an end");
+        let waiting = notices().waiting;
+        same = if waiting == last && waiting > 0 {
+            same + 1
+        } else {
+            0
+        };
+        last = waiting;
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}

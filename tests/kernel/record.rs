@@ -19,11 +19,14 @@ pub struct Record {
 }
 
 impl Record {
-    /// Takes what a daemon said; its records must be numbered without a hole.
+    /// Takes what a daemon said. Its records must be numbered without a hole but
+    /// those that a gap record owns up to.
     pub fn new(all: Vec<Value>, log: String, launched: SystemTime) -> Record {
-        for (at, event) in all.iter().enumerate() {
-            let seq = u64::try_from(at + 1).expect("few enough");
-            assert_eq!(event["seq"], seq, "a hole in `seq` before {event}");
+        let mut next = 1;
+        for event in &all {
+            let lost = event["data"]["events_lost"].as_u64().unwrap_or(0);
+            assert_eq!(event["seq"], next + lost, "a hole in `seq` before {event}");
+            next += lost + 1;
         }
         Record { all, log, launched }
     }
@@ -172,24 +175,29 @@ impl Record {
     }
 }
 
-/// Events for a person, a short line each.
+/// The last events of a run for a person, a short line each.
 pub fn listing<'a>(events: impl Iterator<Item = &'a Value>) -> String {
-    let line = |event: &Value| {
+    const LINES: usize = 200;
+    let events: Vec<&Value> = events.collect();
+    let line = |event: &&Value| {
         let data = &event["data"];
-        let keys = [
-            "action", "evidence", "proto", "local", "remote", "state", "cookie",
-        ];
-        let words = keys.map(|key| {
+        let word = |key: &str| {
             data[key]
                 .as_str()
                 .map_or_else(|| data[key].to_string(), str::to_string)
-        });
+        };
+        let keys = [
+            "action", "evidence", "proto", "local", "remote", "state", "cookie",
+        ];
         format!(
             "  {} {} {}\n",
             event["seq"],
             event["sensor"],
-            words.join(" ")
+            keys.map(word).join(" ")
         )
     };
-    events.map(line).collect()
+    events[events.len().saturating_sub(LINES)..]
+        .iter()
+        .map(line)
+        .collect()
 }

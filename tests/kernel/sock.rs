@@ -4,47 +4,20 @@
 //!
 //! Reading SO_COOKIE makes the kernel assign the cookie at that moment. All
 //! sockets here read theirs when they are made, which is right where identity is
-//! the question; [`bare`] has none.
+//! the question; those of std have none until somebody asks.
+
+mod address;
+
+pub use address::Domain;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Mutex;
 use std::time::Duration;
 
 use crate::netns::check;
-
-/// The family of a socket, and of the addresses it uses.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Domain {
-    /// AF_INET.
-    V4,
-    /// AF_INET6.
-    V6,
-    /// AF_INET6 with IPv4-mapped addresses.
-    Mapped,
-}
-
-impl Domain {
-    /// All three.
-    pub const ALL: [Domain; 3] = [Domain::V4, Domain::V6, Domain::Mapped];
-
-    /// The loopback address, as a test names it: 127.0.0.1 for a mapped socket.
-    pub fn loopback(self) -> IpAddr {
-        match self {
-            Domain::V4 | Domain::Mapped => Ipv4Addr::LOCALHOST.into(),
-            Domain::V6 => Ipv6Addr::LOCALHOST.into(),
-        }
-    }
-
-    /// The unspecified address, likewise.
-    pub fn unspecified(self) -> IpAddr {
-        match self {
-            Domain::V4 | Domain::Mapped => Ipv4Addr::UNSPECIFIED.into(),
-            Domain::V6 => Ipv6Addr::UNSPECIFIED.into(),
-        }
-    }
-}
+use address::{name, to_wire};
 
 /// A socket with a cookie.
 #[derive(Debug)]
@@ -76,7 +49,7 @@ pub struct Ident {
 }
 
 /// Makes a socket that has no cookie yet.
-pub fn bare(domain: Domain, kind: libc::c_int) -> OwnedFd {
+fn bare(domain: Domain, kind: libc::c_int) -> OwnedFd {
     let family = match domain {
         Domain::V4 => libc::AF_INET,
         Domain::V6 | Domain::Mapped => libc::AF_INET6,
@@ -311,8 +284,8 @@ impl Sock {
         self.set(libc::SOL_SOCKET, libc::SO_REUSEPORT, 1 as libc::c_int);
     }
 
-    /// Waits until a pending connect has failed, and says how.
-    pub fn failure(&self, within: Duration) -> io::Error {
+    /// Waits for the outcome of a pending connect.
+    pub fn outcome(&self, within: Duration) -> io::Result<()> {
         let mut poll = libc::pollfd {
             fd: self.raw(),
             events: libc::POLLOUT,
@@ -320,10 +293,16 @@ impl Sock {
         };
         // SAFETY: one pollfd, which lives across the call.
         let ready = unsafe { libc::poll(&raw mut poll, 1, within.as_millis() as libc::c_int) };
-        assert_eq!(ready, 1, "the connect did not fail within {within:?}");
-        let code = option::<libc::c_int>(self.raw(), libc::SO_ERROR).expect("SO_ERROR");
-        assert_ne!(code, 0, "the connect did not fail");
-        io::Error::from_raw_os_error(code)
+        assert_eq!(ready, 1, "the connect came to no end within {within:?}");
+        match option::<libc::c_int>(self.raw(), libc::SO_ERROR).expect("SO_ERROR") {
+            0 => Ok(()),
+            code => Err(io::Error::from_raw_os_error(code)),
+        }
+    }
+
+    /// Waits until a pending connect has failed, and says how.
+    pub fn failure(&self, within: Duration) -> io::Error {
+        self.outcome(within).expect_err("the connect should fail")
     }
 
     /// The local address.
@@ -407,51 +386,4 @@ fn option<T: Default>(fd: RawFd, option: libc::c_int) -> io::Result<T> {
         )
     })?;
     Ok(value)
-}
-
-type GetName =
-    unsafe extern "C" fn(libc::c_int, *mut libc::sockaddr, *mut libc::socklen_t) -> libc::c_int;
-
-fn name(fd: RawFd, get: GetName) -> io::Result<SocketAddr> {
-    // SAFETY: zeros are a valid sockaddr_storage.
-    let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
-    let mut length = size_of_val(&storage) as libc::socklen_t;
-    // SAFETY: `storage` is writable for `length` bytes.
-    check(unsafe { get(fd, (&raw mut storage).cast(), &raw mut length) })?;
-    if libc::c_int::from(storage.ss_family) == libc::AF_INET {
-        // SAFETY: the family says what it holds, and a storage is as large and
-        // as aligned as any address.
-        let v4 = unsafe { &*(&raw const storage).cast::<libc::sockaddr_in>() };
-        let ip = Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr));
-        Ok(SocketAddr::new(ip.into(), u16::from_be(v4.sin_port)))
-    } else {
-        // SAFETY: as above.
-        let v6 = unsafe { &*(&raw const storage).cast::<libc::sockaddr_in6>() };
-        let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr).to_canonical();
-        Ok(SocketAddr::new(ip, u16::from_be(v6.sin6_port)))
-    }
-}
-
-fn to_wire(address: SocketAddr, domain: Domain) -> (libc::sockaddr_storage, libc::socklen_t) {
-    // SAFETY: zeros are a valid sockaddr_storage.
-    let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
-    let ip = match (domain, address.ip()) {
-        (Domain::V4, IpAddr::V4(ip)) => {
-            // SAFETY: a storage is as large and as aligned as any address.
-            let v4 = unsafe { &mut *(&raw mut storage).cast::<libc::sockaddr_in>() };
-            v4.sin_family = libc::AF_INET as libc::sa_family_t;
-            v4.sin_port = address.port().to_be();
-            v4.sin_addr.s_addr = u32::from(ip).to_be();
-            return (storage, size_of::<libc::sockaddr_in>() as libc::socklen_t);
-        }
-        (Domain::V4, IpAddr::V6(ip)) => panic!("an AF_INET socket cannot use {ip}"),
-        (_, IpAddr::V4(ip)) => ip.to_ipv6_mapped(),
-        (_, IpAddr::V6(ip)) => ip,
-    };
-    // SAFETY: as above.
-    let v6 = unsafe { &mut *(&raw mut storage).cast::<libc::sockaddr_in6>() };
-    v6.sin6_family = libc::AF_INET6 as libc::sa_family_t;
-    v6.sin6_port = address.port().to_be();
-    v6.sin6_addr.s6_addr = ip.octets();
-    (storage, size_of::<libc::sockaddr_in6>() as libc::socklen_t)
 }

@@ -1,7 +1,7 @@
 //! Connects that fail or are given up.
 
-use crate::daemon::{Daemon, PATIENCE, Tick};
-use crate::expect::{Expect, Traffic};
+use crate::daemon::{Daemon, Launch, PATIENCE, Tick};
+use crate::expect::{Expect, SILENT, Traffic};
 use crate::netns;
 use crate::sock::{Domain, Ident, Sock};
 
@@ -235,5 +235,71 @@ fn refused_nonblocking_after_it_was_read() {
         drop(client);
         expected.extend(syn_sent(Tick::Fast, ident, Traffic::Handshake));
         daemon.finish(&[ident.cookie.unwrap()]).hold(&expected);
+    });
+}
+
+/// A connect that is answered late: opened as SYN_SENT for who watches
+/// everything, and as ESTABLISHED for who waits for connections.
+fn answered_late(seen: bool) {
+    let deaf = Deaf::new(Domain::V4);
+    let daemon = Launch::new(Tick::Fast)
+        .sensors(
+            "  sockets: {listener: net.socket}\n  \
+             established: {listener: net.socket, args: {patterns: [\"* ESTABLISHED\"]}}\n",
+        )
+        .start();
+    let client = Sock::tcp(Domain::V4);
+    client.connect_nonblocking(deaf.listener.local());
+    daemon.opened(&[client.cookie]);
+    assert!(!daemon.has_from("established", client.cookie));
+    let answer = |client: &Sock| {
+        // Room in the queue: the next SYN, a second after the first, is answered.
+        let filled = deaf.listener.accept();
+        client.outcome(PATIENCE).expect("the listener hears again");
+        (filled, deaf.listener.accept())
+    };
+    let close = |client: Sock, server: Sock| (client.close(), server.close());
+    let (filled, (client, server)) = if seen {
+        let (filled, server) = daemon.paused(|| answer(&client));
+        for cookie in [client.cookie, server.cookie] {
+            daemon.reported("established", "opened", cookie);
+        }
+        (filled, daemon.paused(|| close(client, server)))
+    } else {
+        daemon.paused(|| {
+            let (filled, server) = answer(&client);
+            (filled, close(client, server))
+        })
+    };
+    let cookies = [client, server].map(|ident| ident.cookie.unwrap());
+    let record = daemon.finish(&cookies);
+    drop(filled);
+    let tick = if seen { Tick::Fast } else { Tick::Slow };
+    let evidence = if seen { "dump" } else { "notified" };
+    // The SYN was sent twice.
+    let closed = Expect::notified(client, "ESTABLISHED", SILENT);
+    let mut expected = vec![
+        Expect::opened(client, "dump", "SYN_SENT"),
+        closed.clone(),
+        Expect::opened(client, evidence, "ESTABLISHED").by("established"),
+        closed.by("established"),
+    ];
+    for sensor in ["sockets", "established"] {
+        let server = Expect::connection(tick, server, SILENT);
+        expected.extend(server.map(|expect| expect.by(sensor)));
+    }
+    record.hold(&expected);
+}
+
+#[test]
+fn answered_late_and_read() {
+    netns::run("syn_sent::answered_late_and_read", || answered_late(true));
+}
+
+/// The connection comes and goes between two ticks: its notice proves it.
+#[test]
+fn answered_late_between_ticks() {
+    netns::run("syn_sent::answered_late_between_ticks", || {
+        answered_late(false)
     });
 }

@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::model::{
     Action, Cookie, Data, Degraded, Endpoint, Event, Evidence, Family, Gap, GapCause, Host,
-    HostUnknown, Life, Listener, Name, Netns, Owner, OwnerUnknown, Proto, SockId, SocketData,
-    TcpState, Traffic,
+    HostUnknown, Life, Listener, Name, Netns, Owner, OwnerUnknown, Proto, Restored, SockId,
+    SocketData, TcpState, Traffic,
 };
 
 fn ts() -> SystemTime {
@@ -189,6 +189,13 @@ pub(super) fn degraded() -> Data {
     })
 }
 
+pub(super) fn restored() -> Data {
+    Data::Restored(Restored {
+        source: "notices",
+        parts: vec!["INET_TCP_DESTROY", "INET6_TCP_DESTROY"],
+    })
+}
+
 pub(super) fn socket_event(data: SocketData) -> Event {
     let action = data.action.map_or("open", |(action, _)| action.as_str());
     Event {
@@ -218,7 +225,7 @@ pub(super) fn own_event(what: &str, data: Data) -> Event {
 }
 
 /// Every kind of record, by the name of its fixtures.
-pub(super) fn events() -> [(&'static str, Event); 9] {
+pub(super) fn events() -> [(&'static str, Event); 10] {
     [
         ("opened", socket_event(opened())),
         ("closed", socket_event(closed())),
@@ -229,5 +236,6 @@ pub(super) fn events() -> [(&'static str, Event); 9] {
         ("gap-overrun", own_event("gap@overrun", gap_overrun())),
         ("gap-queue", own_event("gap@queue", gap_queue())),
         ("degraded", own_event("degraded@notices", degraded())),
+        ("restored", own_event("restored@notices", restored())),
     ]
 }

@@ -10,6 +10,7 @@ use crate::daemon::PATIENCE;
 use crate::lines::{self, Ends, Holds};
 use crate::netns;
 use crate::peer;
+use crate::proc_net;
 use crate::sock::{Domain, Sock};
 
 /// A row to be read.
@@ -302,6 +303,7 @@ fn exact(netlink: &sockwatch::sys::Netlink) {
     client.reset_on_close();
     drop(client);
     drop(server);
+    proc_net::quiet();
     let gone = ask(netlink, &question);
     hold(
         "error-gone",

@@ -23,7 +23,7 @@ fn launch(tick: Tick) -> Daemon {
 
 /// Does something that ends more sockets than there is room for; returns when
 /// the kernel has begun to drop.
-fn overrun<T>(daemon: &Daemon, act: impl FnOnce() -> T) -> T {
+pub fn overrun<T>(daemon: &Daemon, act: impl FnOnce() -> T) -> T {
     daemon.paused(|| {
         let before = proc_net::notices().dropped;
         let result = act();

@@ -9,13 +9,13 @@ use std::thread;
 use std::time::Duration;
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
-use sockwatch::daemon::Dumps;
 use sockwatch::emit::Json;
 use sockwatch::model::{
-    Change, Coverage, Data, Event, Host, Judge, Life, Listener, Needs, Now, Proto, Row, SensorIx,
-    SocketData, Step, Traffic, Verdict,
+    Change, Coverage, Data, Event, Host, Judge, Life, Listener, Needs, Netns, Now, Proto, Row,
+    SensorIx, SocketData, Step, Traffic, Verdict,
 };
 use sockwatch::sensor::{NetSocket, View};
+use sockwatch::source::Dumps;
 use sockwatch::source::Group;
 use sockwatch::source::diag::{Progress, Scope};
 use sockwatch::stats::Stats;
@@ -185,7 +185,7 @@ fn bare(socket: &Socket, buffer: &mut [u8]) -> Outcome<u64> {
 /// Dump and diff of a table in which nothing changes, against a bare loop.
 pub fn diff() -> Outcome<Vec<Line>> {
     let stats = Rc::new(Stats::default());
-    let mut scope = Scope::open(sockwatch::sys::netns()?, Rc::clone(&stats))?;
+    let mut scope = Scope::open(Netns(sockwatch::sys::netns()?), Rc::clone(&stats))?;
     let mut sensor = NetSocket::new(
         scope.netns(),
         vec![VIEW],
@@ -372,7 +372,7 @@ fn hear(socket: &Socket, buffer: &mut [u8]) -> io::Result<u32> {
 /// Notices to lines of JSON, against a bare loop that hears the same notices.
 pub fn notices() -> Outcome<Vec<Line>> {
     let stats = Rc::new(Stats::default());
-    let mut scope = Scope::open(sockwatch::sys::netns()?, Rc::clone(&stats))?;
+    let mut scope = Scope::open(Netns(sockwatch::sys::netns()?), Rc::clone(&stats))?;
     let mut heard = scope.open_notices()?;
     let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
     socket.bind_auto()?;

@@ -9,8 +9,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use crate::model::Cookie;
-use crate::model::{Degraded, Family, Needs, Notice, Restored};
+use crate::model::{Cookie, Degraded, Family, Needs, Notice, Proto, Restored};
 use crate::source::{Group, Notices};
 use crate::sys;
 
@@ -78,7 +77,7 @@ impl Probes {
                 });
                 continue;
             }
-            match sys::unbound_socket_cookie(group.family, group.proto) {
+            match unbound_socket(group) {
                 Ok(cookie) => probes.pending.push((group, cookie)),
                 Err(error) if group.family == Family::V6 && is_family_off(&error) => {
                     let reason = "IPv6 is off: the kernel makes no such sockets".to_string();
@@ -106,7 +105,7 @@ impl Probes {
         self.sent_again += 1;
         self.until = now + PATIENCE;
         for (group, cookie) in &mut self.pending {
-            match sys::unbound_socket_cookie(group.family, group.proto) {
+            match unbound_socket(*group) {
                 Ok(fresh) => *cookie = fresh,
                 Err(error) => log::warn!("cannot probe the group {}: {error}", group.as_str()),
             }
@@ -159,6 +158,19 @@ impl Probes {
     }
 }
 
+/// A socket of the kind that a group tells of, closed again.
+fn unbound_socket(group: Group) -> io::Result<Cookie> {
+    let family = match group.family {
+        Family::V4 => libc::AF_INET,
+        Family::V6 => libc::AF_INET6,
+    };
+    let kind = match group.proto {
+        Proto::Tcp => libc::SOCK_STREAM,
+        Proto::Udp => libc::SOCK_DGRAM,
+    };
+    sys::unbound_socket_cookie(family, kind).map(Cookie)
+}
+
 fn is_family_off(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EAFNOSUPPORT)
 }
@@ -200,7 +212,7 @@ pub fn degraded(unusable: &[Unusable]) -> Vec<Degraded> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Proto, SockId};
+    use crate::model::SockId;
 
     fn probe(proto: Proto, until: Instant) -> Probes {
         let group = Group {

@@ -5,7 +5,6 @@
 //! receive buffer loses ends, while a dump waits in the kernel for as long as it
 //! has to.
 
-mod dumps;
 mod groups;
 mod schedule;
 mod sources;
@@ -30,7 +29,6 @@ use crate::sensor::View;
 use crate::stats::Stats;
 use crate::sys::output::OpenError;
 use crate::sys::{self, Signal, Signals};
-pub use dumps::Dumps;
 use schedule::Schedule;
 use sources::Sources;
 
@@ -141,7 +139,6 @@ struct Daemon {
     retry_output: Option<Instant>,
     ending: Option<Instant>,
     registry: Registry,
-    own: Vec<crate::model::Cookie>,
 }
 
 impl Daemon {
@@ -211,7 +208,6 @@ impl Daemon {
             retry_output: None,
             ending: None,
             registry,
-            own: Vec::new(),
         })
     }
 
@@ -295,11 +291,11 @@ impl Daemon {
         }
     }
 
-    fn deadline(&mut self) -> Option<Instant> {
+    fn deadline(&mut self, now: Now) -> Option<Instant> {
         let named = self.pipeline.deadline();
         [
             self.schedule.next(),
-            self.sources.deadline(),
+            self.sources.deadline(now),
             named,
             self.retry_output,
         ]
@@ -350,12 +346,6 @@ impl Handler for Daemon {
         self.sources.hear(&mut self.pipeline, now)?;
         self.names(now);
         self.tick(now);
-        if self.pipeline.is_looking_up() {
-            match sys::own_cookies(&mut self.own) {
-                Ok(()) => self.sources.sensor.disown(&self.own),
-                Err(error) => log::debug!("cannot tell sockwatch's own sockets: {error}"),
-            }
-        }
         let busy = self.sources.work(&mut self.pipeline, now)?;
         if self.sources.scope.take_replaced() {
             self.watch(self.sources.scope.as_raw_fd(), DUMP, Interest::READABLE)?;
@@ -364,7 +354,7 @@ impl Handler for Daemon {
         Ok(if busy {
             Turn::Busy
         } else {
-            Turn::Idle(self.deadline())
+            Turn::Idle(self.deadline(now))
         })
     }
 }

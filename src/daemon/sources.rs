@@ -5,15 +5,16 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use log::Level;
+
 use super::RunError;
-use super::dumps::Dumps;
 use super::groups::{self, Probes, Unusable};
 use crate::log::RateLimit;
-use crate::model::{Coverage, Degraded, Family, Needs, Now, Proto};
+use crate::model::{Cookie, Coverage, Degraded, Family, Needs, Netns, Now, Proto};
 use crate::pipeline::Pipeline;
 use crate::sensor::{NetSocket, View};
-use crate::source::Notices;
 use crate::source::diag::{DumpError, Found, Progress, Scope};
+use crate::source::{Dumps, Notices};
 use crate::stats::Stats;
 use crate::sys;
 
@@ -40,6 +41,9 @@ pub(super) struct Sources {
     needs: Needs,
     /// `ready` has not been said yet.
     starting: bool,
+    /// Notices were dropped, and the queue has not been empty since.
+    congested: bool,
+    own: Vec<u64>,
     limit: RateLimit,
     stats: Rc<Stats>,
 }
@@ -54,6 +58,7 @@ impl Sources {
     ) -> Result<Sources, RunError> {
         let netns =
             sys::netns().map_err(|error| RunError::Start("read the network namespace", error))?;
+        let netns = Netns(netns);
         let no_diag = |error| RunError::Start("open a sock_diag netlink socket", error);
         let scope = Scope::open(netns, Rc::clone(&stats)).map_err(no_diag)?;
         let notices = scope.open_notices().map_err(no_diag)?;
@@ -61,12 +66,15 @@ impl Sources {
             scope,
             notices,
             sensor: NetSocket::new(netns, views, needs, Rc::clone(&stats), now),
-            notices_ready: false,
+            // Some may have come before the loop watches for them.
+            notices_ready: true,
             dump_ready: false,
             probes: Probes::none(now.mono),
             dumps: Dumps::default(),
             needs,
             starting: true,
+            congested: false,
+            own: Vec::new(),
             limit: RateLimit::new(3, LOG_EVERY),
             stats,
         })
@@ -132,11 +140,20 @@ impl Sources {
             pipeline.restored(restored, now);
         }
         if drained.overrun {
+            self.congested = true;
             self.sensor.overrun(now);
-            self.probes.send_again(now.mono);
             self.warn("overrun", now, || {
                 "the kernel dropped notices (the receive buffer was full); reconciling".to_string()
             });
+        }
+        // The kernel tells ENOBUFS once, and then drops every notice until the
+        // queue has been read empty (NETLINK_S_CONGESTED, net/netlink/af_netlink.c):
+        // only now is the stretch over, and only dumps from here on can tell what
+        // ended in it.
+        if self.congested && !drained.more {
+            self.congested = false;
+            self.sensor.overrun(now);
+            self.probes.send_again(now.mono);
         }
         Ok(())
     }
@@ -183,6 +200,9 @@ impl Sources {
     /// Does a slice of what is outstanding; true when there is more to do now.
     pub fn work(&mut self, pipeline: &mut Pipeline, now: Now) -> Result<bool, RunError> {
         self.judge_probes(pipeline, now)?;
+        for (kind, more) in self.limit.over(now.mono) {
+            log::warn!("{more} more messages about \"{kind}\" were not logged");
+        }
         if !self.scope.is_dumping() {
             self.begin_next(pipeline, now)?;
         }
@@ -191,29 +211,34 @@ impl Sources {
             self.read_slice(pipeline, now)?;
         }
         self.ask_about_suspects(pipeline, now);
-        if let Some(gap) = self.sensor.settled_gap(now) {
-            log::info!(
-                "reconciled after {} ms: {} ends were recovered",
-                gap.duration_ms,
-                gap.closed_recovered.unwrap_or(0)
-            );
+        if !self.congested
+            && let Some(gap) = self.sensor.settled_gap(now)
+        {
+            let (ms, ends) = (gap.duration_ms, gap.closed_recovered.unwrap_or(0));
+            self.tell(Level::Info, "reconciled", now, || {
+                format!("reconciled after {ms} ms: {ends} ends were recovered")
+            });
             pipeline.gap(gap, now);
         }
         self.tell_ready();
         // An overrun, or the dump that just completed, may call for a dump, and
         // no readiness will tell of that.
         self.reconcile();
-        let dump_waits =
-            !self.scope.is_dumping() && !self.dumps.is_empty() && self.dumps.retry_at().is_none();
-        let reading = self.scope.is_dumping() && self.dump_ready;
-        Ok(self.notices_ready || reading || dump_waits || self.sensor.has_suspects())
+        let dumps = if self.scope.is_dumping() {
+            self.dump_ready
+        } else {
+            self.dumps
+                .next_at(now.mono)
+                .is_some_and(|at| at <= now.mono)
+        };
+        Ok(self.notices_ready || dumps || self.sensor.has_suspects())
     }
 
     /// Queues the dump that a gap needs next.
     fn reconcile(&mut self) {
-        if let Some(needs) = self.sensor.wants_dump()
-            && self.dumps.is_empty()
+        if !self.congested
             && !self.scope.is_dumping()
+            && let Some(needs) = self.sensor.wants_dump()
         {
             self.dumps.ask(needs);
         }
@@ -233,7 +258,21 @@ impl Sources {
         }
     }
 
+    /// Leaves out the sockets that look-ups of our own have open right now.
+    fn disown(&mut self, pipeline: &Pipeline) {
+        if pipeline.is_looking_up() {
+            match sys::own_cookies(&mut self.own) {
+                Ok(()) => {
+                    let cookies: Vec<_> = self.own.iter().map(|cookie| Cookie(*cookie)).collect();
+                    self.sensor.disown(&cookies);
+                }
+                Err(error) => log::debug!("cannot tell sockwatch's own sockets: {error}"),
+            }
+        }
+    }
+
     fn read_slice(&mut self, pipeline: &mut Pipeline, now: Now) -> Result<(), RunError> {
+        self.disown(pipeline);
         let sensor = &mut self.sensor;
         match self.scope.read(now, &mut |row| sensor.row(row, now)) {
             Progress::More => Ok(()),
@@ -246,7 +285,7 @@ impl Sources {
                 Ok(())
             }
             Progress::Failed(coverage, error) => {
-                self.sensor.fail_dump();
+                self.sensor.fail_dump(now);
                 self.failed(coverage, &error, pipeline, now)
             }
         }
@@ -261,7 +300,7 @@ impl Sources {
         now: Now,
     ) -> Result<(), RunError> {
         let proto = coverage.proto.as_str();
-        if matches!(error, DumpError::Refused(_)) && self.dumps.fall_back(coverage) {
+        if error.is_unknown() && self.dumps.fall_back(coverage) {
             log::info!(
                 "one dump for both TCP families failed ({error}); asking for each on its own"
             );
@@ -314,13 +353,15 @@ impl Sources {
         }
     }
 
-    /// Logs what can happen at any rate, at a bounded one.
     fn warn(&mut self, kind: &'static str, now: Now, message: impl Fn() -> String) {
+        self.tell(Level::Warn, kind, now, message);
+    }
+
+    /// Logs what can happen at any rate, at a bounded one.
+    fn tell(&mut self, level: Level, kind: &'static str, now: Now, message: impl Fn() -> String) {
         match self.limit.admit(kind, now.mono) {
-            Some(0) => log::warn!("{}", message()),
-            Some(suppressed) => {
-                log::warn!("{} ({suppressed} more like it were not logged)", message())
-            }
+            Some(0) => log::log!(level, "{}", message()),
+            Some(more) => log::log!(level, "{} ({more} more like it were not logged)", message()),
             None => {}
         }
     }
@@ -339,14 +380,11 @@ impl Sources {
     }
 
     /// When something is due that no descriptor tells of.
-    pub fn deadline(&self) -> Option<Instant> {
-        [
-            self.probes.deadline(),
-            self.dumps.retry_at(),
-            self.scope.stalls_at(),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+    pub fn deadline(&self, now: Now) -> Option<Instant> {
+        let dump = match self.scope.stalls_at() {
+            Some(at) => Some(at),
+            None => self.dumps.next_at(now.mono),
+        };
+        self.probes.deadline().into_iter().chain(dump).min()
     }
 }

@@ -13,7 +13,6 @@ use std::time::Duration;
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token};
 
-use crate::daemon::Dumps;
 use crate::emit::{self, Format, Json};
 use crate::filter::{Answer, Filter};
 use crate::model::{
@@ -21,6 +20,7 @@ use crate::model::{
     StateGroups, TcpState,
 };
 use crate::reactor::{self, Handler, Turn};
+use crate::source::Dumps;
 use crate::source::diag::{DumpError, Progress, Scope};
 use crate::stats::Stats;
 use crate::sys;
@@ -134,7 +134,7 @@ pub fn run(request: &Request) -> Result<(), DumpFailed> {
     let stats = Rc::new(Stats::default());
     let netns =
         sys::netns().map_err(|error| DumpFailed::Start("read the network namespace", error))?;
-    let scope = Scope::open(netns, Rc::clone(&stats))
+    let scope = Scope::open(Netns(netns), Rc::clone(&stats))
         .map_err(|error| DumpFailed::Start("open a sock_diag netlink socket", error))?;
     let mut poll = Poll::new().map_err(|error| DumpFailed::Start("make an event loop", error))?;
     poll.registry()
@@ -162,6 +162,8 @@ struct Reading<'a> {
     request: &'a Request,
     dumps: Dumps,
     tries: u32,
+    /// The protocol that nobody answers for.
+    missing: Option<Proto>,
     ready: bool,
     /// Full sockets and minisockets.
     tables: [Table; 2],
@@ -178,6 +180,7 @@ impl<'a> Reading<'a> {
             request,
             dumps,
             tries: 0,
+            missing: None,
             ready: false,
             tables: [Table::new(), Table::new()],
             number: 0,
@@ -198,7 +201,15 @@ impl<'a> Reading<'a> {
             }
         }
         self.tries += 1;
-        if matches!(error, DumpError::Refused(_)) && self.dumps.fall_back(coverage) {
+        if error.is_unknown() && self.dumps.fall_back(coverage) {
+            return Ok(());
+        }
+        if error.is_missing() && self.missing.is_none_or(|proto| proto == coverage.proto) {
+            // Whoever asks for the table wants what there is of it.
+            if self.dumps.is_missing_now(coverage.proto) {
+                log::warn!("no {} sockets: {error}", coverage.proto.as_str());
+            }
+            self.missing = Some(coverage.proto);
             return Ok(());
         }
         if error.is_missing() || self.tries >= TRIES {
@@ -225,12 +236,8 @@ impl Handler for Reading<'_> {
     fn turn(&mut self, now: Now) -> Result<Turn, DumpFailed> {
         if !self.scope.is_dumping() {
             let Some(coverage) = self.dumps.next(now.mono) else {
-                let waits = self.dumps.retry_at();
-                return Ok(if waits.is_some() {
-                    Turn::Idle(waits)
-                } else {
-                    Turn::Done
-                });
+                let waits = self.dumps.next_at(now.mono);
+                return Ok(waits.map_or(Turn::Done, |at| Turn::Idle(Some(at))));
             };
             self.number += 1;
             if let Err(error) = self.scope.begin(coverage, now) {

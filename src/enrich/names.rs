@@ -112,10 +112,15 @@ impl Names {
         }
     }
 
+    /// What was learned of an address less than `ttl` ago; asks nobody.
+    pub fn recall(&mut self, ip: IpAddr, ttl: Duration, now: Now) -> Option<Host> {
+        self.cache.recall(ip, ttl, now.mono)
+    }
+
     /// Asks for the name of an address. What was learned less than `ttl` ago is
     /// good enough; after `until` the asker waits no longer.
     pub fn ask(&mut self, ip: IpAddr, ttl: Duration, until: Instant, now: Now) -> Lookup {
-        if let Some(host) = self.cache.recall(ip, ttl, now.mono) {
+        if let Some(host) = self.recall(ip, ttl, now) {
             return Lookup::Known(host);
         }
         let waiting = self.pending.len();

@@ -142,6 +142,16 @@ pub struct Change {
     pub step: Step,
 }
 
+impl Change {
+    /// Which way it goes.
+    pub fn action(&self) -> Action {
+        match self.step {
+            Step::Opened { .. } => Action::Opened,
+            Step::Closed { .. } => Action::Closed,
+        }
+    }
+}
+
 /// The part of a [`Change`] that depends on its direction.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Step {

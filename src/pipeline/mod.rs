@@ -37,6 +37,8 @@ pub struct Pipeline {
     locks: Locks,
     fan: Fan,
     seq: u64,
+    /// The program ends: nothing is asked any more.
+    finishing: bool,
     own_id: Arc<str>,
     settled: Vec<Settled>,
     found: Vec<(IpAddr, Host)>,
@@ -54,6 +56,7 @@ impl Pipeline {
             locks: Locks::default(),
             fan,
             seq: 0,
+            finishing: false,
             own_id: Arc::from("sockwatch"),
             settled: Vec::new(),
             found: Vec::new(),
@@ -94,6 +97,7 @@ impl Pipeline {
 
     /// Lets everything go on without a name: the program ends.
     pub fn finish(&mut self, now: Now) {
+        self.finishing = true;
         for (key, ip) in self.waiting.drain_heads() {
             self.advance(key, Some((ip, Host::Unknown(HostUnknown::TimedOut))), now);
         }
@@ -185,12 +189,31 @@ impl Pipeline {
         let Some(dns) = &self.stages[usize::from(change.sensor.0)].dns else {
             return Lookup::Known(Host::Unknown(HostUnknown::NotApplicable));
         };
-        if self.waiting.is_full() {
-            self.stats.names_overload.bump();
-            return Lookup::Known(Host::Unknown(HostUnknown::Overload));
+        let ip = change.id.remote.ip;
+        if self.finishing || self.waiting.is_full() {
+            let why = if self.finishing {
+                HostUnknown::TimedOut
+            } else {
+                self.stats.names_overload.bump();
+                HostUnknown::Overload
+            };
+            let known = self.names.recall(ip, dns.ttl, now);
+            return Lookup::Known(known.unwrap_or(Host::Unknown(why)));
         }
-        let until = now.mono + dns.timeout;
-        self.names.ask(change.id.remote.ip, dns.ttl, until, now)
+        self.names.ask(ip, dns.ttl, now.mono + dns.timeout, now)
+    }
+
+    /// Puts a change behind those of its socket that wait; false when none does.
+    /// Where no more may wait, the line goes on without a name instead.
+    fn queue(&mut self, key: WaitKey, change: &Change, now: Now) -> bool {
+        if self.waiting.is_full()
+            && let Some(ip) = self.waiting.head(key)
+        {
+            self.stats.names_overload.bump();
+            self.advance(key, Some((ip, Host::Unknown(HostUnknown::Overload))), now);
+        }
+        let until = self.wait_until(change, now);
+        self.waiting.append(key, change, until, now)
     }
 
     fn wait_until(&self, change: &Change, now: Now) -> Instant {
@@ -311,8 +334,7 @@ impl Pipeline {
 impl Judge for Pipeline {
     fn open(&mut self, change: Change, now: Now) -> Verdict {
         let key = WaitKey::of(&change);
-        let until = self.wait_until(&change, now);
-        if self.waiting.append(key, &change, until, now) {
+        if self.queue(key, &change, now) {
             return Verdict::Waiting;
         }
         let host = self.known_host(&change);
@@ -342,6 +364,7 @@ impl Judge for Pipeline {
                     }
                 }
                 Lookup::Pending => {
+                    let until = self.wait_until(&change, now);
                     self.waiting.begin(key, change, until, now, false);
                     Verdict::Waiting
                 }
@@ -351,8 +374,7 @@ impl Judge for Pipeline {
 
     fn close(&mut self, change: Change, now: Now) {
         let key = WaitKey::of(&change);
-        let until = self.wait_until(&change, now);
-        if self.waiting.append(key, &change, until, now) {
+        if self.queue(key, &change, now) {
             return;
         }
         let mut host = self.known_host(&change);
@@ -360,6 +382,7 @@ impl Judge for Pipeline {
             match self.ask(&change, now) {
                 Lookup::Known(known) => host = known,
                 Lookup::Pending => {
+                    let until = self.wait_until(&change, now);
                     self.waiting.begin(key, change, until, now, true);
                     return;
                 }

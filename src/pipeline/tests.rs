@@ -396,6 +396,19 @@ fn the_end_leaves_nothing_waiting() {
 }
 
 #[test]
+fn the_end_leaves_no_line_that_waits_for_a_second_name() {
+    let mut bench = Bench::new(vec![stage(&[], true)]);
+    let now = bench.at(0);
+    bench.pipeline.open(opened(1, "203.0.113.7:80"), now);
+    bench.pipeline.close(closed(1, "203.0.113.7:80"), now);
+    bench.pipeline.open(opened(1, "203.0.113.8:80"), now);
+    bench.pipeline.close(closed(1, "203.0.113.8:80"), now);
+    bench.pipeline.finish(now);
+    assert_eq!(bench.told().len(), 4);
+    assert_eq!(bench.pipeline.deadline(), None);
+}
+
+#[test]
 fn event_ids_and_numbers() {
     let tagged = Stage {
         tag: Some("t".into()),

@@ -81,6 +81,12 @@ impl Waiting {
         true
     }
 
+    /// The address that a socket's line waits for.
+    pub fn head(&self, key: WaitKey) -> Option<IpAddr> {
+        let line = self.lines.get(&key)?;
+        line.steps.front().map(|head| head.change.id.remote.ip)
+    }
+
     /// Begins a line.
     pub fn begin(&mut self, key: WaitKey, change: Change, until: Instant, at: Now, entered: bool) {
         let line = Line {

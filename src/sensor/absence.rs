@@ -163,12 +163,19 @@ impl Absence {
         all && self.gap.as_ref().is_some_and(|gap| number > gap.after)
     }
 
-    /// What it means that this socket was not in a completed dump.
-    pub fn missing(&self, id: &SockId, state: TcpState, missed_before: bool) -> Missing {
+    /// What it means that this socket was not in a completed dump. `unaskable`:
+    /// the exact query about it has failed.
+    pub fn missing(
+        &self,
+        id: &SockId,
+        state: TcpState,
+        missed_before: bool,
+        unaskable: bool,
+    ) -> Missing {
         let unit = self.unit(id.proto, id.family);
         if !unit.blind && unit.phase == Phase::Settled {
             Missing::Ignored
-        } else if id.proto == Proto::Tcp && state.is_connected() {
+        } else if id.proto == Proto::Tcp && state.is_connected() && !unaskable {
             Missing::Suspect
         } else if missed_before {
             Missing::Ended

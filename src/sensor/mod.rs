@@ -3,6 +3,7 @@
 //! whether a socket is in a sensor's view.
 
 mod absence;
+mod ends;
 pub mod net_socket;
 #[cfg(test)]
 mod tests;

@@ -8,51 +8,54 @@
 //! Rows of a dump under way are staged: entered in the table, but told to nobody
 //! until the dump completes. A dump that fails leaves the table as it was.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::time::Instant;
 
 use super::absence::{Absence, Missing, Suspect};
 use super::views::{End, How, View, Views};
 use crate::model::{
-    Cookie, Coverage, Event, Evidence, Family, Gap, GapCause, Judge, Life, Needs, Netns, Notice,
-    Now, Owner, OwnerUnknown, Proto, Row, RowKind, Settled, SockId, SocketKey, StateGroups,
-    TcpState, Traffic,
+    Cookie, Coverage, Event, Evidence, Family, Gap, GapCause, Judge, Needs, Netns, Now, Proto, Row,
+    RowKind, Settled, SocketKey, StateGroups,
 };
 use crate::stats::Stats;
 use crate::table::{Entry, Table, Tombstones, Walk};
 
-/// The longest a jiffy can be (CONFIG_HZ=100).
-const JIFFY_MS: u64 = 10;
+/// For how many dumps an own socket that has not been seen open since is
+/// remembered: its notice comes within milliseconds.
+const OWN_KEPT: u32 = 8;
 
 /// The state of one namespace's sockets, for any number of sensors.
 #[derive(Debug)]
 pub struct NetSocket {
     netns: Netns,
     needs: Needs,
-    views: Views,
-    sockets: Table,
+    pub(super) views: Views,
+    pub(super) sockets: Table,
     minis: Table,
-    graves: Tombstones,
+    pub(super) graves: Tombstones,
     mini_graves: Tombstones,
-    absence: Absence,
+    pub(super) absence: Absence,
     /// How many dumps have begun; the number of the newest.
-    number: u32,
-    dump: Option<UnderWay>,
+    pub(super) number: u32,
+    pub(super) dump: Option<UnderWay>,
     /// The dumps' ways through `sockets` and `minis`.
     walk: Walk,
     mini_walk: Walk,
-    own: HashSet<Cookie>,
-    stats: Rc<Stats>,
+    /// sockwatch's own sockets, and the number of the dump that was the newest
+    /// when each was last seen open.
+    pub(super) own: HashMap<Cookie, u32>,
+    pub(super) stats: Rc<Stats>,
 }
 
 /// A dump between its request and its end.
 #[derive(Debug)]
-struct UnderWay {
+pub(super) struct UnderWay {
     coverage: Coverage,
     began: Instant,
     staged: Vec<(SocketKey, RowKind)>,
-    changed: Vec<Row>,
+    /// Rows that say something new of sockets in the table.
+    pub(super) changed: BTreeMap<(SocketKey, RowKind), Row>,
 }
 
 impl NetSocket {
@@ -78,7 +81,7 @@ impl NetSocket {
             dump: None,
             walk: Walk::default(),
             mini_walk: Walk::default(),
-            own: HashSet::new(),
+            own: HashMap::new(),
             stats,
         }
     }
@@ -93,7 +96,7 @@ impl NetSocket {
         self.sockets.is_empty()
     }
 
-    fn key(&self, cookie: Cookie) -> SocketKey {
+    pub(super) fn key(&self, cookie: Cookie) -> SocketKey {
         SocketKey::new(self.netns, cookie)
     }
 
@@ -113,7 +116,9 @@ impl NetSocket {
 
     /// These sockets are sockwatch's own: they are no events.
     pub fn disown(&mut self, cookies: &[Cookie]) {
-        self.own.extend(cookies);
+        let number = self.number;
+        self.own
+            .extend(cookies.iter().map(|cookie| (*cookie, number)));
     }
 
     /// Whether everything that sensors need of a protocol has been read once.
@@ -136,7 +141,7 @@ impl NetSocket {
             coverage,
             began: now.mono,
             staged: Vec::new(),
-            changed: Vec::new(),
+            changed: BTreeMap::new(),
         });
     }
 
@@ -159,7 +164,7 @@ impl NetSocket {
                 entry.seen = self.number;
                 if !entry.is_current(&row) {
                     entry.changing = true;
-                    dump.changed.push(row);
+                    dump.changed.insert((key, row.kind), row);
                 }
             }
             return;
@@ -167,11 +172,10 @@ impl NetSocket {
         if graves.covers(key, self.number) {
             return;
         }
-        if self.own.contains(&row.cookie) {
+        if self.own.contains_key(&row.cookie) {
             self.stats.own_sockets.bump();
             return;
         }
-        graves.lift(key);
         let first_seen = self.views.age_ms(now);
         let mut entry = Entry::new(key, row.id, row.state, row.owner, first_seen);
         entry.seen = self.number;
@@ -186,16 +190,21 @@ impl NetSocket {
             return;
         };
         for (key, kind) in dump.staged {
-            let table = if kind == RowKind::Full {
-                &mut self.sockets
-            } else {
-                &mut self.minis
+            let (table, graves) = match kind {
+                RowKind::Full => (&mut self.sockets, &mut self.graves),
+                RowKind::Mini => (&mut self.minis, &mut self.mini_graves),
             };
             // It may have ended while the dump was read.
             let Some(entry) = table.find_mut(key).filter(|entry| entry.staged) else {
                 continue;
             };
+            if self.own.contains_key(&key.cookie) {
+                table.remove(key);
+                self.stats.own_sockets.bump();
+                continue;
+            }
             entry.staged = false;
+            graves.lift(key);
             let id = entry.id();
             let primed = self.absence.unit(id.proto, id.family).primed;
             let how = How {
@@ -204,37 +213,42 @@ impl NetSocket {
             };
             self.views.open(entry, kind, how, now, judge);
         }
-        for row in dump.changed {
+        for row in dump.changed.into_values() {
             self.update(&row, now, judge);
         }
         let once = self.look_for_absent(dump.coverage, now, judge);
         self.absence
             .completed(dump.coverage, self.needs, self.number, dump.began, once);
+        self.sweep(now);
+    }
+
+    /// Forgets what only the dump that is over could have made use of.
+    fn sweep(&mut self, now: Now) {
         self.graves.sweep(self.number, now.mono);
         self.mini_graves.sweep(self.number, now.mono);
+        let number = self.number;
+        self.own
+            .retain(|_, seen| number.wrapping_sub(*seen) <= OWN_KEPT);
     }
 
     /// The dump under way failed: it changes nothing.
-    pub fn fail_dump(&mut self) {
+    pub fn fail_dump(&mut self, now: Now) {
         let Some(dump) = self.dump.take() else {
             return;
         };
         for (key, kind) in dump.staged {
-            let table = if kind == RowKind::Full {
-                &mut self.sockets
-            } else {
-                &mut self.minis
-            };
+            let table = self.table_mut(kind);
             if table.find(key).is_some_and(|entry| entry.staged) {
                 table.remove(key);
             }
         }
-        for row in dump.changed {
+        for row in dump.changed.into_values() {
             let key = self.key(row.cookie);
             if let Some(entry) = self.sockets.find_mut(key) {
                 entry.changing = false;
             }
         }
+        self.sweep(now);
     }
 
     fn update(&mut self, row: &Row, now: Now, judge: &mut dyn Judge) {
@@ -248,7 +262,7 @@ impl NetSocket {
             }
             // A minisocket of another state is another one: SYN_RECV became a
             // full socket, which left a TIME_WAIT.
-            RowKind::Mini => {
+            RowKind::Mini if self.minis.find(key).is_some() => {
                 let first_seen = self.views.age_ms(now);
                 self.end_mini(key, now, judge);
                 let mut entry = Entry::new(key, row.id, row.state, row.owner, first_seen);
@@ -263,6 +277,7 @@ impl NetSocket {
                 self.minis.insert(entry);
                 self.mini_graves.lift(key);
             }
+            RowKind::Mini => {}
         }
     }
 
@@ -283,12 +298,17 @@ impl NetSocket {
                     continue;
                 }
                 if entry.seen == self.number {
-                    entry.missed = false;
+                    (entry.missed, entry.unaskable) = (false, false);
                     continue;
                 }
-                match self.absence.missing(&id, state, entry.missed) {
+                match self
+                    .absence
+                    .missing(&id, state, entry.missed, entry.unaskable)
+                {
                     Missing::Ignored => entry.missed = false,
+                    Missing::Suspect if entry.suspected => {}
                     Missing::Suspect => {
+                        entry.suspected = true;
                         let (key, kind) = (entry.key(), RowKind::Full);
                         self.absence.suspect(Suspect { key, kind, id });
                     }
@@ -303,34 +323,43 @@ impl NetSocket {
                 self.end_verified(key, now, judge);
             }
         }
-        for entry in self.minis.iter() {
+        let mut ended = Vec::new();
+        for entry in self.minis.iter_mut() {
             let (key, id) = (entry.key(), entry.id());
-            if entry.seen != self.number && coverage.includes(&id, entry.state()) {
-                self.absence.suspect(Suspect {
-                    key,
-                    kind: RowKind::Mini,
-                    id,
-                });
+            if entry.seen == self.number || !coverage.includes(&id, entry.state()) {
+                continue;
+            }
+            if entry.unaskable {
+                ended.push(key);
+            } else if !entry.suspected {
+                entry.suspected = true;
+                let kind = RowKind::Mini;
+                self.absence.suspect(Suspect { key, kind, id });
             }
         }
+        for key in ended {
+            self.end_mini(key, now, judge);
+        }
         once
+    }
+
+    fn table_mut(&mut self, kind: RowKind) -> &mut Table {
+        match kind {
+            RowKind::Full => &mut self.sockets,
+            RowKind::Mini => &mut self.minis,
+        }
     }
 
     /// The next socket that an exact query has to be asked about.
     pub fn next_suspect(&mut self) -> Option<Suspect> {
         loop {
             let suspect = self.absence.next_suspect()?;
-            let table = if suspect.kind == RowKind::Full {
-                &self.sockets
-            } else {
-                &self.minis
-            };
             // Its notice may have come meanwhile, or its ends have changed.
-            if table
-                .find(suspect.key)
-                .is_some_and(|entry| entry.id().same_ends(&suspect.id))
-            {
-                return Some(suspect);
+            if let Some(entry) = self.table_mut(suspect.kind).find_mut(suspect.key) {
+                entry.suspected = false;
+                if entry.id().same_ends(&suspect.id) {
+                    return Some(suspect);
+                }
             }
         }
     }
@@ -359,12 +388,15 @@ impl NetSocket {
         }
     }
 
-    /// The exact query could not be asked: nothing may be concluded from it. A
-    /// full socket now has to be missing from another dump; a minisocket is
-    /// asked about after the next one.
+    /// The exact query could not be asked: nothing is concluded from it. The
+    /// socket has now to be missing from another dump, as those for which the
+    /// query is not to be trusted.
     pub fn unanswered(&mut self, suspect: Suspect) {
-        if suspect.kind == RowKind::Full {
-            self.absence.unanswered(&suspect.id);
+        if let Some(entry) = self.table_mut(suspect.kind).find_mut(suspect.key) {
+            (entry.missed, entry.unaskable) = (true, true);
+            if suspect.kind == RowKind::Full {
+                self.absence.unanswered(&suspect.id);
+            }
         }
     }
 
@@ -383,162 +415,13 @@ impl NetSocket {
 
     fn end_mini(&mut self, key: SocketKey, now: Now, judge: &mut dyn Judge) {
         if let Some(mut entry) = self.minis.remove(key) {
-            self.mini_graves.noticed(key, self.number);
+            if self.dump.is_some() {
+                self.mini_graves.noticed(key, self.number);
+            }
             let end = End::by(Evidence::Verified);
             self.views
                 .close(&mut entry, RowKind::Mini, u32::MAX, end, now, judge);
         }
-    }
-
-    /// A full socket is gone.
-    pub fn notice(&mut self, notice: Notice, now: Now, judge: &mut dyn Judge) {
-        if self.own.remove(&notice.cookie) {
-            self.stats.own_sockets.bump();
-            return;
-        }
-        let key = self.key(notice.cookie);
-        if self.graves.late_notice(key) {
-            self.stats.notices_late.bump();
-            return;
-        }
-        let primed = !self
-            .absence
-            .unit(notice.id.proto, notice.id.family)
-            .primed
-            .is_empty();
-        let portless = notice.id.local.port == 0 && notice.id.remote.port == 0;
-        match self.sockets.remove(key) {
-            // Never bound: it was in no table, so it is nothing.
-            None if portless => return,
-            None if primed => self.between_ticks(key, &notice, now, judge),
-            Some(mut entry) if primed => self.ended(&mut entry, &notice, now, judge),
-            // The first dump is still under way: nothing is in view yet.
-            _ => {}
-        }
-        self.graves.noticed(key, self.number);
-    }
-
-    /// The notice is the first word of this socket.
-    fn between_ticks(&mut self, key: SocketKey, notice: &Notice, now: Now, judge: &mut dyn Judge) {
-        let state = notice.proven_state();
-        let first_seen = self.views.age_ms(now);
-        let owner = Owner::Unknown(OwnerUnknown::NotRead);
-        let mut entry = Entry::new(key, notice.id, state, owner, first_seen);
-        let how = How {
-            between_ticks: true,
-            wiped: notice.is_wiped(),
-            ..How::by(Evidence::Notified)
-        };
-        self.views.open(&mut entry, RowKind::Full, how, now, judge);
-        let max_ms = self
-            .absence
-            .last_dump(&notice.id, state)
-            // Rounded up: it is a bound.
-            .map(|began| Event::elapsed_ms(began, now) + 1);
-        let min_ms = notice
-            .tcp
-            .filter(|_| state == TcpState::Established && !how.wiped)
-            .map(|tcp| u64::from(tcp.last_data_sent_ms.max(tcp.last_data_recv_ms)))
-            // Counted in ticks of the kernel's clock, so up to one too many.
-            .map(|min| min.saturating_sub(JIFFY_MS))
-            // A clock that never started counts from the boot.
-            .filter(|min| max_ms.is_none_or(|max| *min <= max));
-        let end = End {
-            how,
-            life: Some(Life::Between { min_ms, max_ms }),
-            traffic: Traffic::of(notice),
-        };
-        self.views
-            .close(&mut entry, RowKind::Full, u32::MAX, end, now, judge);
-    }
-
-    /// A socket that was read before has ended.
-    fn ended(&mut self, entry: &mut Entry, notice: &Notice, now: Now, judge: &mut dyn Judge) {
-        if entry.staged {
-            // Read by the dump under way; the notice vouches for it before the
-            // dump's end does.
-            self.views.open(
-                entry,
-                RowKind::Full,
-                How::by(Evidence::Notified),
-                now,
-                judge,
-            );
-        } else if entry.changing {
-            let read = self.dump.as_mut().and_then(|dump| {
-                let at = dump
-                    .changed
-                    .iter()
-                    .position(|row| row.cookie == notice.cookie)?;
-                Some(dump.changed.swap_remove(at))
-            });
-            if let Some(row) = read {
-                self.views.update(entry, &row, now, judge);
-            }
-        }
-        let proven = notice.proven_state();
-        let id = entry.id();
-        let mut wiped = None;
-        if notice.id.remote.port != 0 && !id.same_ends(&notice.id) {
-            self.views.rebound(entry, notice.id, proven, now, judge);
-        } else if notice.is_wiped() && id.remote.is_unconnected() {
-            wiped = Some(self.wiped_connection(entry, notice, now, judge));
-        } else if proven == TcpState::Established && is_before_established(entry.state()) {
-            entry.set_state(proven);
-            self.views.open(
-                entry,
-                RowKind::Full,
-                How::by(Evidence::Notified),
-                now,
-                judge,
-            );
-        }
-        let seen = self.views.age_ms(now).saturating_sub(entry.first_seen_ms());
-        let mut end = End {
-            how: How::by(Evidence::Notified),
-            life: Some(Life::Seen { ms: seen }),
-            traffic: Traffic::of(notice),
-        };
-        if let Some(mut ghost) = wiped {
-            let mask = !entry.in_view;
-            entry.waiting &= !(ghost.in_view | ghost.waiting);
-            self.views
-                .close(entry, RowKind::Full, u32::MAX, end, now, judge);
-            end.how.wiped = true;
-            self.views
-                .close(&mut ghost, RowKind::Full, mask, end, now, judge);
-        } else {
-            self.views
-                .close(entry, RowKind::Full, u32::MAX, end, now, judge);
-        }
-    }
-
-    /// A socket last read as bound only, whose notice proves a connection but
-    /// has no remote port any more. That is no rebound (the table's ends win
-    /// where the socket is in view), but a sensor that waits for connections
-    /// must hear of it: the socket as those sensors see it.
-    fn wiped_connection(
-        &self,
-        entry: &Entry,
-        notice: &Notice,
-        now: Now,
-        judge: &mut dyn Judge,
-    ) -> Entry {
-        let mut ghost = entry.clone();
-        ghost.rebind(
-            SockId {
-                local: entry.id().local,
-                ..notice.id
-            },
-            self.views.age_ms(now),
-        );
-        ghost.set_state(notice.proven_state());
-        let how = How {
-            wiped: true,
-            ..How::by(Evidence::Notified)
-        };
-        self.views.open(&mut ghost, RowKind::Full, how, now, judge);
-        ghost
     }
 
     /// Notices were lost.
@@ -571,11 +454,7 @@ impl NetSocket {
     /// What became of an opening that waited for a name. A socket that has ended
     /// meanwhile is not in the table any more, and needs nothing.
     pub fn settle(&mut self, settled: &Settled) {
-        let table = match settled.kind {
-            RowKind::Full => &mut self.sockets,
-            RowKind::Mini => &mut self.minis,
-        };
-        if let Some(entry) = table.find_mut(settled.key) {
+        if let Some(entry) = self.table_mut(settled.kind).find_mut(settled.key) {
             Views::settle(entry, settled);
         }
     }
@@ -588,8 +467,4 @@ fn gap_record((began, recovered): (Instant, u64), now: Now) -> Gap {
         lost: None,
         duration_ms: Event::elapsed_ms(began, now),
     }
-}
-
-fn is_before_established(state: TcpState) -> bool {
-    matches!(state, TcpState::SynSent | TcpState::SynRecv)
 }

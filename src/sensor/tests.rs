@@ -248,7 +248,7 @@ fn a_failed_dump_changes_nothing() {
     bench.sensor.begin_dump(coverages()[0], now);
     bench.sensor.row(row(1, old, Established), now);
     bench.sensor.row(row(2, new, Established), now);
-    bench.sensor.fail_dump();
+    bench.sensor.fail_dump(now);
     assert_eq!(bench.judge.take(), []);
     assert_eq!(bench.sensor.len(), 1);
     bench.dump_all(&[row(1, old, SynSent), row(2, new, Established)]);
@@ -565,12 +565,65 @@ fn a_query_that_fails_convicts_nobody() {
         "it is asked about after another dump"
     );
     bench.dump_all(&[]);
-    bench.answer(|_| None);
     assert_eq!(
         bench.judge.take(),
-        [(1, Closed, Evidence::Verified, Established)]
+        [(1, Closed, Evidence::Verified, Established)],
+        "missing twice convicts where nobody can be asked"
     );
+    assert!(bench.sensor.next_suspect().is_none());
     assert!(bench.sensor.settled_gap(now).is_some());
+}
+
+#[test]
+fn a_failed_dump_leaves_the_tombstones() {
+    let mut bench = Bench::plain();
+    let tcp = row(1, id(Proto::Tcp, 1, 80), Established);
+    bench.dump_all(&[tcp]);
+    bench.sensor.overrun(bench.now());
+    bench.dump_all(&[]);
+    bench.answer(|_| None);
+    let now = bench.now();
+    bench.sensor.begin_dump(coverages()[0], now);
+    bench.sensor.row(tcp, now);
+    bench.sensor.fail_dump(now);
+    bench.judge.take();
+    bench.notice(notice(1, tcp.id, established()));
+    assert_eq!(bench.judge.take(), [], "it was closed before");
+}
+
+#[test]
+fn without_a_dump_nothing_is_kept_of_what_has_ended() {
+    let mut bench = Bench::plain();
+    for cookie in 1..1000 {
+        bench.notice(notice(cookie, id(Proto::Tcp, 1, 80), established()));
+    }
+    assert_eq!(bench.judge.take().len(), 2 * 999);
+    assert!(bench.sensor.graves.is_empty());
+}
+
+#[test]
+fn a_socket_known_as_own_too_late_is_closed_all_the_same() {
+    let mut bench = Bench::plain();
+    let udp = row(1, id(Proto::Udp, 1, 53), Established);
+    bench.dump_all(&[udp]);
+    bench.sensor.disown(&[Cookie(1)]);
+    bench.notice(notice(1, udp.id, TcpInfo::default()));
+    let told: Vec<_> = bench.judge.take().iter().map(|one| one.1).collect();
+    assert_eq!(told, [Opened, Closed]);
+    // Known before the dump that read it completes: it is nothing.
+    let now = bench.now();
+    bench.sensor.begin_dump(coverages()[1], now);
+    bench.sensor.row(row(2, udp.id, Established), now);
+    bench.sensor.disown(&[Cookie(2)]);
+    bench.sensor.end_dump(now, &mut bench.judge);
+    assert_eq!(bench.judge.take(), []);
+    for _ in 0..10 {
+        bench.dump_all(&[]);
+    }
+    assert!(
+        bench.sensor.own.is_empty(),
+        "own cookies are not kept for ever"
+    );
 }
 
 #[test]
@@ -791,14 +844,15 @@ proptest! {
                 Op::FailDump => {
                     machine.walk = None;
                     machine.queue.clear();
-                    bench.sensor.fail_dump();
+                    bench.sensor.fail_dump(now);
                 }
                 Op::Hear => hear(&mut bench, &mut machine),
                 Op::Lose => lose_next = true,
             }
         }
         // The dump under way is given up, every notice is heard, two dumps pass.
-        bench.sensor.fail_dump();
+        let now = bench.now();
+        bench.sensor.fail_dump(now);
         while !machine.notices.is_empty() || machine.lost {
             hear(&mut bench, &mut machine);
         }

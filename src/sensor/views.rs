@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use crate::model::{
-    Action, Change, Event, Evidence, Judge, Life, Now, Row, RowKind, SensorIx, Settled, SockId,
-    Step, TcpState, Traffic, Verdict,
+    Change, Event, Evidence, Judge, Life, Now, Row, RowKind, SensorIx, Settled, SockId, Step,
+    TcpState, Traffic, Verdict,
 };
 use crate::table::Entry;
 
@@ -228,15 +228,5 @@ fn change(entry: &Entry, sensor: SensorIx, kind: RowKind, how: How, step: Step) 
         owner: entry.owner(),
         host: entry.host(sensor),
         step,
-    }
-}
-
-impl Change {
-    /// Which way it goes.
-    pub fn action(&self) -> Action {
-        match self.step {
-            Step::Opened { .. } => Action::Opened,
-            Step::Closed { .. } => Action::Closed,
-        }
     }
 }

@@ -24,6 +24,9 @@ use crate::wire::sock_diag::{self, Body, Malformed, Messages};
 const DUMP_ROOM: usize = 32 * 1024;
 /// One reply with every attribute the kernel has.
 const QUERY_ROOM: usize = 4096;
+/// How many datagrams are read for one answer: there is one, unless an earlier
+/// query was given up.
+const QUERY_TRIES: usize = 16;
 /// A dump that gives nothing for so long is taken for dead.
 const STALL: Duration = Duration::from_secs(10);
 
@@ -45,6 +48,15 @@ pub enum DumpError {
 }
 
 impl DumpError {
+    /// The kernel does not know the request, whatever it was asked for.
+    pub fn is_unknown(&self) -> bool {
+        let errno = match self {
+            DumpError::Refused(error) => error.raw_os_error(),
+            _ => None,
+        };
+        matches!(errno, Some(libc::EINVAL | libc::EOPNOTSUPP | libc::ENOENT))
+    }
+
     /// Nobody answers for this protocol: its diag module is missing.
     pub fn is_missing(&self) -> bool {
         matches!(self, DumpError::Refused(error) if error.raw_os_error() == Some(libc::ENOENT))
@@ -300,7 +312,7 @@ impl Scope {
         self.seq = self.seq.wrapping_add(1);
         self.query.send(&request::exact(id, cookie, self.seq))?;
         let mut buffer = [0_u8; QUERY_ROOM];
-        loop {
+        for _ in 0..QUERY_TRIES {
             let length = match self.query.recv(&mut buffer) {
                 Ok(length) => length,
                 Err(RecvError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
@@ -333,6 +345,7 @@ impl Scope {
                 }
             }
         }
+        Err(invalid("only answers to something else"))
     }
 }
 

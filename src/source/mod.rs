@@ -2,6 +2,8 @@
 //! said; what that means is decided above.
 
 pub mod diag;
+mod dumps;
 mod notices;
 
+pub use dumps::Dumps;
 pub use notices::{Drained, Group, Notices};

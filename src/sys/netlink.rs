@@ -22,7 +22,8 @@ pub enum RecvError {
     Overrun,
     /// The message was longer than the buffer; its rest is lost.
     Truncated,
-    /// Not sent by the kernel: any local process can address our port.
+    /// Not sent by the kernel: a process with CAP_NET_ADMIN over the namespace can
+    /// address our port.
     Foreign,
     /// Everything else.
     Io(io::Error),

@@ -4,18 +4,16 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 
-use crate::model::{Cookie, Family, Netns, Proto};
-
 /// The network namespace of the calling thread.
 ///
 /// # Errors
 /// Those of reading /proc, where it is not mounted.
-pub fn netns() -> io::Result<Netns> {
+pub fn netns() -> io::Result<u32> {
     let inode = std::fs::metadata("/proc/thread-self/ns/net")
         .or_else(|_| std::fs::metadata("/proc/self/ns/net"))?
         .ino();
     // nsfs inodes are allocated by ns_alloc_inum(), an unsigned int.
-    u32::try_from(inode).map(Netns).map_err(|_| {
+    u32::try_from(inode).map_err(|_| {
         io::Error::new(
             io::ErrorKind::InvalidData,
             "a namespace inode beyond 32 bits",
@@ -56,7 +54,7 @@ fn int_option(fd: RawFd, option: libc::c_int) -> Option<libc::c_int> {
     (answer == 0).then_some(value)
 }
 
-fn cookie(fd: RawFd) -> Option<Cookie> {
+fn cookie(fd: RawFd) -> Option<u64> {
     let mut value: u64 = 0;
     let mut length = size_of::<u64>() as libc::socklen_t;
     // SAFETY: as above; SO_COOKIE writes eight bytes.
@@ -69,7 +67,7 @@ fn cookie(fd: RawFd) -> Option<Cookie> {
             &raw mut length,
         )
     };
-    (answer == 0 && value != 0).then_some(Cookie(value))
+    (answer == 0 && value != 0).then_some(value)
 }
 
 /// The cookies of the TCP and UDP sockets that this process has open right now:
@@ -78,7 +76,7 @@ fn cookie(fd: RawFd) -> Option<Cookie> {
 ///
 /// # Errors
 /// Those of reading /proc/self/fd.
-pub fn own_cookies(found: &mut Vec<Cookie>) -> io::Result<()> {
+pub fn own_cookies(found: &mut Vec<u64>) -> io::Result<()> {
     found.clear();
     for entry in std::fs::read_dir("/proc/self/fd")? {
         let Some(fd) = entry?
@@ -95,23 +93,16 @@ pub fn own_cookies(found: &mut Vec<Cookie>) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes a socket, reads its cookie and closes it without binding it. The kernel
+/// Makes a socket of a family (AF_INET, AF_INET6) and type (SOCK_STREAM,
+/// SOCK_DGRAM), reads its cookie and closes it without binding it. The kernel
 /// notices its end to the group of its family and protocol, as it would for any
 /// other, but without a port, so that nobody else takes it for one.
 ///
 /// # Errors
 /// EAFNOSUPPORT where the family is switched off.
-pub fn unbound_socket_cookie(family: Family, proto: Proto) -> io::Result<Cookie> {
-    let domain = match family {
-        Family::V4 => libc::AF_INET,
-        Family::V6 => libc::AF_INET6,
-    };
-    let kind = match proto {
-        Proto::Tcp => libc::SOCK_STREAM,
-        Proto::Udp => libc::SOCK_DGRAM,
-    };
+pub fn unbound_socket_cookie(family: libc::c_int, kind: libc::c_int) -> io::Result<u64> {
     // SAFETY: socket(2) takes no pointers.
-    let fd = unsafe { libc::socket(domain, kind | libc::SOCK_CLOEXEC, 0) };
+    let fd = unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, 0) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -138,7 +129,7 @@ mod tests {
         let link = std::fs::read_link("/proc/self/ns/net").unwrap();
         assert_eq!(
             link.to_string_lossy(),
-            format!("net:[{}]", netns().unwrap().0)
+            format!("net:[{}]", netns().unwrap())
         );
     }
 }

@@ -39,6 +39,10 @@ pub struct Entry {
     pub changing: bool,
     /// Missing from a completed dump whose absences are looked at.
     pub missed: bool,
+    /// Waits to be asked about.
+    pub suspected: bool,
+    /// The exact query about it has failed.
+    pub unaskable: bool,
 }
 
 const UDP: u8 = 1;
@@ -78,6 +82,8 @@ impl Entry {
             staged: false,
             changing: false,
             missed: false,
+            suspected: false,
+            unaskable: false,
         };
         entry.rebind(id, first_seen_ms);
         entry.set_owner(owner);
@@ -210,9 +216,10 @@ impl Entry {
     pub fn host(&self, sensor: SensorIx) -> Host {
         match (&self.name, self.no_name) {
             (Some(name), _) if self.nameless & sensor.bit() == 0 => Host::Named(name.clone()),
-            (_, Some(why)) => Host::Unknown(why),
-            (Some(_), None) => Host::Unknown(HostUnknown::TimedOut),
-            (None, None) => Host::Unasked,
+            (_, why) if self.nameless & sensor.bit() != 0 => {
+                Host::Unknown(why.unwrap_or(HostUnknown::TimedOut))
+            }
+            _ => Host::Unasked,
         }
     }
 
@@ -279,6 +286,7 @@ mod tests {
         let mut entry = Entry::new(key, id, TcpState::Established, owner, 0);
         let (hasty, patient) = (SensorIx(0), SensorIx(1));
         entry.set_host(hasty, Host::Unknown(HostUnknown::TimedOut));
+        assert_eq!(entry.host(patient), Host::Unasked, "it has not asked yet");
         entry.set_host(patient, Host::Named(Name::escaped(b"a.example")));
         assert_eq!(entry.host(hasty), Host::Unknown(HostUnknown::TimedOut));
         assert_eq!(entry.host(patient).as_str(), "a.example");

@@ -1,8 +1,10 @@
 //! The ended sockets whose cookies may still turn up.
 //!
 //! A row can lie in the dump socket's queue while its socket ends, and is read
-//! after the notice; without a tombstone it would open the socket again. After a
-//! `verified` close the notice may still come, and must not close it twice.
+//! after the notice; without a tombstone it would open the socket again. So an end
+//! that is noticed while a dump is under way leaves one until that dump is over.
+//! After a `verified` close the notice may still come, and must not close it
+//! twice.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -20,14 +22,14 @@ pub struct Tombstones {
 
 #[derive(Clone, Copy, Debug)]
 struct Grave {
-    /// The newest dump that may still hold a row of it.
+    /// The last dump that may hold a row of it.
     dump: u32,
     /// Set after a `verified` close: until when its notice may come.
     notice_until: Option<Instant>,
 }
 
 impl Tombstones {
-    /// A socket ended with a notice while dump number `dump` was the newest one.
+    /// A socket ended with a notice while dump number `dump` was under way.
     pub fn noticed(&mut self, key: SocketKey, dump: u32) {
         self.graves.insert(
             key,
@@ -69,11 +71,11 @@ impl Tombstones {
         }
     }
 
-    /// Forgets those that dump number `ended` was the last to endanger, and
-    /// whose notice has come or will not come any more.
+    /// Dump number `ended` is over: forgets those whose rows it was the last to
+    /// hold, and whose notice has come or will not come any more.
     pub fn sweep(&mut self, ended: u32, now: Instant) {
         self.graves.retain(|_, grave| {
-            grave.dump >= ended || grave.notice_until.is_some_and(|until| until > now)
+            grave.dump > ended || grave.notice_until.is_some_and(|until| until > now)
         });
         if self.graves.capacity() > 4096 && self.graves.len() < self.graves.capacity() / 4 {
             self.graves.shrink_to(self.graves.len() * 2);
@@ -97,15 +99,15 @@ mod tests {
     use crate::model::{Cookie, Netns};
 
     #[test]
-    fn a_tombstone_outlives_the_dump_that_ran() {
+    fn a_tombstone_lasts_as_long_as_the_dump_that_ran() {
         let key = SocketKey::new(Netns(1), Cookie(1));
         let now = Instant::now();
         let mut graves = Tombstones::default();
         graves.noticed(key, 4);
-        graves.sweep(4, now);
-        assert!(graves.covers(key, 4), "dump 4 may have been under way");
+        graves.sweep(3, now);
+        assert!(graves.covers(key, 4), "dump 4 was under way");
         assert!(!graves.covers(key, 5), "dump 5 began after the end");
-        graves.sweep(5, now);
+        graves.sweep(4, now);
         assert!(graves.is_empty());
     }
 

@@ -79,7 +79,7 @@ fn churn(tick: Tick, rate: Option<u32>) {
 }
 
 /// Raises the soft limit of open files, which is often 1024.
-fn allow_descriptors(count: u64) {
+pub fn allow_descriptors(count: u64) {
     // SAFETY: zeros are a valid rlimit, and both calls are given one that lives
     // across them.
     unsafe {

@@ -28,6 +28,7 @@ mod before_start;
 mod capture;
 mod churn;
 mod command;
+mod congestion;
 mod connections;
 mod degraded;
 mod dump;

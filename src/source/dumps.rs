@@ -8,15 +8,22 @@ use crate::model::{Coverage, Family, Needs, Proto, StateGroups};
 /// How soon a failed dump is tried again when somebody waits for it.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// The line of dumps.
+/// The line of dumps. One that failed waits a little at the end of the line, and
+/// holds nobody up.
 #[derive(Debug, Default)]
 pub struct Dumps {
-    line: VecDeque<Coverage>,
+    line: VecDeque<Waiting>,
     /// The legacy request was refused: one v2 request for each family instead.
     by_family: bool,
     /// Nobody answers for TCP, UDP.
     missing: [bool; 2],
-    retry_at: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    coverage: Coverage,
+    /// When it is to be tried again, after it failed.
+    not_before: Option<Instant>,
 }
 
 impl Dumps {
@@ -37,26 +44,33 @@ impl Dumps {
             _ => &[Some(Family::V4), Some(Family::V6)],
         };
         for &family in families {
-            let same =
-                |coverage: &&mut Coverage| coverage.proto == proto && coverage.family == family;
-            match self.line.iter_mut().find(same) {
-                Some(coverage) => coverage.groups = coverage.groups | groups,
-                None => self.line.push_back(Coverage {
-                    proto,
-                    family,
-                    groups,
-                }),
-            }
+            let coverage = Coverage {
+                proto,
+                family,
+                groups,
+            };
+            self.push(coverage, None);
+        }
+    }
+
+    fn push(&mut self, coverage: Coverage, not_before: Option<Instant>) {
+        let same = |waiting: &&mut Waiting| {
+            waiting.coverage.proto == coverage.proto && waiting.coverage.family == coverage.family
+        };
+        match self.line.iter_mut().find(same) {
+            Some(waiting) => waiting.coverage.groups = waiting.coverage.groups | coverage.groups,
+            None => self.line.push_back(Waiting {
+                coverage,
+                not_before,
+            }),
         }
     }
 
     /// The next dump to begin.
     pub fn next(&mut self, now: Instant) -> Option<Coverage> {
-        if self.retry_at.is_some_and(|at| at > now) {
-            return None;
-        }
-        self.retry_at = None;
-        self.line.pop_front()
+        let is_due = |waiting: &Waiting| waiting.not_before.is_none_or(|at| at <= now);
+        let at = self.line.iter().position(is_due)?;
+        self.line.remove(at).map(|waiting| waiting.coverage)
     }
 
     /// Whether any waits in line.
@@ -64,15 +78,18 @@ impl Dumps {
         self.line.is_empty()
     }
 
-    /// When a failed dump is to be tried again.
-    pub fn retry_at(&self) -> Option<Instant> {
-        self.retry_at.filter(|_| !self.line.is_empty())
+    /// When the next one may begin; a time that is over for one that may now.
+    pub fn next_at(&self, now: Instant) -> Option<Instant> {
+        let times = self
+            .line
+            .iter()
+            .map(|waiting| waiting.not_before.unwrap_or(now));
+        times.min()
     }
 
-    /// Puts a failed dump back at the head of the line, to be tried again soon.
+    /// Puts a failed dump back in line, to be tried again soon.
     pub fn retry(&mut self, coverage: Coverage, now: Instant) {
-        self.line.push_front(coverage);
-        self.retry_at = Some(now + RETRY);
+        self.push(coverage, Some(now + RETRY));
     }
 
     /// The legacy request was refused: replaces it by one request a family. False
@@ -82,12 +99,9 @@ impl Dumps {
             return false;
         }
         self.by_family = true;
-        for family in [Family::V6, Family::V4] {
-            self.line.push_front(Coverage {
-                family: Some(family),
-                ..coverage
-            });
-        }
+        self.line
+            .retain(|waiting| waiting.coverage.proto != Proto::Tcp);
+        self.ask_proto(Proto::Tcp, coverage.groups);
         true
     }
 
@@ -119,10 +133,10 @@ mod tests {
         let shape: Vec<_> = line.iter().map(|one| (one.proto, one.family)).collect();
         let (v4, v6) = (Some(Family::V4), Some(Family::V6));
         let expected = [
-            (Proto::Tcp, v4),
-            (Proto::Tcp, v6),
             (Proto::Udp, v4),
             (Proto::Udp, v6),
+            (Proto::Tcp, v4),
+            (Proto::Tcp, v6),
         ];
         assert_eq!(shape, expected);
         assert!(
@@ -132,16 +146,20 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_dump_is_tried_again_soon_but_not_at_once() {
+    fn a_failed_dump_is_tried_again_soon_and_holds_nobody_up() {
         let now = Instant::now();
         let mut dumps = Dumps::default();
-        dumps.ask(Needs {
-            tcp: StateGroups::LISTEN,
-            udp: false,
-        });
+        dumps.ask(Needs::EVERYTHING);
         let tcp = dumps.next(now).unwrap();
         dumps.retry(tcp, now);
+        assert_eq!(dumps.next_at(now), Some(now));
+        assert_eq!(dumps.next(now).unwrap().proto, Proto::Udp);
+        assert_eq!(dumps.next(now).unwrap().proto, Proto::Udp);
         assert_eq!(dumps.next(now), None);
+        assert_eq!(dumps.next_at(now), Some(now + RETRY));
+        dumps.ask(Needs::EVERYTHING);
+        let line: Vec<_> = std::iter::from_fn(|| dumps.next(now)).collect();
+        assert_eq!(line.len(), 2, "asking again does not make it due");
         assert_eq!(dumps.next(now + RETRY), Some(tcp));
     }
 }

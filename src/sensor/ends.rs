@@ -1,0 +1,175 @@
+//! What a notice says: the end of a socket, and sometimes all that is ever heard
+//! of it.
+//!
+//! A notice is the kernel's last word about a full socket. The table may know the
+//! socket well, may have read it in a dump that has not completed, may hold what
+//! it was before it was bound anew, or may never have heard of it. Each of these
+//! is settled here, so that every view hears of one opening and one end.
+
+use super::net_socket::NetSocket;
+use super::views::{End, How};
+use crate::model::{
+    Event, Evidence, Judge, Life, Notice, Now, Owner, OwnerUnknown, RowKind, SockId, SocketKey,
+    TcpState, Traffic,
+};
+use crate::table::Entry;
+
+/// The longest a jiffy can be (CONFIG_HZ=100).
+const JIFFY_MS: u64 = 10;
+
+impl NetSocket {
+    /// A full socket is gone.
+    pub fn notice(&mut self, notice: Notice, now: Now, judge: &mut dyn Judge) {
+        let key = self.key(notice.cookie);
+        // One that was told as opened before it was known as own is told as
+        // closed too.
+        if self.own.remove(&notice.cookie).is_some() && self.sockets.find(key).is_none() {
+            self.stats.own_sockets.bump();
+            return;
+        }
+        if self.graves.late_notice(key) {
+            self.stats.notices_late.bump();
+            return;
+        }
+        let primed = !self
+            .absence
+            .unit(notice.id.proto, notice.id.family)
+            .primed
+            .is_empty();
+        let portless = notice.id.local.port == 0 && notice.id.remote.port == 0;
+        match self.sockets.remove(key) {
+            // Never bound: it was in no table, so it is nothing.
+            None if portless => return,
+            None if primed => self.between_ticks(key, &notice, now, judge),
+            Some(mut entry) if primed => self.ended(&mut entry, &notice, now, judge),
+            // The first dump is still under way: nothing is in view yet.
+            _ => {}
+        }
+        // Only a dump that began before can still hold a row of it.
+        if self.dump.is_some() {
+            self.graves.noticed(key, self.number);
+        }
+    }
+
+    /// The notice is the first word of this socket.
+    fn between_ticks(&mut self, key: SocketKey, notice: &Notice, now: Now, judge: &mut dyn Judge) {
+        let state = notice.proven_state();
+        let first_seen = self.views.age_ms(now);
+        let owner = Owner::Unknown(OwnerUnknown::NotRead);
+        let mut entry = Entry::new(key, notice.id, state, owner, first_seen);
+        let how = How {
+            between_ticks: true,
+            wiped: notice.is_wiped(),
+            ..How::by(Evidence::Notified)
+        };
+        self.views.open(&mut entry, RowKind::Full, how, now, judge);
+        let max_ms = self
+            .absence
+            .last_dump(&notice.id, state)
+            // Rounded up: it is a bound.
+            .map(|began| Event::elapsed_ms(began, now) + 1);
+        let min_ms = notice
+            .tcp
+            .filter(|_| state == TcpState::Established && !how.wiped)
+            .map(|tcp| u64::from(tcp.last_data_sent_ms.max(tcp.last_data_recv_ms)))
+            // Counted in ticks of the kernel's clock, so up to one too many.
+            .map(|min| min.saturating_sub(JIFFY_MS))
+            // A clock that never started counts from the boot.
+            .filter(|min| max_ms.is_none_or(|max| *min <= max));
+        let end = End {
+            how,
+            life: Some(Life::Between { min_ms, max_ms }),
+            traffic: Traffic::of(notice),
+        };
+        self.views
+            .close(&mut entry, RowKind::Full, u32::MAX, end, now, judge);
+    }
+
+    /// A socket that was read before has ended.
+    fn ended(&mut self, entry: &mut Entry, notice: &Notice, now: Now, judge: &mut dyn Judge) {
+        if entry.staged {
+            // Read by the dump under way; the notice vouches for it before the
+            // dump's end does.
+            self.views.open(
+                entry,
+                RowKind::Full,
+                How::by(Evidence::Notified),
+                now,
+                judge,
+            );
+        } else if entry.changing {
+            let at = (entry.key(), RowKind::Full);
+            let read = self.dump.as_mut().and_then(|dump| dump.changed.remove(&at));
+            if let Some(row) = read {
+                self.views.update(entry, &row, now, judge);
+            }
+        }
+        let proven = notice.proven_state();
+        let id = entry.id();
+        let mut wiped = None;
+        if notice.id.remote.port != 0 && !id.same_ends(&notice.id) {
+            self.views.rebound(entry, notice.id, proven, now, judge);
+        } else if notice.is_wiped() && id.remote.is_unconnected() {
+            wiped = Some(self.wiped_connection(entry, notice, now, judge));
+        } else if proven == TcpState::Established && is_before_established(entry.state()) {
+            entry.set_state(proven);
+            self.views.open(
+                entry,
+                RowKind::Full,
+                How::by(Evidence::Notified),
+                now,
+                judge,
+            );
+        }
+        let seen = self.views.age_ms(now).saturating_sub(entry.first_seen_ms());
+        let mut end = End {
+            how: How::by(Evidence::Notified),
+            life: Some(Life::Seen { ms: seen }),
+            traffic: Traffic::of(notice),
+        };
+        if let Some(mut ghost) = wiped {
+            let mask = !entry.in_view;
+            entry.waiting &= !(ghost.in_view | ghost.waiting);
+            self.views
+                .close(entry, RowKind::Full, u32::MAX, end, now, judge);
+            end.how.wiped = true;
+            self.views
+                .close(&mut ghost, RowKind::Full, mask, end, now, judge);
+        } else {
+            self.views
+                .close(entry, RowKind::Full, u32::MAX, end, now, judge);
+        }
+    }
+
+    /// A socket last read as bound only, whose notice proves a connection but
+    /// has no remote port any more. That is no rebound (the table's ends win
+    /// where the socket is in view), but a sensor that waits for connections
+    /// must hear of it: the socket as those sensors see it.
+    fn wiped_connection(
+        &self,
+        entry: &Entry,
+        notice: &Notice,
+        now: Now,
+        judge: &mut dyn Judge,
+    ) -> Entry {
+        let mut ghost = entry.clone();
+        ghost.rebind(
+            SockId {
+                local: entry.id().local,
+                ..notice.id
+            },
+            self.views.age_ms(now),
+        );
+        ghost.set_state(notice.proven_state());
+        let how = How {
+            wiped: true,
+            ..How::by(Evidence::Notified)
+        };
+        self.views.open(&mut ghost, RowKind::Full, how, now, judge);
+        ghost
+    }
+}
+
+fn is_before_established(state: TcpState) -> bool {
+    matches!(state, TcpState::SynSent | TcpState::SynRecv)
+}

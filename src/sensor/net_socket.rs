@@ -158,18 +158,21 @@ impl NetSocket {
             }
             RowKind::Mini => return,
         };
+        // In the middle of connect() a socket is read without its port: it is
+        // there, but its ends are not to be believed.
+        let half_made = row.id.local.port == 0;
         if let Some(entry) = table.find_next(key, walk) {
             // A dump under churn can hold a row twice; the first one counts.
             if entry.seen != self.number {
                 entry.seen = self.number;
-                if !entry.is_current(&row) {
+                if !half_made && !entry.is_current(&row) {
                     entry.changing = true;
                     dump.changed.insert((key, row.kind), row);
                 }
             }
             return;
         }
-        if graves.covers(key, self.number) {
+        if half_made || graves.covers(key, self.number) {
             return;
         }
         if self.own.contains_key(&row.cookie) {

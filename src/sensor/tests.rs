@@ -392,6 +392,20 @@ fn a_bound_socket_that_connected_unseen_is_told_to_who_waits_for_connections() {
     assert_eq!(bench.judge.take(), [(1, Closed, Evidence::Notified, Close)]);
 }
 
+/// Seen on Linux 6.18 under load: a row of the bound sockets that connect() had
+/// just bound, without its local port, before the same socket as ESTABLISHED.
+#[test]
+fn a_row_without_a_port_is_a_socket_in_the_making() {
+    let mut bench = Bench::plain();
+    bench.dump_all(&[]);
+    bench.dump_all(&[row(1, id(Proto::Tcp, 0, 80), Close)]);
+    assert_eq!(bench.judge.take(), []);
+    bench.dump_all(&[row(1, id(Proto::Tcp, 5, 80), Established)]);
+    assert_eq!(bench.judge.take().len(), 1, "opened, and no rebound");
+    bench.dump_all(&[row(1, id(Proto::Tcp, 0, 80), Close)]);
+    assert_eq!(bench.judge.take(), [], "nor later");
+}
+
 #[test]
 fn a_notice_without_any_port_is_nothing() {
     let mut bench = Bench::plain();

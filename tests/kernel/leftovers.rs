@@ -8,6 +8,7 @@ use crate::daemon::{Daemon, Launch, Tick};
 use crate::expect::{Expect, SILENT, Traffic};
 use crate::netns;
 use crate::proc_net;
+use crate::record::listing;
 use crate::sock::{Domain, Ident, Sock};
 
 /// How many connections the kernel has in this state.
@@ -36,6 +37,10 @@ fn never_reopen() {
         let listener = Sock::listener(Domain::V4);
         let daemon = Daemon::start(Tick::Fast);
         let mut cookies = Vec::new();
+        // A client whose server stays leaves a FIN_WAIT2, which is almost always
+        // a minisocket; where the peer's ACK comes at the wrong moment the kernel
+        // keeps the socket itself, for a minute (tcp_rcv_state_process).
+        let mut both_closed = Vec::new();
         let mut servers = Vec::new();
         for number in 0..3 * EACH {
             let (client, server) = Sock::pair(&listener);
@@ -43,6 +48,9 @@ fn never_reopen() {
             if number % 10 == 0 {
                 // Some are seen alive, most are not.
                 daemon.opened(&[client.cookie, server.cookie]);
+            }
+            if number % 3 != 2 {
+                both_closed.extend([client.cookie, server.cookie]);
             }
             match number % 3 {
                 0 => drop((client, server)),
@@ -53,15 +61,8 @@ fn never_reopen() {
                 }
             }
         }
-        let held: Vec<u64> = servers.iter().map(|server| server.cookie).collect();
-        let ended = |cookies: &[u64]| -> Vec<u64> {
-            cookies
-                .iter()
-                .copied()
-                .filter(|cookie| !held.contains(cookie))
-                .collect()
-        };
-        daemon.closed(&ended(&cookies));
+        daemon.closed(&both_closed);
+        daemon.settle();
         assert_eq!(count("FIN_WAIT2"), EACH, "leftovers of the clients");
         assert!(count("TIME_WAIT") >= EACH, "leftovers of the rest");
         // They are in every one of these dumps.
@@ -72,12 +73,13 @@ fn never_reopen() {
         let record = daemon.finish(&cookies);
         assert_eq!(record.own(), Vec::<&Value>::new());
         for cookie in &cookies {
-            let actions: Vec<_> = record
-                .events()
-                .filter(|event| event["data"]["cookie"] == *cookie)
-                .map(|event| &event["data"]["action"])
-                .collect();
-            assert_eq!(actions, ["opened", "closed"], "of {cookie}");
+            let of_it = record.only(&[*cookie]);
+            assert_eq!(
+                (of_it.cookies("opened").len(), of_it.cookies("closed").len()),
+                (1, 1),
+                "of {cookie}:\n{}",
+                listing(of_it.events())
+            );
         }
         assert_eq!(
             record.events().count(),
@@ -207,12 +209,20 @@ fn a_connection_and_its_time_wait() {
             "{:?}",
             record.cookies("opened")
         );
-        let expected = [
-            Expect::connection(Tick::Fast, client, SILENT),
-            Expect::connection(Tick::Fast, server, SILENT),
-            minisocket(server, "TIME_WAIT"),
-        ];
-        record.only(&cookies).hold(&expected.concat());
+        // The leftover can be read before the notice of its socket comes, so
+        // the two are accounted for on their own.
+        let of_both = record.only(&cookies);
+        let is_leftover = |event: &serde_json::Value| event["data"]["uid_reason"] == "minisocket";
+        of_both
+            .filtered(is_leftover)
+            .hold(&minisocket(server, "TIME_WAIT"));
+        of_both.filtered(|event| !is_leftover(event)).hold(
+            &[
+                Expect::connection(Tick::Fast, client, SILENT),
+                Expect::connection(Tick::Fast, server, SILENT),
+            ]
+            .concat(),
+        );
     });
 }
 

@@ -78,16 +78,22 @@ impl Record {
     }
 
     /// The same run with the events of these cookies alone.
-    pub fn only(self, cookies: &[u64]) -> Record {
-        let wanted = |event: &Value| {
-            event["listener"] == "self"
-                || cookies
-                    .iter()
-                    .any(|cookie| event["data"]["cookie"] == *cookie)
-        };
+    pub fn only(&self, cookies: &[u64]) -> Record {
+        self.filtered(|event| {
+            cookies
+                .iter()
+                .any(|cookie| event["data"]["cookie"] == *cookie)
+        })
+    }
+
+    /// The same run with some of the events alone.
+    pub fn filtered(&self, wanted: impl Fn(&Value) -> bool) -> Record {
+        let all = self.all.iter();
+        let all = all.filter(|event| event["listener"] == "self" || wanted(event));
         Record {
-            all: self.all.into_iter().filter(wanted).collect(),
-            ..self
+            all: all.cloned().collect(),
+            log: self.log.clone(),
+            launched: self.launched,
         }
     }
 

@@ -4,9 +4,10 @@
 //! this knows what may stand behind them.
 
 use crate::filter::{self, Filter};
+use crate::log::Plain;
 
 use super::check::Checked;
-use super::problem::{Problem, escaped, quoted};
+use super::problem::{Problem, quoted};
 use super::schema::{self, Item, Value};
 use super::tree::{Entry, Type, View};
 use super::value::{count, duration, name_fault, size};
@@ -153,13 +154,13 @@ pub(super) fn bad_glob(glob: &str, error: &filter::GlobError) -> String {
         .char_indices()
         .take_while(|(offset, _)| *offset < error.offset);
     let hint = match &error.hint {
-        Some(hint) => format!("; {}", escaped(hint)),
+        Some(hint) => format!("; {}", Plain(hint)),
         None => String::new(),
     };
     format!(
         "bad glob {} (character {}: {}{hint})",
         quoted(glob),
         before.count() + 1,
-        escaped(&error.message)
+        Plain(&error.message)
     )
 }

@@ -10,10 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::filter::Filter;
+use crate::log::Plain;
 use crate::model::SensorIx;
 
 use super::check::Outline;
-use super::problem::{Problem, Spot, escaped, quoted};
+use super::problem::{Problem, Spot, quoted};
 use super::typed::{self, Opt};
 use super::{DNS_TIMEOUT, DNS_TTL, Daemon, Sensor};
 
@@ -42,7 +43,7 @@ pub(super) fn collisions(files: &[(Arc<Path>, Outline)]) -> Vec<Problem> {
                     let (earlier, file, place) = slot.get();
                     // Twice in one file is a key given twice, told already.
                     if *earlier != number {
-                        let file = escaped(&file.to_string_lossy());
+                        let file = Plain(&file.to_string_lossy());
                         let found = format!("{} again (first at {file}:{})", slot.key(), place.at);
                         problems.push(Problem::new(found, expected).of(path).at(spot));
                     }
@@ -155,7 +156,7 @@ fn settle(id: String, given: typed::Sensor, interval: Duration) -> Result<Sensor
         args.ignore.unwrap_or_default(),
     );
     let filter = Filter::new(&patterns, &ignore).map_err(|error| {
-        let found = format!("globs that fail together ({})", escaped(&error.to_string()));
+        let found = format!("globs that fail together ({})", Plain(&error.to_string()));
         Problem::new(found, "fewer or simpler ones")
     })?;
     Ok(Sensor {

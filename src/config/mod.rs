@@ -35,6 +35,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::filter::{self, Filter};
+use crate::log::Plain;
 
 use check::Outline;
 pub use problem::{Position, Problem};
@@ -179,7 +180,7 @@ pub fn builtin(patterns: &[String], ignore: &[String]) -> Result<Settings, Vec<P
             if problems.is_empty() {
                 let found = format!("globs that fail together ({error})");
                 problems.push(Problem::new(
-                    problem::escaped(&found),
+                    Plain(&found).to_string(),
                     "fewer or simpler ones",
                 ));
             }

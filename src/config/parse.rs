@@ -9,8 +9,10 @@ use std::rc::Rc;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span};
 
+use crate::log::Plain;
+
 use super::notation::Notation;
-use super::problem::{Position, Problem, Spot, escaped};
+use super::problem::{Position, Problem, Spot};
 use super::tree::{Content, Node, Scalar};
 
 /// The deepest nesting of lists and maps; the schema needs five levels.
@@ -92,7 +94,7 @@ fn not_yaml(error: &ScanError) -> Problem {
     } else {
         "YAML"
     };
-    let found = format!("text that is not YAML ({})", escaped(info));
+    let found = format!("text that is not YAML ({})", Plain(info));
     Problem::new(found, expected).at(spot(position(*error.marker())))
 }
 

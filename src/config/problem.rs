@@ -9,6 +9,8 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::log::Plain;
+
 /// A line and a column, both from 1; columns count characters, not bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Position {
@@ -107,11 +109,6 @@ impl Problem {
         self
     }
 
-    /// The file, unless the command line is at fault.
-    pub fn file(&self) -> Option<&Path> {
-        self.file.as_deref()
-    }
-
     /// The place in the file, unless the file could not be read at all.
     pub fn position(&self) -> Option<Position> {
         self.spot.map(|spot| spot.at)
@@ -134,7 +131,7 @@ impl Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(file) = &self.file {
-            write!(f, "{}:", escaped(&file.to_string_lossy()))?;
+            write!(f, "{}:", Plain(&file.to_string_lossy()))?;
             if let Some(spot) = self.spot {
                 write!(f, "{}:", spot.at)?;
             }
@@ -195,20 +192,7 @@ pub(super) fn quoted(text: &str) -> String {
     if short.len() < text.len() {
         short.push('…');
     }
-    format!("`{}`", escaped(&short))
-}
-
-/// Text from outside without anything that a terminal obeys: control characters,
-/// and those that turn the direction of writing or cannot be seen.
-pub(super) fn escaped(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '\'' | '"' | '\\' => safe.push(c),
-            _ => safe.extend(c.escape_debug()),
-        }
-    }
-    safe
+    format!("`{}`", Plain(&short))
 }
 
 #[cfg(test)]
@@ -218,8 +202,8 @@ mod tests {
     #[test]
     fn nothing_a_terminal_obeys_gets_through() {
         assert_eq!(
-            quoted("a\x1b[2J\u{202e}b\u{7f}\r\n\u{9b}é\"\\"),
-            "`a\\u{1b}[2J\\u{202e}b\\u{7f}\\r\\n\\u{9b}é\"\\`"
+            quoted("a\x1b[2J\u{202e}b\u{7f}\r\n\u{9b}é\"\\\u{3164}\u{180b}"),
+            "`a\\u{1b}[2J\\u{202e}b\\u{7f}\\r\\n\\u{9b}é\"\\\\u{3164}\\u{180b}`"
         );
         assert_eq!(quoted(&"x".repeat(61)), format!("`{}…`", "x".repeat(60)));
     }

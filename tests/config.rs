@@ -107,17 +107,6 @@ fn every_bad_configuration_gives_its_messages() {
 }
 
 #[test]
-fn every_shipped_configuration_loads() {
-    let dir = root().join("configs");
-    for name in stems(&dir, "yaml") {
-        let path = dir.join(format!("{name}.yaml"));
-        let settings = config::load(&[path], &[])
-            .unwrap_or_else(|problems| panic!("{}", messages(&problems, &dir).join("\n")));
-        assert_eq!(messages(&settings.warnings, &dir), [""; 0], "{name}");
-    }
-}
-
-#[test]
 fn files_merge() {
     let files = Files::new("merge");
     let web = files.write("web.yaml", "web: {listener: net.socket}\n");

@@ -65,7 +65,8 @@ pub struct Settings {
 pub struct Sensor {
     /// Its id.
     pub id: Arc<str>,
-    /// What it is for, in its author's words.
+    /// What it is for, in its author's words: for who reads the file, nothing in
+    /// the program does.
     pub description: Option<String>,
     /// Whether it reports sockets that appear.
     pub opened: bool,

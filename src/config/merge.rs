@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::filter::Filter;
+use crate::filter::Globs;
 use crate::log::Plain;
 use crate::model::SensorIx;
 
@@ -73,11 +73,11 @@ pub(super) fn sensors(
     files: Vec<(Arc<Path>, Outline, typed::File)>,
     profiles: &[String],
     interval: Duration,
+    globs: &Globs,
 ) -> Result<Vec<Sensor>, Vec<Problem>> {
     let active = folded(profiles);
     let first = files.first().map(|(path, _, _)| Arc::clone(path));
-    let mut problems = Vec::new();
-    let mut sensors = Vec::new();
+    let mut applying = Vec::new();
     let mut left_out: Option<(Arc<Path>, Spot)> = None;
     for (path, outline, file) in files {
         // The outline has the same ids in the same order.
@@ -87,25 +87,30 @@ pub(super) fn sensors(
                 left_out.get_or_insert((Arc::clone(&path), *spot));
                 continue;
             }
-            if sensors.len() == SensorIx::MAX {
+            if applying.len() == SensorIx::MAX {
                 let found = format!("sensor {} after {} others", quoted(&id), SensorIx::MAX);
                 let expected = format!("at most {} sensors that apply", SensorIx::MAX);
-                problems.push(Problem::new(found, expected).of(&path).at(*spot));
-                return Err(problems);
+                return Err(vec![Problem::new(found, expected).of(&path).at(*spot)]);
             }
-            match settle(id, sensor, interval) {
-                Ok(sensor) => sensors.push(sensor),
-                Err(problem) => problems.push(problem.of(&path).at(*spot)),
-            }
+            applying.push((Arc::clone(&path), *spot, id, sensor));
         }
     }
-    if !problems.is_empty() {
-        return Err(problems);
-    }
-    if sensors.is_empty() {
+    if applying.is_empty() {
         return Err(vec![nothing_left(&active, left_out, first)]);
     }
-    Ok(sensors)
+    let mut problems = Vec::new();
+    let mut sensors = Vec::new();
+    for (path, spot, id, sensor) in applying {
+        match settle(id, sensor, interval, globs) {
+            Ok(sensor) => sensors.push(sensor),
+            Err(problem) => problems.push(problem.of(&path).at(spot)),
+        }
+    }
+    if problems.is_empty() {
+        Ok(sensors)
+    } else {
+        Err(problems)
+    }
 }
 
 fn folded(profiles: &[String]) -> Vec<String> {
@@ -148,14 +153,19 @@ fn nothing_left(
 }
 
 /// One sensor with its defaults.
-fn settle(id: String, given: typed::Sensor, interval: Duration) -> Result<Sensor, Problem> {
+fn settle(
+    id: String,
+    given: typed::Sensor,
+    interval: Duration,
+    globs: &Globs,
+) -> Result<Sensor, Problem> {
     let args = given.args.unwrap_or_default();
     let reports = |opt| given.opts.as_ref().is_none_or(|opts| opts.contains(&opt));
     let (patterns, ignore) = (
         args.patterns.unwrap_or_default(),
         args.ignore.unwrap_or_default(),
     );
-    let filter = Filter::new(&patterns, &ignore).map_err(|error| {
+    let filter = globs.filter(&patterns, &ignore).map_err(|error| {
         let found = format!("globs that fail together ({})", Plain(&error.to_string()));
         Problem::new(found, "fewer or simpler ones")
     })?;

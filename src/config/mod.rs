@@ -20,6 +20,7 @@
 mod agree;
 mod check;
 mod fit;
+mod globs;
 mod merge;
 mod notation;
 mod parse;
@@ -34,7 +35,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::filter::{self, Filter};
+use crate::filter::{Filter, Globs};
 use crate::log::Plain;
 
 use check::Outline;
@@ -158,23 +159,31 @@ pub fn load_bytes(
 pub fn builtin(patterns: &[String], ignore: &[String]) -> Result<Settings, Vec<Problem>> {
     let mut problems = Vec::new();
     let mut warnings = Vec::new();
-    for (flag, globs) in [("--pattern", patterns), ("--ignore", ignore)] {
-        for glob in globs {
+    let compiled = Globs::new();
+    for (flag, texts) in [("--pattern", patterns), ("--ignore", ignore)] {
+        for glob in texts {
             let told = |found: String, expected: &str| {
                 Problem::new(format!("{flag}: {found}"), expected.to_owned())
             };
             if glob.is_empty() {
                 let expected = schema::Item::Glob.expected();
                 problems.push(told("an empty text".to_owned(), &expected));
-            } else if let Err(error) = filter::check(glob) {
-                let expected = schema::Item::Glob.expected();
-                problems.push(told(fit::bad_glob(glob, &error), &expected));
-            } else if let Some(found) = fit::host_without_dns(glob) {
-                warnings.push(told(found, "names to be looked up, or `*` for the host"));
+                continue;
+            }
+            match compiled.compile(glob) {
+                Err(error) => {
+                    let expected = schema::Item::Glob.expected();
+                    problems.push(told(globs::bad(glob, &error), &expected));
+                }
+                Ok(matcher) => {
+                    if let Some(found) = globs::host_without_dns(glob, &matcher) {
+                        warnings.push(told(found, "names to be looked up, or `*` for the host"));
+                    }
+                }
             }
         }
     }
-    let filter = match Filter::new(patterns, ignore) {
+    let filter = match compiled.filter(patterns, ignore) {
         Ok(filter) if problems.is_empty() => filter,
         Ok(_) => return Err(problems),
         Err(error) => {
@@ -220,8 +229,9 @@ fn settings(read: Vec<Read>, profiles: &[String]) -> Result<Settings, Vec<Proble
     let mut warnings = Vec::new();
     let mut outlines = Vec::new();
     let mut values = Vec::new();
+    let globs = Globs::new();
     for (path, text) in read {
-        let mut file = one_file(text);
+        let mut file = one_file(text, &globs);
         for problem in file.problems.iter_mut().chain(&mut file.warnings) {
             *problem = problem.clone().of(&path);
         }
@@ -241,7 +251,7 @@ fn settings(read: Vec<Read>, profiles: &[String]) -> Result<Settings, Vec<Proble
         .map(|((path, outline), values)| (path, outline, values))
         .collect();
     let daemon = merge::daemon(&files);
-    let sensors = merge::sensors(files, profiles, daemon.interval)?;
+    let sensors = merge::sensors(files, profiles, daemon.interval, &globs)?;
     Ok(Settings {
         sensors,
         daemon,
@@ -258,7 +268,7 @@ struct Loaded {
     warnings: Vec<Problem>,
 }
 
-fn one_file(text: Result<String, Vec<Problem>>) -> Loaded {
+fn one_file(text: Result<String, Vec<Problem>>, globs: &Globs) -> Loaded {
     let text = match text {
         Ok(text) => text,
         Err(problems) => {
@@ -278,7 +288,7 @@ fn one_file(text: Result<String, Vec<Problem>>) -> Loaded {
             ..Loaded::default()
         };
     };
-    let checked = check::check(View::root(&root));
+    let checked = check::check(View::root(&root), globs);
     problems.extend(checked.problems);
     let mut values = None;
     if problems.is_empty() {

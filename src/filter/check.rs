@@ -11,11 +11,6 @@ const LONGEST: usize = 1024;
 
 const SHAPE: &str = "<proto> <local> <remote> <remote-host> <state>";
 
-/// Whether a pattern is one that can match something.
-pub fn check(pattern: &str) -> Result<(), GlobError> {
-    compile(pattern).map(drop)
-}
-
 /// Compiles a pattern that can match something.
 pub(super) fn compile(text: &str) -> Result<Matcher, GlobError> {
     if text.is_empty() {

@@ -1,5 +1,7 @@
 //! One compiled glob with all that is known of it beforehand.
 
+use std::cell::OnceCell;
+
 use super::automaton::{Automaton, Spot, Tuple, Verdict};
 use super::shape::{self, Cell, Cells};
 use super::syntax::{GlobError, Pattern};
@@ -8,12 +10,13 @@ use globset::GlobBuilder;
 
 /// A compiled glob.
 #[derive(Debug)]
-pub(super) struct Matcher {
+pub struct Matcher {
     automaton: Automaton,
     /// What protocol, family and state decide alone.
-    pub cells: Cells,
+    pub(super) cells: Cells,
     /// The state that is literally its last word, after a literal space.
-    pub ends_in: Option<TcpState>,
+    ends_in: Option<TcpState>,
+    mentions_host: OnceCell<bool>,
 }
 
 /// The first words a tuple can have.
@@ -21,7 +24,7 @@ pub(super) const FIRST: [&str; 6] = ["tcp", "udp", "tcp4", "tcp6", "udp4", "udp6
 
 impl Matcher {
     /// Compiles a glob as it was read; it may turn out that it matches nothing.
-    pub fn new(pattern: &Pattern) -> Result<Matcher, GlobError> {
+    pub(super) fn new(pattern: &Pattern) -> Result<Matcher, GlobError> {
         let glob = GlobBuilder::new(&pattern.glob)
             .literal_separator(false)
             .backslash_escape(true)
@@ -52,11 +55,12 @@ impl Matcher {
             cells: Cells::of(&automaton),
             automaton,
             ends_in,
+            mentions_host: OnceCell::new(),
         })
     }
 
     /// Whether it matches this tuple, in this cell, with this host or with any.
-    pub fn verdict(
+    pub(super) fn verdict(
         &self,
         cell: Cell,
         tuple: &Tuple<'_>,
@@ -70,13 +74,21 @@ impl Matcher {
         }
     }
 
-    /// Whether the host can decide.
+    /// Whether the host can decide. Walks the automaton, once.
     pub fn mentions_host(&self) -> bool {
-        shape::mentions_host(&self.automaton)
+        *self
+            .mentions_host
+            .get_or_init(|| shape::mentions_host(&self.automaton))
+    }
+
+    /// Whether, as a pattern, it has minisockets in this state open something:
+    /// its last word is literally SYN_RECV or TIME_WAIT. No for other states.
+    pub fn watches(&self, state: TcpState) -> bool {
+        matches!(state, TcpState::SynRecv | TcpState::TimeWait) && self.ends_in == Some(state)
     }
 
     /// Whether the first word can be this one.
-    pub fn can_begin(&self, word: &str) -> bool {
+    pub(super) fn can_begin(&self, word: &str) -> bool {
         self.automaton.can_begin(&format!("{word} "))
     }
 }

@@ -150,13 +150,14 @@ fn a_pattern_on_the_host_without_dns_is_warned_about() {
 web:
     listener: net.socket
     args:
-        patterns: ["tcp * * * *", "tcp * * *.example.org ESTABLISHED"]
+        patterns: ["tcp * * - LISTEN", "tcp * * *.example.org ESTABLISHED"]
 mail:
     listener: net.socket
     args:
         dns: false
         ignore:
             - "tcp * * mail.example.org *"
+            - "tcp * * ? LISTEN"
 fine:
     listener: net.socket
     args: {dns: true, patterns: ["tcp * * *.example.org *"]}
@@ -164,7 +165,7 @@ fine:
     assert_eq!(
         messages(&good(text).warnings),
         [
-            "t:5:35: glob `tcp * * *.example.org ESTABLISHED` on the remote host without dns, \
+            "t:5:40: glob `tcp * * *.example.org ESTABLISHED` on the remote host without dns, \
              expected `dns: true`, or `*` for the host",
             "t:11:15: glob `tcp * * mail.example.org *` on the remote host without dns, \
              expected `dns: true`, or `*` for the host",

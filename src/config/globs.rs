@@ -16,8 +16,7 @@ impl Checked<'_> {
         }
     }
 
-    /// A pattern that looks at the remote host sees `-` and nothing else while
-    /// no names are looked up.
+    /// The remote host is `-` and nothing else while no names are looked up.
     pub(super) fn hosts_without_dns(&mut self, args: View<'_>) {
         let dns = args.entry("dns").and_then(|dns| dns.value.scalar());
         if dns.is_some_and(|dns| dns.text.eq_ignore_ascii_case("true")) {
@@ -40,9 +39,10 @@ impl Checked<'_> {
     }
 }
 
-/// The message for a glob that looks at a name nobody looks up; none for others.
+/// The message for a glob that needs a name where nobody looks it up; none for
+/// others.
 pub(super) fn host_without_dns(text: &str, glob: &filter::Glob) -> Option<String> {
-    glob.mentions_host()
+    glob.needs_name()
         .then(|| format!("glob {} on the remote host without dns", quoted(text)))
 }
 

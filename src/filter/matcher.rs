@@ -81,6 +81,12 @@ impl Matcher {
             .get_or_init(|| shape::mentions_host(&self.automaton))
     }
 
+    /// Whether it matches some hosts and never `-`, so that it matches nothing
+    /// where names are not looked up. Walks the automaton.
+    pub fn needs_name(&self) -> bool {
+        self.mentions_host() && !shape::matches_unnamed(&self.automaton)
+    }
+
     /// Whether, as a pattern, it has minisockets in this state open something:
     /// its last word is literally SYN_RECV or TIME_WAIT. No for other states.
     pub fn watches(&self, state: TcpState) -> bool {

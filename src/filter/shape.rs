@@ -183,6 +183,24 @@ pub(super) fn mentions_host(automaton: &Automaton) -> bool {
     })
 }
 
+/// Whether the glob could match where the host is `-`. A walk that is too long
+/// counts as yes.
+pub(super) fn matches_unnamed(automaton: &Automaton) -> bool {
+    spellings(automaton).into_iter().any(|(proto, digit, _)| {
+        let mut cache = automaton.dfa.create_cache();
+        let mut walk = Walk::new(automaton, &mut cache);
+        let Some(spots) = reach(&mut walk, automaton, proto, digit, HOST_WORD) else {
+            return true;
+        };
+        spots.into_iter().any(|spot| {
+            let Some(spot) = walk.feed(spot, "- ") else {
+                return true;
+            };
+            states(proto).any(|state| walk.ends(spot, state.as_str(proto)) != Some(false))
+        })
+    })
+}
+
 /// The stages of a tuple's shape after the protocol: seven of the local end, seven
 /// of the remote end, then the host.
 const ENDPOINT: u8 = 7;

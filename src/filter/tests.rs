@@ -302,3 +302,20 @@ fn the_largest_patterns_give_up_in_time_and_never_guess() {
         }
     }
 }
+
+#[test]
+fn a_name_is_needed_where_an_unknown_host_never_matches() {
+    for (glob, needed) in [
+        ("*", false),
+        ("tcp * * - LISTEN", false),
+        ("tcp * * ? LISTEN", false),
+        ("tcp * * [!a]* *", false),
+        ("tcp * * {-,a*} *", false),
+        ("tcp * 127.*", false),
+        ("tcp * * ?? LISTEN", true),
+        ("tcp6 * * a* *", true),
+        ("* *.example.org *", true),
+    ] {
+        assert_eq!(check::compile(glob).unwrap().needs_name(), needed, "{glob}");
+    }
+}

@@ -174,6 +174,83 @@ fine:
 }
 
 #[test]
+fn an_ignore_that_a_name_can_match_is_warned_about() {
+    let text = r#"
+web:
+    listener: net.socket
+    args:
+        dns: true
+        patterns: ["tcp * 127.*"]
+        ignore:
+            - "tcp * 127.*"
+            - "* *.internal *"
+            - "tcp * 127.* * *"
+            - "tcp * * *.internal *"
+            - "*:53 *"
+            - "udp *"
+blind:
+    listener: net.socket
+    args: {ignore: ["tcp * 127.*"]}
+"#;
+    assert_eq!(
+        messages(&good(text).warnings),
+        [
+            "t:8:15: ignore `tcp * 127.*` that a remote host's name can match, \
+             expected all five words, one of them the host; did you mean `tcp * 127.* * *`?",
+            "t:9:15: ignore `* *.internal *` that a remote host's name can match, \
+             expected all five words, one of them the host",
+        ]
+    );
+}
+
+/// A peer chooses its name, but not what we ignore.
+#[test]
+fn no_shipped_ignore_is_satisfied_by_a_name() {
+    use sockwatch::filter::Answer;
+    use sockwatch::model::{Family, Proto, SockId, TcpState};
+
+    let end = |text: &str| {
+        let end: std::net::SocketAddr = text.parse().expect("an address");
+        (end.ip(), end.port())
+    };
+    let id = SockId::from_wire(
+        Proto::Tcp,
+        Family::V4,
+        end("192.0.2.1:50000"),
+        end("203.0.113.7:443"),
+        0,
+    );
+    let names = [
+        "127.evil.org",
+        "127.0.0.1",
+        "10.0.0.1",
+        "192.168.0.1",
+        "169.254.1.1",
+        "udp",
+        "0.0.0.0",
+    ];
+    let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
+    for entry in fs::read_dir(configs).expect("configurations") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_none_or(|end| end != "yaml") {
+            continue;
+        }
+        let settings = config::load(&[path], &profiles(&["default", "audit"])).expect("good");
+        for sensor in &settings.sensors {
+            let only_ignore = sockwatch::filter::Filter::new(&[], &sensor.ignore).expect("good");
+            for name in names {
+                assert_eq!(
+                    only_ignore.judge(&id, TcpState::Established, Some(name)),
+                    Answer::Pass,
+                    "{} ignores {name}",
+                    sensor.id
+                );
+            }
+        }
+    }
+}
+
+#[test]
 fn a_byte_order_mark_moves_no_column() {
     assert_eq!(
         refused("\u{feff}web: 1\n"),

@@ -191,7 +191,7 @@ impl Checked<'_> {
         }
         self.keys(*entry, SENSOR, "a sensor");
         if let Some(args) = entry.value.entry("args") {
-            self.hosts_without_dns(args.value);
+            self.hosts(args.value);
         }
     }
 

@@ -16,26 +16,39 @@ impl Checked<'_> {
         }
     }
 
-    /// The remote host is `-` and nothing else while no names are looked up.
-    pub(super) fn hosts_without_dns(&mut self, args: View<'_>) {
+    /// The globs of one `args`, each by itself: what it makes of the remote host.
+    pub(super) fn hosts(&mut self, args: View<'_>) {
         let dns = args.entry("dns").and_then(|dns| dns.value.scalar());
-        if dns.is_some_and(|dns| dns.text.eq_ignore_ascii_case("true")) {
-            return;
-        }
+        let dns = dns.is_some_and(|dns| dns.text.eq_ignore_ascii_case("true"));
         for list in ["patterns", "ignore"] {
-            let Some(items) = args.entry(list).and_then(|entry| entry.value.items()) else {
-                continue;
-            };
-            for (item, text) in items.filter_map(|item| Some((item, item.text()?))) {
+            let items = args.entry(list).and_then(|entry| entry.value.items());
+            for item in items.into_iter().flatten() {
+                let Some(text) = item.text() else { continue };
                 let Ok(glob) = self.globs.compile(text) else {
                     continue;
                 };
-                if let Some(found) = host_without_dns(text, &glob) {
-                    let warning = Problem::new(found, "`dns: true`, or `*` for the host");
-                    self.warnings.push(warning.at(item.spot()));
-                }
+                let warning = match dns {
+                    false => host_without_dns(text, &glob)
+                        .map(|found| Problem::new(found, "`dns: true`, or `*` for the host")),
+                    true if list == "ignore" => self.host_unnamed(text, &glob),
+                    true => None,
+                };
+                self.warnings.extend(warning.map(|it| it.at(item.spot())));
             }
         }
+    }
+
+    /// Peers choose their names: one must not be able to hide by its name alone
+    /// from who only meant to ignore an address.
+    fn host_unnamed(&self, text: &str, glob: &filter::Glob) -> Option<Problem> {
+        glob.strays_into_host().then(|| {
+            let found = format!(
+                "ignore {} that a remote host's name can match",
+                quoted(text)
+            );
+            let expected = "all five words, one of them the host";
+            Problem::new(found, expected).meant(self.globs.in_five_words(text))
+        })
     }
 }
 

@@ -9,8 +9,8 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::check;
-use super::matcher::Matcher;
-use super::syntax::GlobError;
+use super::matcher::{Matcher, WORDS};
+use super::syntax::{self, GlobError};
 use super::{Filter, Scratch, shape::Cells};
 
 /// The globs that were compiled so far, and what was wrong with the others.
@@ -35,6 +35,14 @@ impl Globs {
         let compiled = check::compile(text).map(Rc::new);
         known.insert(text.to_owned(), compiled.clone());
         compiled
+    }
+
+    /// The same pattern with `*` for the words that are missing behind it, if
+    /// that can be meant.
+    pub fn in_five_words(&self, text: &str) -> Option<String> {
+        let words = syntax::read(text).ok()?.words.len();
+        let padded = format!("{text}{}", " *".repeat(WORDS.checked_sub(words)?));
+        self.compile(&padded).ok().map(|_| padded)
     }
 
     /// Compiles both lists of a sensor; without patterns everything matches.

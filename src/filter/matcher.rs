@@ -17,7 +17,12 @@ pub struct Matcher {
     /// The state that is literally its last word, after a literal space.
     ends_in: Option<TcpState>,
     mentions_host: OnceCell<bool>,
+    /// How many words it has.
+    words: usize,
 }
+
+/// How many words a tuple has.
+pub(super) const WORDS: usize = 5;
 
 /// The first words a tuple can have.
 pub(super) const FIRST: [&str; 6] = ["tcp", "udp", "tcp4", "tcp6", "udp4", "udp6"];
@@ -56,6 +61,7 @@ impl Matcher {
             automaton,
             ends_in,
             mentions_host: OnceCell::new(),
+            words: pattern.words.len(),
         })
     }
 
@@ -79,6 +85,13 @@ impl Matcher {
         *self
             .mentions_host
             .get_or_init(|| shape::mentions_host(&self.automaton))
+    }
+
+    /// Whether the host can decide although no word is the host's: with fewer
+    /// than five words `*` stands for several, and a name that looks like an
+    /// address is taken for one. Five words are one each.
+    pub fn strays_into_host(&self) -> bool {
+        self.words < WORDS && self.mentions_host()
     }
 
     /// Whether it matches some hosts and never `-`, so that it matches nothing

@@ -200,6 +200,16 @@ fn the_built_in_configuration_is_one_sensor() {
         ]
     );
 
+    // Only the daemon: a dump prints minisockets.
+    let leftovers = config::builtin(&["*TIME_WAIT".to_owned()], &[]).expect("a good glob");
+    assert_eq!(
+        messages(&leftovers.warnings, Path::new("")),
+        [
+            "--pattern: pattern `*TIME_WAIT` that matches TIME_WAIT and opens nothing, \
+             expected `TIME_WAIT` itself as the last word of a pattern"
+        ]
+    );
+
     let problems = config::builtin(
         &["tcp*".to_owned(), "{tcp".to_owned()],
         &["{\x1b[2J".to_owned(), String::new()],

@@ -203,6 +203,35 @@ blind:
     );
 }
 
+#[test]
+fn a_pattern_on_minisockets_without_the_literal_word_is_told() {
+    let with =
+        |pattern: &str| format!("web: {{listener: net.socket, args: {{patterns: {pattern}}}}}");
+    for pattern in [
+        "tcp * * * TIME_*",
+        "*TIME_WAIT",
+        "tcp6 * * * {TIME_WAIT,TIME_WAIT}",
+    ] {
+        let expected = format!(
+            "t:1:47: pattern `{pattern}` that matches TIME_WAIT and opens nothing, \
+             expected `TIME_WAIT` itself as the last word of a pattern"
+        );
+        assert_eq!(refused(&with(&format!("[\"{pattern}\"]"))), [expected]);
+    }
+    for (patterns, warned) in [
+        (r#"["tcp * * * {TIME_WAIT,ESTABLISHED}"]"#, 1),
+        (r#"["tcp * * * {TIME_WAIT,SYN_RECV}"]"#, 2),
+        (r#"["tcp * * * SYN_R*"]"#, 1),
+        (r#"["tcp * * * TIME_WAIT", "*TIME_WAIT", "* SYN_RECV"]"#, 0),
+        (r#"["*", "tcp *", "* ESTABLISHED", "* CLOSE*"]"#, 0),
+    ] {
+        let warnings = messages(&good(&with(patterns)).warnings);
+        assert_eq!(warnings.len(), warned, "{warnings:?}");
+    }
+    let ignored = "web: {listener: net.socket, args: {ignore: [\"*TIME_WAIT\"]}}";
+    assert!(good(ignored).warnings.is_empty());
+}
+
 /// A peer chooses its name, but not what we ignore.
 #[test]
 fn no_shipped_ignore_is_satisfied_by_a_name() {

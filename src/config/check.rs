@@ -192,6 +192,7 @@ impl Checked<'_> {
         self.keys(*entry, SENSOR, "a sensor");
         if let Some(args) = entry.value.entry("args") {
             self.hosts(args.value);
+            self.minisockets(args.value);
         }
     }
 

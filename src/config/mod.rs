@@ -18,6 +18,7 @@
 //! the message names the alias that makes it one.
 
 mod agree;
+mod builtin;
 mod check;
 mod fit;
 mod globs;
@@ -36,8 +37,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::filter::{Filter, Globs};
-use crate::log::Plain;
 
+pub use builtin::builtin;
 use check::Outline;
 pub use problem::{Position, Problem};
 use tree::View;
@@ -146,79 +147,6 @@ pub fn load_bytes(
 ) -> Result<Settings, Vec<Problem>> {
     let read = vec![(Arc::from(Path::new(name)), text::decode(bytes))];
     settings(read, profiles)
-}
-
-/// The configuration that runs when no file is named: one sensor `sockets` that
-/// watches every TCP and UDP socket, narrowed by the globs of the command line.
-///
-/// The warnings are those of a sensor without `dns`; a dump that looks names up
-/// has no use for them.
-///
-/// # Errors
-/// Every glob that cannot be compiled.
-pub fn builtin(patterns: &[String], ignore: &[String]) -> Result<Settings, Vec<Problem>> {
-    let mut problems = Vec::new();
-    let mut warnings = Vec::new();
-    let compiled = Globs::new();
-    for (flag, texts) in [("--pattern", patterns), ("--ignore", ignore)] {
-        for glob in texts {
-            let told = |found: String, expected: &str| {
-                Problem::new(format!("{flag}: {found}"), expected.to_owned())
-            };
-            if glob.is_empty() {
-                let expected = schema::Item::Glob.expected();
-                problems.push(told("an empty text".to_owned(), &expected));
-                continue;
-            }
-            match compiled.compile(glob) {
-                Err(error) => {
-                    let expected = schema::Item::Glob.expected();
-                    problems.push(told(globs::bad(glob, &error), &expected));
-                }
-                Ok(matcher) => {
-                    if let Some(found) = globs::host_without_dns(glob, &matcher) {
-                        warnings.push(told(found, "names to be looked up, or `*` for the host"));
-                    }
-                }
-            }
-        }
-    }
-    let filter = match compiled.filter(patterns, ignore) {
-        Ok(filter) if problems.is_empty() => filter,
-        Ok(_) => return Err(problems),
-        Err(error) => {
-            if problems.is_empty() {
-                let found = format!("globs that fail together ({error})");
-                problems.push(Problem::new(
-                    Plain(&found).to_string(),
-                    "fewer or simpler ones",
-                ));
-            }
-            return Err(problems);
-        }
-    };
-    let sensor = Sensor {
-        id: Arc::from("sockets"),
-        description: None,
-        opened: true,
-        closed: true,
-        interval: INTERVAL,
-        tag: None,
-        patterns: patterns.to_vec(),
-        ignore: ignore.to_vec(),
-        filter,
-        dns: false,
-        dns_ttl: DNS_TTL,
-        dns_timeout: DNS_TIMEOUT,
-        skip_reverse_dns: false,
-        locked: false,
-        initial: false,
-    };
-    Ok(Settings {
-        sensors: vec![sensor],
-        daemon: Daemon::default(),
-        warnings,
-    })
 }
 
 /// A path, and the text behind it or why there is none.

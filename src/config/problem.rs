@@ -103,6 +103,12 @@ impl Problem {
         self
     }
 
+    /// The same, of this flag.
+    pub(super) fn within(mut self, flag: &str) -> Problem {
+        self.found = format!("{flag}: {}", self.found);
+        self
+    }
+
     /// The same, with what may have been meant.
     pub(super) fn meant(mut self, meant: Option<String>) -> Problem {
         self.meant = meant;

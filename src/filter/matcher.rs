@@ -21,6 +21,17 @@ pub struct Matcher {
     words: usize,
 }
 
+/// How much a glob is about a state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum About {
+    /// It matches no socket in it, or sockets in most states.
+    Others,
+    /// It matches it and not many others: it must be meant.
+    Also,
+    /// It matches nothing else.
+    Only,
+}
+
 /// How many words a tuple has.
 pub(super) const WORDS: usize = 5;
 
@@ -104,6 +115,18 @@ impl Matcher {
     /// its last word is literally SYN_RECV or TIME_WAIT. No for other states.
     pub fn watches(&self, state: TcpState) -> bool {
         matches!(state, TcpState::SynRecv | TcpState::TimeWait) && self.ends_in == Some(state)
+    }
+
+    /// How much it is about this state, of TCP.
+    pub fn about(&self, state: TcpState) -> About {
+        let tcp: Vec<TcpState> = self.cells.possible(Proto::Tcp).collect();
+        if !tcp.contains(&state) || tcp.len() > TcpState::ALL.len() / 2 {
+            About::Others
+        } else if tcp.len() > 1 || self.cells.possible(Proto::Udp).next().is_some() {
+            About::Also
+        } else {
+            About::Only
+        }
     }
 
     /// Whether the first word can be this one.

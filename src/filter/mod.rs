@@ -24,7 +24,7 @@ mod syntax;
 mod tests;
 
 pub use globs::Globs;
-pub use matcher::Matcher as Glob;
+pub use matcher::{About, Matcher as Glob};
 pub use syntax::GlobError;
 
 use std::cell::RefCell;
@@ -142,19 +142,16 @@ impl Filter {
     }
 
     fn needed(&self, counts: impl Fn(TcpState) -> bool) -> Needs {
-        let possible = |proto: Proto, state: TcpState| {
-            Family::ALL.into_iter().any(|family| {
-                self.certain.verdict(Cell::of(proto, family, state)) != Verdict::Never
-            })
-        };
-        let tcp = shape::states(Proto::Tcp)
-            .filter(|&state| counts(state) && possible(Proto::Tcp, state))
+        let tcp = self
+            .certain
+            .possible(Proto::Tcp)
+            .filter(|&state| counts(state))
             .fold(StateGroups::NONE, |groups, state| {
                 groups | StateGroups::of(state)
             });
         Needs {
             tcp,
-            udp: shape::states(Proto::Udp).any(|state| possible(Proto::Udp, state)),
+            udp: self.certain.possible(Proto::Udp).next().is_some(),
         }
     }
 

@@ -79,12 +79,17 @@ impl Cells {
 
     /// Whether a socket that can exist could match.
     pub fn is_possible(self) -> bool {
-        Proto::ALL.into_iter().any(|proto| {
-            states(proto).any(|state| {
-                Family::ALL
-                    .into_iter()
-                    .any(|family| self.verdict(Cell::of(proto, family, state)) != Verdict::Never)
-            })
+        Proto::ALL
+            .into_iter()
+            .any(|proto| self.possible(proto).next().is_some())
+    }
+
+    /// The states in which a socket of this protocol could match.
+    pub fn possible(self, proto: Proto) -> impl Iterator<Item = TcpState> {
+        states(proto).filter(move |&state| {
+            Family::ALL
+                .into_iter()
+                .any(|family| self.verdict(Cell::of(proto, family, state)) != Verdict::Never)
         })
     }
 

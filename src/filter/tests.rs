@@ -270,6 +270,29 @@ fn minisockets_are_watched_by_their_last_word() {
 }
 
 #[test]
+fn what_a_glob_is_about() {
+    use About::{Also, Only, Others};
+    for (glob, syn_recv, time_wait) in [
+        ("*", Others, Others),
+        ("tcp * * * [!L]*", Others, Others),
+        ("* ESTABLISHED", Others, Others),
+        ("*TIME_WAIT", Others, Only),
+        ("tcp * * * TIME_*", Others, Only),
+        ("tcp * * * TIME_WAIT", Others, Only),
+        ("tcp4 * * * {TIME_WAIT,SYN_RECV}", Also, Also),
+        ("* {TIME_WAIT,ESTABLISHED}", Others, Also),
+        ("* {TIME_WAIT,UNCONN}", Others, Also),
+        ("* *_WAIT", Others, Also),
+        ("* SYN_*", Also, Others),
+        ("* SYN_R*", Only, Others),
+    ] {
+        let glob = check::compile(glob).unwrap();
+        let about = [TcpState::SynRecv, TcpState::TimeWait].map(|state| glob.about(state));
+        assert_eq!(about, [syn_recv, time_wait], "{glob:?}");
+    }
+}
+
+#[test]
 fn a_host_is_mentioned_where_it_can_decide() {
     for (glob, mentioned) in [
         ("*", false),

@@ -14,6 +14,7 @@
 
 mod automaton;
 mod check;
+mod ends;
 mod globs;
 mod matcher;
 #[cfg(test)]

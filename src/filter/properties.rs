@@ -185,6 +185,39 @@ proptest! {
         }
     }
 
+    /// Whatever there is can be written down.
+    #[test]
+    fn every_tuple_is_a_pattern(
+        proto in prop::sample::select(Proto::ALL.to_vec()),
+        (v6, other) in any::<([u16; 8], [u16; 8])>(),
+        (v4, shape, port) in any::<([u8; 4], u8, u16)>(),
+        zero in any::<u8>(),
+    ) {
+        let v4 = std::net::Ipv4Addr::from(v4);
+        let mut v6 = v6;
+        for (at, word) in v6.iter_mut().enumerate() {
+            if zero & 1 << at != 0 {
+                *word = 0;
+            }
+        }
+        let (family, local, remote): (_, std::net::IpAddr, std::net::IpAddr) = match shape % 3 {
+            0 => (Family::V4, v4.into(), v4.into()),
+            1 => (Family::V6, v4.to_ipv6_mapped().into(), v4.to_ipv6_mapped().into()),
+            _ => (Family::V6, std::net::Ipv6Addr::from(v6).into(), std::net::Ipv6Addr::from(other).into()),
+        };
+        let id = SockId::from_wire(proto, family, (local, port), (remote, port), 0);
+        let digit = if id.shown_family() == Family::V4 { "4" } else { "6" };
+        let proto = proto.as_str();
+        for glob in [
+            format!("{proto}{digit} {} {} * *", id.local, id.remote),
+            format!("{proto} {} * - ESTABLISHED", id.local),
+        ] {
+            if let Err(error) = check::compile(&glob) {
+                prop_assert!(false, "{}: {}", glob, error);
+            }
+        }
+    }
+
     #[test]
     fn one_glob_asks_exactly(glob in glob(), (id, state) in socket()) {
         if check::compile(&glob).is_ok() {

@@ -165,7 +165,7 @@ fn what_matches_nothing_is_an_error() {
         ("udp * * * LISTEN", 10, Some("\"UNCONN\"")),
         ("tcp * * * UNCONN", 10, Some("\"CLOSE\"")),
         ("tcp * * Example.org *", 8, Some("\"example.org\"")),
-        ("tcp * * * * * ESTABLISHED", 0, None),
+        ("tcp * * * * * ESTABLISHED", 12, None),
         ("tcp 10.0.0.1 * * *", 4, Some("\"10.0.0.1:*\"")),
         ("tcp * * * {LISTN,ESTABLISHD}", 10, None),
         ("*[!:]*", 0, None),

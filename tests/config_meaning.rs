@@ -280,6 +280,18 @@ fn no_shipped_ignore_is_satisfied_by_a_name() {
 }
 
 #[test]
+fn what_is_too_large_without_an_alias_is_not_blamed_on_one() {
+    let many = format!(
+        "web: {{listener: net.socket, opts: [{}]}}",
+        "opened, ".repeat(70_000)
+    );
+    assert_eq!(
+        refused(&many),
+        ["t:1:1: a document that is too large, expected at most 65536 values"]
+    );
+}
+
+#[test]
 fn a_byte_order_mark_moves_no_column() {
     assert_eq!(
         refused("\u{feff}web: 1\n"),

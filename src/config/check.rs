@@ -226,7 +226,9 @@ impl Checked<'_> {
             }
             self.value(&key.value, entry);
         }
-        for key in table.iter().filter(|key| key.required) {
+        // What a merge key would bring is not known, and the key itself is told.
+        let complete = !map.value.merges();
+        for key in table.iter().filter(|key| key.required && complete) {
             if !seen.iter().any(|(known, _)| known.name == key.name) {
                 let found = format!("{} without `{}`", quoted(map.name), key.name);
                 let expected = format!("`{}` with {}", key.name, key.value.expected());

@@ -90,7 +90,11 @@ impl Checked<'_> {
         for item in items {
             let Some(text) = item.text().filter(|text| !text.is_empty()) else {
                 let found = format!("{} in {}", item.description(), quoted(entry.name));
-                self.problem(item.spot(), found, of.expected());
+                let quotes = match of {
+                    Item::Glob if item.scalar().is_none() => " (in quotes)",
+                    _ => "",
+                };
+                self.problem(item.spot(), found, of.expected() + quotes);
                 continue;
             };
             match of {

@@ -14,6 +14,11 @@ use super::tree::View;
 impl Checked<'_> {
     /// Whether a glob can match anything.
     pub(super) fn glob(&mut self, item: View<'_>, text: &str) {
+        if text.ends_with('\n') {
+            let found = format!("glob {} that ends with a line feed", quoted(text));
+            let expected = "one line (`|-` or `>-` instead of `|` or `>`)";
+            return self.problem(item.spot(), found, expected);
+        }
         if let Err(error) = self.globs.compile(text) {
             self.problem(item.spot(), bad(text, &error), Item::Glob.expected());
         }

@@ -139,11 +139,44 @@ fn what_two_files_define_names_both_places() {
             "one.yaml:4:3: `mail` without `listener`, expected `listener` with `net.socket`",
             "one.yaml:4:10: unknown key `listner` in a sensor, expected one of `profile`, \
              `description`, `listener`, `opts`, `interval`, `tag`, `args`; did you mean `listener`?",
-            "two.yaml:5:3: sensor `web` again (first at one.yaml:3:3), expected each id once",
             "two.yaml:3:3: `daemon` setting `queue` again (first at one.yaml:1:10), \
              expected each setting once",
+            "two.yaml:5:3: sensor `web` again (first at one.yaml:3:3), expected each id once",
         ]
     );
+}
+
+#[test]
+fn at_most_a_hundred_mistakes_of_each_file_are_told_and_the_rest_counted() {
+    let files = Files::new("flood");
+    let keys = |count: usize| {
+        (0..count)
+            .map(|n| format!("  k{n}: 1\n"))
+            .collect::<String>()
+    };
+    let good: String = (0..250)
+        .map(|n| format!("w{n}: {{listener: net.socket}}\n"))
+        .collect();
+    let more = |name: &str, count: &str| {
+        format!("{name}.yaml: {count}, expected the ones above to be mended first")
+    };
+    let one = files.write(
+        "one.yaml",
+        &format!("web:\n  listener: net.socket\n{}", keys(101)),
+    );
+    let two = files.write("two.yaml", &good);
+    let again = files.write("again.yaml", &good);
+    let found = files.refused(&[one, two, again]);
+    assert_eq!(found.len(), 202);
+    assert_eq!(found[100], more("one", "1 more mistake"));
+    assert_eq!(found[201], more("again", "150 more mistakes"));
+
+    let hosts = "\"tcp * * a* *\", ".repeat(150);
+    let text = format!("web: {{listener: net.socket, args: {{patterns: [{hosts}]}}}}");
+    let warned = config::load(&[files.write("warned.yaml", &text)], &[]).expect("only warnings");
+    let warnings = messages(&warned.warnings, &files.0);
+    assert_eq!(warnings.len(), 101);
+    assert_eq!(warnings[100], more("warned", "50 more warnings"));
 }
 
 #[test]

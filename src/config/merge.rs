@@ -21,11 +21,16 @@ use super::{DNS_TIMEOUT, DNS_TTL, Daemon, Sensor};
 /// The profile that applies when none is named.
 const DEFAULT_PROFILE: &str = "default";
 
-/// Finds what is defined in more than one file.
-pub(super) fn collisions(files: &[(Arc<Path>, Outline)]) -> Vec<Problem> {
+/// Finds what is defined in more than one file; each with the number of the file
+/// that has it again.
+pub(super) fn collisions<'o>(
+    paths: &[Arc<Path>],
+    outlines: impl Iterator<Item = Option<&'o Outline>>,
+) -> Vec<(usize, Problem)> {
     let mut problems = Vec::new();
     let mut first: HashMap<String, (usize, &Arc<Path>, Spot)> = HashMap::new();
-    for (number, (path, outline)) in files.iter().enumerate() {
+    for (number, (path, outline)) in paths.iter().zip(outlines).enumerate() {
+        let Some(outline) = outline else { continue };
         let sensors = outline.sensors.iter().map(|(id, spot)| {
             let what = format!("sensor {}", quoted(id));
             (what, "each id once", *spot)
@@ -43,9 +48,10 @@ pub(super) fn collisions(files: &[(Arc<Path>, Outline)]) -> Vec<Problem> {
                     let (earlier, file, place) = slot.get();
                     // Twice in one file is a key given twice, told already.
                     if *earlier != number {
-                        let file = Plain(&file.to_string_lossy());
-                        let found = format!("{} again (first at {file}:{})", slot.key(), place.at);
-                        problems.push(Problem::new(found, expected).of(path).at(spot));
+                        let file = file.to_string_lossy();
+                        let at = format_args!("{}:{}", Plain(&file), place.at);
+                        let found = format!("{} again (first at {at})", slot.key());
+                        problems.push((number, Problem::new(found, expected).at(spot)));
                     }
                 }
             }

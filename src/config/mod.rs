@@ -153,31 +153,29 @@ pub fn load_bytes(
 type Read = (Arc<Path>, Result<String, Vec<Problem>>);
 
 fn settings(read: Vec<Read>, profiles: &[String]) -> Result<Settings, Vec<Problem>> {
+    let globs = Globs::new();
+    let (paths, mut loaded): (Vec<_>, Vec<_>) = read
+        .into_iter()
+        .map(|(path, text)| (path, one_file(text, &globs)))
+        .unzip();
+    let outlines = loaded.iter().map(|file| file.outline.as_ref());
+    for (number, problem) in merge::collisions(&paths, outlines) {
+        loaded[number].problems.push(problem);
+    }
     let mut problems = Vec::new();
     let mut warnings = Vec::new();
-    let mut outlines = Vec::new();
-    let mut values = Vec::new();
-    let globs = Globs::new();
-    for (path, text) in read {
-        let mut file = one_file(text, &globs);
-        for problem in file.problems.iter_mut().chain(&mut file.warnings) {
-            *problem = problem.clone().of(&path);
+    let mut files = Vec::new();
+    for (path, file) in paths.into_iter().zip(loaded) {
+        problems.extend(problem::in_order(file.problems, &path, "mistake"));
+        warnings.extend(problem::in_order(file.warnings, &path, "warning"));
+        if let (Some(outline), Some(values)) = (file.outline, file.values) {
+            files.push((path, outline, values));
         }
-        problems.extend(problem::in_order(file.problems, &path));
-        warnings.extend(problem::in_order(file.warnings, &path));
-        outlines.extend(file.outline.map(|outline| (path, outline)));
-        values.extend(file.values);
     }
-    problems.extend(merge::collisions(&outlines));
+    // Without problems every file is among `files`.
     if !problems.is_empty() {
         return Err(problems);
     }
-    // No problems: every file has both.
-    let files: Vec<_> = outlines
-        .into_iter()
-        .zip(values)
-        .map(|((path, outline), values)| (path, outline, values))
-        .collect();
     let daemon = merge::daemon(&files);
     let sensors = merge::sensors(files, profiles, daemon.interval, &globs)?;
     Ok(Settings {

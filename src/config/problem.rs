@@ -5,6 +5,7 @@
 //! Text from the file is escaped and shortened before it gets in here: a
 //! configuration must not be able to write to the terminal of whoever checks it.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use crate::log::Plain;
 
 /// A line and a column, both from 1; columns count characters, not bytes.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Position {
     /// The line.
     pub line: u32,
@@ -126,11 +127,9 @@ impl Problem {
         (self.position(), self.spot.and_then(|spot| spot.via))
     }
 
-    /// The same mistake in the same text, however it was reached.
-    fn repeats(&self, other: &Problem) -> bool {
-        self.position() == other.position()
-            && self.found == other.found
-            && self.expected == other.expected
+    /// What is the same however the text was reached.
+    fn mistake(&self) -> (Option<Position>, String, String) {
+        (self.position(), self.found.clone(), self.expected.clone())
     }
 }
 
@@ -160,35 +159,23 @@ impl std::error::Error for Problem {}
 /// How many problems of one file are told; the rest is counted.
 const TOLD: usize = 100;
 
-/// Puts the problems of one file into the order of its text. What an anchor and
-/// its aliases make of one mistake is told once.
-pub(super) fn in_order(mut problems: Vec<Problem>, file: &Arc<Path>) -> Vec<Problem> {
+/// Puts the problems of one file into the order of its text; `what` is the word
+/// for one. What an anchor and its aliases make of one mistake is told once.
+pub(super) fn in_order(mut problems: Vec<Problem>, file: &Arc<Path>, what: &str) -> Vec<Problem> {
     problems.sort_by_key(Problem::order);
-    let mut told: Vec<Problem> = Vec::new();
-    let mut untold = 0_usize;
-    for problem in problems {
-        let position = problem.position();
-        let mut here = told
-            .iter()
-            .rev()
-            .take_while(|earlier| earlier.position() == position);
-        if here.any(|earlier| earlier.repeats(&problem)) {
-            continue;
-        }
-        if told.len() < TOLD {
-            told.push(problem);
-        } else {
-            untold += 1;
-        }
-    }
+    let mut seen = HashSet::new();
+    problems.retain(|problem| seen.insert(problem.mistake()));
+    let untold = problems.len().saturating_sub(TOLD);
+    problems.truncate(TOLD);
     if untold > 0 {
-        let rest = Problem::new(
-            format!("{untold} more mistakes"),
-            "the ones above to be mended first",
-        );
-        told.push(rest.of(file));
+        let plural = if untold == 1 { "" } else { "s" };
+        let found = format!("{untold} more {what}{plural}");
+        problems.push(Problem::new(found, "the ones above to be mended first"));
     }
-    told
+    problems
+        .into_iter()
+        .map(|problem| problem.of(file))
+        .collect()
 }
 
 /// Text from outside, quoted for a message: escaped and at most 60 characters.
@@ -217,14 +204,15 @@ mod tests {
     #[test]
     fn a_flood_is_counted() {
         let file: Arc<Path> = Path::new("f").into();
-        let flood = (0..250)
-            .map(|line| Problem::new("x", "y").of(&file).at(Spot::new(line, 1)))
-            .collect();
-        let told = in_order(flood, &file);
-        assert_eq!(told.len(), 101);
-        assert_eq!(
-            told[100].to_string(),
-            "f: 150 more mistakes, expected the ones above to be mended first"
-        );
+        // Each twice, as an anchor and its alias have it.
+        for (lines, last) in [(250, "150 more mistakes"), (101, "1 more mistake")] {
+            let flood = (0..2 * lines)
+                .map(|line| Problem::new("x", "y").at(Spot::new(line % lines, 1)))
+                .collect();
+            let told = in_order(flood, &file, "mistake");
+            assert_eq!(told.len(), 101);
+            let expected = format!("f: {last}, expected the ones above to be mended first");
+            assert_eq!(told[100].to_string(), expected);
+        }
     }
 }

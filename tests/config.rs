@@ -115,7 +115,14 @@ fn files_merge() {
         "daemon: {interval: 5s}\nsensors:\n  mail: {listener: net.socket}\n",
     );
     let daemon = files.write("daemon.yaml", "daemon: {queue: 9}\n");
-    let settings = config::load(&[web, rest, daemon], &[]).expect("three good files");
+    // Two ids that a message would show alike.
+    let long = "x".repeat(60);
+    let [long_a, long_b] = ["a", "b"].map(|end| {
+        let text = format!("{long}{end}: {{listener: net.socket, profile: [no]}}\n");
+        files.write(&format!("{end}.yaml"), &text)
+    });
+    let settings =
+        config::load(&[web, rest, daemon, long_a, long_b], &[]).expect("five good files");
     let ids: Vec<&str> = settings.sensors.iter().map(|sensor| &*sensor.id).collect();
     assert_eq!(ids, ["web", "mail"]);
     assert_eq!(settings.sensors[0].interval, Duration::from_secs(5));

@@ -28,15 +28,15 @@ pub(super) fn collisions<'o>(
     outlines: impl Iterator<Item = Option<&'o Outline>>,
 ) -> Vec<(usize, Problem)> {
     let mut problems = Vec::new();
-    let mut first: HashMap<String, (usize, &Arc<Path>, Spot)> = HashMap::new();
+    let mut first: HashMap<(&str, &str), (usize, &Arc<Path>, Spot)> = HashMap::new();
     for (number, (path, outline)) in paths.iter().zip(outlines).enumerate() {
         let Some(outline) = outline else { continue };
         let sensors = outline.sensors.iter().map(|(id, spot)| {
-            let what = format!("sensor {}", quoted(id));
+            let what = ("sensor", id.as_str());
             (what, "each id once", *spot)
         });
         let daemon = outline.daemon.iter().map(|(key, spot)| {
-            let what = format!("`daemon` setting `{key}`");
+            let what = ("`daemon` setting", *key);
             (what, "each setting once", *spot)
         });
         for (what, expected, spot) in sensors.chain(daemon) {
@@ -50,7 +50,8 @@ pub(super) fn collisions<'o>(
                     if *earlier != number {
                         let file = file.to_string_lossy();
                         let at = format_args!("{}:{}", Plain(&file), place.at);
-                        let found = format!("{} again (first at {at})", slot.key());
+                        let (kind, name) = *slot.key();
+                        let found = format!("{kind} {} again (first at {at})", quoted(name));
                         problems.push((number, Problem::new(found, expected).at(spot)));
                     }
                 }

@@ -280,6 +280,41 @@ fn no_shipped_ignore_is_satisfied_by_a_name() {
 }
 
 #[test]
+fn a_profile_that_no_sensor_names_is_warned_about() {
+    let text =
+        "always: {listener: net.socket}\nrare: {profile: [Audit, x], listener: net.socket}\n";
+    for (named, warned) in [
+        (&[][..], &[][..]),
+        (&["audit", "default"], &[]),
+        (
+            &["AUDTI", "x", "else"],
+            &[
+                "--profile: profile `AUDTI` that no sensor names, expected one that a sensor has \
+                 under `profile`; did you mean `audit`?",
+                "--profile: profile `else` that no sensor names, expected one that a sensor has \
+                 under `profile`",
+            ],
+        ),
+    ] {
+        let settings = config::load_bytes("t", text.as_bytes().to_vec(), &profiles(named))
+            .expect("a good configuration");
+        assert_eq!(messages(&settings.warnings), warned, "{named:?}");
+    }
+}
+
+#[test]
+fn a_daemon_that_can_tell_nobody_is_warned_about() {
+    let with =
+        |stdout| format!("daemon: {{stdout: {stdout}}}\nsensors: {{a: {{listener: net.socket}}}}");
+    assert!(good(&with("true")).warnings.is_empty());
+    assert_eq!(
+        messages(&good(&with("false")).warnings),
+        ["t:1:10: `stdout: false` while nothing else takes events, \
+             expected `stdout: true`: now nobody is told anything"]
+    );
+}
+
+#[test]
 fn what_is_too_large_without_an_alias_is_not_blamed_on_one() {
     let many = format!(
         "web: {{listener: net.socket, opts: [{}]}}",

@@ -3,8 +3,8 @@
 //! Here is what no file alone can get wrong: an id or a daemon setting given in
 //! two of them, no sensor left for the profiles, or more than the table serves.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +15,7 @@ use crate::model::SensorIx;
 
 use super::check::Outline;
 use super::problem::{Problem, Spot, quoted};
+use super::schema;
 use super::typed::{self, Opt};
 use super::{DNS_TIMEOUT, DNS_TTL, Daemon, Sensor};
 
@@ -73,6 +74,47 @@ pub(super) fn daemon(files: &[(Arc<Path>, Outline, typed::File)]) -> Daemon {
         daemon.stdout = given.stdout.unwrap_or(daemon.stdout);
     }
     daemon
+}
+
+/// Standard output is the only sink there is yet; without it a daemon has nobody to
+/// tell anything.
+pub(super) fn without_output(files: &[(Arc<Path>, Outline, typed::File)]) -> Option<Problem> {
+    let (path, outline, _) = files.iter().find(|(_, _, file)| {
+        let stdout = file.daemon.as_ref().and_then(|daemon| daemon.stdout);
+        stdout == Some(false)
+    })?;
+    let (_, spot) = outline.daemon.iter().find(|(key, _)| *key == "stdout")?;
+    let found = "`stdout: false` while nothing else takes events";
+    let expected = "`stdout: true`: now nobody is told anything";
+    Some(Problem::new(found, expected).of(path).at(*spot))
+}
+
+/// The profiles of the command line that no sensor names: mistyped ones leave
+/// sensors out.
+pub(super) fn unknown_profiles(
+    files: &[(Arc<Path>, Outline, typed::File)],
+    profiles: &[String],
+) -> Vec<Problem> {
+    let named: BTreeSet<String> = files
+        .iter()
+        .filter_map(|(_, _, file)| file.sensors.as_ref())
+        .flat_map(|sensors| &sensors.0)
+        .flat_map(|(_, sensor)| sensor.profile.iter().flatten())
+        .map(|name| name.to_lowercase())
+        .collect();
+    let unknown = profiles.iter().filter(|name| {
+        let name = name.to_lowercase();
+        name != DEFAULT_PROFILE && !named.contains(&name)
+    });
+    unknown
+        .map(|name| {
+            let near = schema::nearest(name, named.iter().map(String::as_str));
+            let found = format!("profile {} that no sensor names", quoted(name));
+            Problem::new(found, "one that a sensor has under `profile`")
+                .meant(near.map(|name| Plain(&name).to_string()))
+                .within("--profile")
+        })
+        .collect()
 }
 
 /// The sensors that apply, in the order of the files.

@@ -177,6 +177,8 @@ fn settings(read: Vec<Read>, profiles: &[String]) -> Result<Settings, Vec<Proble
         return Err(problems);
     }
     let daemon = merge::daemon(&files);
+    warnings.extend(merge::without_output(&files));
+    warnings.extend(merge::unknown_profiles(&files, profiles));
     let sensors = merge::sensors(files, profiles, daemon.interval, &globs)?;
     Ok(Settings {
         sensors,

@@ -17,6 +17,7 @@ pub struct Matcher {
     /// The state that is literally its last word, after a literal space.
     ends_in: Option<TcpState>,
     mentions_host: OnceCell<bool>,
+    needs_name: OnceCell<bool>,
     /// How many words it has.
     words: usize,
 }
@@ -72,6 +73,7 @@ impl Matcher {
             automaton,
             ends_in,
             mentions_host: OnceCell::new(),
+            needs_name: OnceCell::new(),
             words: pattern.words.len(),
         })
     }
@@ -106,9 +108,11 @@ impl Matcher {
     }
 
     /// Whether it matches some hosts and never `-`, so that it matches nothing
-    /// where names are not looked up. Walks the automaton.
+    /// where names are not looked up. Walks the automaton, once.
     pub fn needs_name(&self) -> bool {
-        self.mentions_host() && !shape::matches_unnamed(&self.automaton)
+        *self
+            .needs_name
+            .get_or_init(|| self.mentions_host() && !shape::matches_unnamed(&self.automaton))
     }
 
     /// Whether, as a pattern, it has minisockets in this state open something:

@@ -107,17 +107,6 @@ fn every_bad_configuration_gives_its_messages() {
 }
 
 #[test]
-fn every_shipped_configuration_loads() {
-    let dir = root().join("configs");
-    for name in stems(&dir, "yaml") {
-        let path = dir.join(format!("{name}.yaml"));
-        let settings = config::load(&[path], &[])
-            .unwrap_or_else(|problems| panic!("{}", messages(&problems, &dir).join("\n")));
-        assert_eq!(messages(&settings.warnings, &dir), [""; 0], "{name}");
-    }
-}
-
-#[test]
 fn files_merge() {
     let files = Files::new("merge");
     let web = files.write("web.yaml", "web: {listener: net.socket}\n");
@@ -126,7 +115,14 @@ fn files_merge() {
         "daemon: {interval: 5s}\nsensors:\n  mail: {listener: net.socket}\n",
     );
     let daemon = files.write("daemon.yaml", "daemon: {queue: 9}\n");
-    let settings = config::load(&[web, rest, daemon], &[]).expect("three good files");
+    // Two ids that a message would show alike.
+    let long = "x".repeat(60);
+    let [long_a, long_b] = ["a", "b"].map(|end| {
+        let text = format!("{long}{end}: {{listener: net.socket, profile: [no]}}\n");
+        files.write(&format!("{end}.yaml"), &text)
+    });
+    let settings =
+        config::load(&[web, rest, daemon, long_a, long_b], &[]).expect("five good files");
     let ids: Vec<&str> = settings.sensors.iter().map(|sensor| &*sensor.id).collect();
     assert_eq!(ids, ["web", "mail"]);
     assert_eq!(settings.sensors[0].interval, Duration::from_secs(5));
@@ -150,11 +146,44 @@ fn what_two_files_define_names_both_places() {
             "one.yaml:4:3: `mail` without `listener`, expected `listener` with `net.socket`",
             "one.yaml:4:10: unknown key `listner` in a sensor, expected one of `profile`, \
              `description`, `listener`, `opts`, `interval`, `tag`, `args`; did you mean `listener`?",
-            "two.yaml:5:3: sensor `web` again (first at one.yaml:3:3), expected each id once",
             "two.yaml:3:3: `daemon` setting `queue` again (first at one.yaml:1:10), \
              expected each setting once",
+            "two.yaml:5:3: sensor `web` again (first at one.yaml:3:3), expected each id once",
         ]
     );
+}
+
+#[test]
+fn at_most_a_hundred_mistakes_of_each_file_are_told_and_the_rest_counted() {
+    let files = Files::new("flood");
+    let keys = |count: usize| {
+        (0..count)
+            .map(|n| format!("  k{n}: 1\n"))
+            .collect::<String>()
+    };
+    let good: String = (0..250)
+        .map(|n| format!("w{n}: {{listener: net.socket}}\n"))
+        .collect();
+    let more = |name: &str, count: &str| {
+        format!("{name}.yaml: {count}, expected the ones above to be mended first")
+    };
+    let one = files.write(
+        "one.yaml",
+        &format!("web:\n  listener: net.socket\n{}", keys(101)),
+    );
+    let two = files.write("two.yaml", &good);
+    let again = files.write("again.yaml", &good);
+    let found = files.refused(&[one, two, again]);
+    assert_eq!(found.len(), 202);
+    assert_eq!(found[100], more("one", "1 more mistake"));
+    assert_eq!(found[201], more("again", "150 more mistakes"));
+
+    let hosts = "\"tcp * * a* *\", ".repeat(150);
+    let text = format!("web: {{listener: net.socket, args: {{patterns: [{hosts}]}}}}");
+    let warned = config::load(&[files.write("warned.yaml", &text)], &[]).expect("only warnings");
+    let warnings = messages(&warned.warnings, &files.0);
+    assert_eq!(warnings.len(), 101);
+    assert_eq!(warnings[100], more("warned", "50 more warnings"));
 }
 
 #[test]
@@ -208,6 +237,16 @@ fn the_built_in_configuration_is_one_sensor() {
         [
             "--pattern: glob `tcp * * *.org *` on the remote host without dns, \
           expected names to be looked up, or `*` for the host"
+        ]
+    );
+
+    // Only the daemon: a dump prints minisockets.
+    let leftovers = config::builtin(&["*TIME_WAIT".to_owned()], &[]).expect("a good glob");
+    assert_eq!(
+        messages(&leftovers.warnings, Path::new("")),
+        [
+            "--pattern: pattern `*TIME_WAIT` that matches TIME_WAIT and opens nothing, \
+             expected `TIME_WAIT` itself as the last word of a pattern"
         ]
     );
 

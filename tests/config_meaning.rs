@@ -150,13 +150,14 @@ fn a_pattern_on_the_host_without_dns_is_warned_about() {
 web:
     listener: net.socket
     args:
-        patterns: ["tcp * * * *", "tcp * * *.example.org ESTABLISHED"]
+        patterns: ["tcp * * - LISTEN", "tcp * * *.example.org ESTABLISHED"]
 mail:
     listener: net.socket
     args:
         dns: false
         ignore:
             - "tcp * * mail.example.org *"
+            - "tcp * * ? LISTEN"
 fine:
     listener: net.socket
     args: {dns: true, patterns: ["tcp * * *.example.org *"]}
@@ -164,11 +165,164 @@ fine:
     assert_eq!(
         messages(&good(text).warnings),
         [
-            "t:5:35: glob `tcp * * *.example.org ESTABLISHED` on the remote host without dns, \
+            "t:5:40: glob `tcp * * *.example.org ESTABLISHED` on the remote host without dns, \
              expected `dns: true`, or `*` for the host",
             "t:11:15: glob `tcp * * mail.example.org *` on the remote host without dns, \
              expected `dns: true`, or `*` for the host",
         ]
+    );
+}
+
+#[test]
+fn an_ignore_that_a_name_can_match_is_warned_about() {
+    let text = r#"
+web:
+    listener: net.socket
+    args:
+        dns: true
+        patterns: ["tcp * 127.*"]
+        ignore:
+            - "tcp * 127.*"
+            - "* *.internal *"
+            - "tcp * 127.* * *"
+            - "tcp * * *.internal *"
+            - "*:53 *"
+            - "udp *"
+blind:
+    listener: net.socket
+    args: {ignore: ["tcp * 127.*"]}
+"#;
+    assert_eq!(
+        messages(&good(text).warnings),
+        [
+            "t:8:15: ignore `tcp * 127.*` that a remote host's name can match, \
+             expected all five words, one of them the host; did you mean `tcp * 127.* * *`?",
+            "t:9:15: ignore `* *.internal *` that a remote host's name can match, \
+             expected all five words, one of them the host",
+        ]
+    );
+}
+
+#[test]
+fn a_pattern_on_minisockets_without_the_literal_word_is_told() {
+    let with =
+        |pattern: &str| format!("web: {{listener: net.socket, args: {{patterns: {pattern}}}}}");
+    for pattern in [
+        "tcp * * * TIME_*",
+        "*TIME_WAIT",
+        "tcp6 * * * {TIME_WAIT,TIME_WAIT}",
+    ] {
+        let expected = format!(
+            "t:1:47: pattern `{pattern}` that matches TIME_WAIT and opens nothing, \
+             expected `TIME_WAIT` itself as the last word of a pattern"
+        );
+        assert_eq!(refused(&with(&format!("[\"{pattern}\"]"))), [expected]);
+    }
+    for (patterns, warned) in [
+        (r#"["tcp * * * {TIME_WAIT,ESTABLISHED}"]"#, 1),
+        (r#"["tcp * * * {TIME_WAIT,SYN_RECV}"]"#, 2),
+        (r#"["tcp * * * SYN_R*"]"#, 1),
+        (r#"["tcp * * * TIME_WAIT", "*TIME_WAIT", "* SYN_RECV"]"#, 0),
+        (r#"["*", "tcp *", "* ESTABLISHED", "* CLOSE*"]"#, 0),
+    ] {
+        let warnings = messages(&good(&with(patterns)).warnings);
+        assert_eq!(warnings.len(), warned, "{warnings:?}");
+    }
+    let ignored = "web: {listener: net.socket, args: {ignore: [\"*TIME_WAIT\"]}}";
+    assert!(good(ignored).warnings.is_empty());
+}
+
+/// A peer chooses its name, but not what we ignore.
+#[test]
+fn no_shipped_ignore_is_satisfied_by_a_name() {
+    use sockwatch::filter::Answer;
+    use sockwatch::model::{Family, Proto, SockId, TcpState};
+
+    let end = |text: &str| {
+        let end: std::net::SocketAddr = text.parse().expect("an address");
+        (end.ip(), end.port())
+    };
+    let id = SockId::from_wire(
+        Proto::Tcp,
+        Family::V4,
+        end("192.0.2.1:50000"),
+        end("203.0.113.7:443"),
+        0,
+    );
+    let names = [
+        "127.evil.org",
+        "127.0.0.1",
+        "10.0.0.1",
+        "192.168.0.1",
+        "169.254.1.1",
+        "udp",
+        "0.0.0.0",
+    ];
+    let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
+    for entry in fs::read_dir(configs).expect("configurations") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_none_or(|end| end != "yaml") {
+            continue;
+        }
+        let settings = config::load(&[path], &profiles(&["default", "audit"])).expect("good");
+        for sensor in &settings.sensors {
+            let only_ignore = sockwatch::filter::Filter::new(&[], &sensor.ignore).expect("good");
+            for name in names {
+                assert_eq!(
+                    only_ignore.judge(&id, TcpState::Established, Some(name)),
+                    Answer::Pass,
+                    "{} ignores {name}",
+                    sensor.id
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_profile_that_no_sensor_names_is_warned_about() {
+    let text =
+        "always: {listener: net.socket}\nrare: {profile: [Audit, x], listener: net.socket}\n";
+    for (named, warned) in [
+        (&[][..], &[][..]),
+        (&["audit", "default"], &[]),
+        (
+            &["AUDTI", "x", "else"],
+            &[
+                "--profile: profile `AUDTI` that no sensor names, expected one that a sensor has \
+                 under `profile`; did you mean `audit`?",
+                "--profile: profile `else` that no sensor names, expected one that a sensor has \
+                 under `profile`",
+            ],
+        ),
+    ] {
+        let settings = config::load_bytes("t", text.as_bytes().to_vec(), &profiles(named))
+            .expect("a good configuration");
+        assert_eq!(messages(&settings.warnings), warned, "{named:?}");
+    }
+}
+
+#[test]
+fn a_daemon_that_can_tell_nobody_is_warned_about() {
+    let with =
+        |stdout| format!("daemon: {{stdout: {stdout}}}\nsensors: {{a: {{listener: net.socket}}}}");
+    assert!(good(&with("true")).warnings.is_empty());
+    assert_eq!(
+        messages(&good(&with("false")).warnings),
+        ["t:1:10: `stdout: false` while nothing else takes events, \
+             expected `stdout: true`: now nobody is told anything"]
+    );
+}
+
+#[test]
+fn what_is_too_large_without_an_alias_is_not_blamed_on_one() {
+    let many = format!(
+        "web: {{listener: net.socket, opts: [{}]}}",
+        "opened, ".repeat(70_000)
+    );
+    assert_eq!(
+        refused(&many),
+        ["t:1:1: a document that is too large, expected at most 65536 values"]
     );
 }
 

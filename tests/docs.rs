@@ -1,6 +1,7 @@
 //! What the README and `configs/` show must be true: every YAML block and every
 //! shipped file passes `--check` of the real binary.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -8,17 +9,42 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Runs `sockwatch --check` on a file, for every profile that it might name.
+/// Runs `sockwatch --check` on a file, with no profile and with each that it
+/// names; a warning is a fault too.
 fn check(path: &Path) -> Result<(), String> {
-    let output = Command::new(env!("CARGO_BIN_EXE_sockwatch"))
-        .args(["--check", "--config"])
-        .arg(path)
-        .output()
-        .map_err(|error| error.to_string())?;
-    if output.status.code() == Some(0) && output.stdout.starts_with(b"good: ") {
-        return Ok(());
+    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    let named = profiles(&serde_yaml::from_str(&text).map_err(|error| error.to_string())?);
+    for profile in std::iter::once(None).chain(named.iter().map(Some)) {
+        let output = Command::new(env!("CARGO_BIN_EXE_sockwatch"))
+            .env_remove("SOCKWATCH_LOG")
+            .args(["--check", "--config"])
+            .arg(path)
+            .args(profile.into_iter().flat_map(|name| ["--profile", name]))
+            .output()
+            .map_err(|error| error.to_string())?;
+        let good = output.status.code() == Some(0) && output.stdout.starts_with(b"good: ");
+        if !good || !output.stderr.is_empty() {
+            let told = String::from_utf8_lossy(&output.stderr);
+            return Err(format!("with profile {profile:?}: {told}"));
+        }
     }
-    Err(String::from_utf8_lossy(&output.stderr).into_owned())
+    Ok(())
+}
+
+/// Every profile that a configuration names.
+fn profiles(config: &serde_yaml::Value) -> BTreeSet<String> {
+    let Some(map) = config.as_mapping() else {
+        return BTreeSet::new();
+    };
+    map.iter()
+        .flat_map(|(key, value)| match value.as_sequence() {
+            Some(names) if key == "profile" => names
+                .iter()
+                .filter_map(|name| name.as_str().map(str::to_owned))
+                .collect(),
+            _ => profiles(value),
+        })
+        .collect()
 }
 
 /// The fenced blocks of a language in a Markdown text.
@@ -73,7 +99,9 @@ fn every_shipped_configuration_is_good() {
 #[test]
 fn every_json_block_of_the_readme_is_an_event() {
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
-    for block in blocks(&readme, "json") {
+    let blocks = blocks(&readme, "json");
+    assert!(!blocks.is_empty(), "the README shows no event");
+    for block in blocks {
         for line in block.lines() {
             let event: serde_json::Value = serde_json::from_str(line).unwrap();
             for key in ["ts", "seq", "host", "eid", "sensor", "listener", "data"] {
@@ -91,19 +119,30 @@ fn every_option_of_the_readme_is_in_the_help() {
         .output()
         .unwrap();
     let help = String::from_utf8(help.stdout).unwrap();
+    let known: BTreeSet<&str> = options(&help).collect();
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
     let shown = readme
         .lines()
         .filter_map(|line| line.strip_prefix("$ sockwatch "));
-    let mut options = 0;
-    for line in shown {
-        for option in line
-            .split_whitespace()
-            .filter(|word| word.starts_with("--"))
-        {
-            options += 1;
-            assert!(help.contains(option), "{option} is not in --help");
-        }
+    let shown: Vec<&str> = shown.flat_map(options).collect();
+    assert!(!shown.is_empty(), "the README shows no option");
+    for option in shown {
+        assert!(known.contains(option), "{option} is not in --help");
     }
-    assert!(options > 0, "the README shows no option");
+}
+
+/// The long options in a text, whole words and without their values.
+fn options(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| c.is_whitespace() || "[],=|'".contains(c))
+        .filter(|word| word.starts_with("--"))
+}
+
+/// The checks above would otherwise pass on what they never looked at.
+#[test]
+fn profiles_and_options_are_found() {
+    let shipped = std::fs::read_to_string(root().join("configs/sockwatch.yaml")).unwrap();
+    let found = profiles(&serde_yaml::from_str(&shipped).unwrap());
+    assert_eq!(found, BTreeSet::from(["audit".to_owned()]));
+    let words: Vec<&str> = options("[--pattern GLOB]... --format=json --du").collect();
+    assert_eq!(words, ["--pattern", "--format", "--du"]);
 }

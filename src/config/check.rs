@@ -3,6 +3,8 @@
 //! A sensor that a profile leaves out is checked like any other, and one mistake
 //! never hides the next: nothing here returns early.
 
+use crate::filter::Globs;
+
 use super::problem::{Problem, Spot, quoted};
 use super::schema::{self, DAEMON, Key, RESERVED_SECTIONS, SECTIONS, SENSOR, Value};
 use super::tree::{Entry, Type, View};
@@ -31,7 +33,9 @@ pub(super) struct Outline {
 
 /// What a check found.
 #[derive(Debug)]
-pub(super) struct Checked {
+pub(super) struct Checked<'g> {
+    /// The globs of all files.
+    pub globs: &'g Globs,
     /// What the file defines.
     pub outline: Outline,
     /// The mistakes; they have no file yet.
@@ -41,8 +45,9 @@ pub(super) struct Checked {
 }
 
 /// Checks the root of a file.
-pub(super) fn check(root: View<'_>) -> Checked {
+pub(super) fn check<'g>(root: View<'_>, globs: &'g Globs) -> Checked<'g> {
     let mut checked = Checked {
+        globs,
         outline: Outline {
             shape: Shape::Plain,
             sensors: Vec::new(),
@@ -90,7 +95,7 @@ fn misspelled_section(entry: &Entry<'_>) -> bool {
     }
 }
 
-impl Checked {
+impl Checked<'_> {
     pub(super) fn problem(
         &mut self,
         spot: Spot,
@@ -186,7 +191,8 @@ impl Checked {
         }
         self.keys(*entry, SENSOR, "a sensor");
         if let Some(args) = entry.value.entry("args") {
-            self.hosts_without_dns(args.value);
+            self.hosts(args.value);
+            self.minisockets(args.value);
         }
     }
 
@@ -220,7 +226,9 @@ impl Checked {
             }
             self.value(&key.value, entry);
         }
-        for key in table.iter().filter(|key| key.required) {
+        // What a merge key would bring is not known, and the key itself is told.
+        let complete = !map.value.merges();
+        for key in table.iter().filter(|key| key.required && complete) {
             if !seen.iter().any(|(known, _)| known.name == key.name) {
                 let found = format!("{} without `{}`", quoted(map.name), key.name);
                 let expected = format!("`{}` with {}", key.name, key.value.expected());

@@ -3,15 +3,13 @@
 //! The second half of the check: `check` knows which keys there are and where,
 //! this knows what may stand behind them.
 
-use crate::filter::{self, Filter};
-
 use super::check::Checked;
-use super::problem::{Problem, escaped, quoted};
+use super::problem::{Problem, quoted};
 use super::schema::{self, Item, Value};
-use super::tree::{Entry, Type, View};
+use super::tree::{Entry, Type};
 use super::value::{count, duration, name_fault, size};
 
-impl Checked {
+impl Checked<'_> {
     /// A value that is not what its key needs.
     pub(super) fn misfit(&mut self, entry: &Entry<'_>, value: &Value) {
         let found = format!("{} for {}", entry.value.description(), quoted(entry.name));
@@ -92,7 +90,11 @@ impl Checked {
         for item in items {
             let Some(text) = item.text().filter(|text| !text.is_empty()) else {
                 let found = format!("{} in {}", item.description(), quoted(entry.name));
-                self.problem(item.spot(), found, of.expected());
+                let quotes = match of {
+                    Item::Glob if item.scalar().is_none() => " (in quotes)",
+                    _ => "",
+                };
+                self.problem(item.spot(), found, of.expected() + quotes);
                 continue;
             };
             match of {
@@ -112,54 +114,4 @@ impl Checked {
             }
         }
     }
-
-    fn glob(&mut self, item: View<'_>, text: &str) {
-        if let Err(error) = filter::check(text) {
-            self.problem(item.spot(), bad_glob(text, &error), Item::Glob.expected());
-        }
-    }
-
-    /// A pattern that looks at the remote host sees `-` and nothing else while
-    /// no names are looked up.
-    pub(super) fn hosts_without_dns(&mut self, args: View<'_>) {
-        let dns = args.entry("dns").and_then(|dns| dns.value.scalar());
-        if dns.is_some_and(|dns| dns.text.eq_ignore_ascii_case("true")) {
-            return;
-        }
-        for list in ["patterns", "ignore"] {
-            let Some(items) = args.entry(list).and_then(|entry| entry.value.items()) else {
-                continue;
-            };
-            for (item, text) in items.filter_map(|item| Some((item, item.text()?))) {
-                if let Some(found) = host_without_dns(text) {
-                    let warning = Problem::new(found, "`dns: true`, or `*` for the host");
-                    self.warnings.push(warning.at(item.spot()));
-                }
-            }
-        }
-    }
-}
-
-/// The message for a glob that looks at a name nobody looks up; none for others.
-pub(super) fn host_without_dns(glob: &str) -> Option<String> {
-    let alone = [glob.to_owned()];
-    let mentions = Filter::new(&alone, &[]).is_ok_and(|filter| filter.mentions_host());
-    mentions.then(|| format!("glob {} on the remote host without dns", quoted(glob)))
-}
-
-/// The message for a glob that cannot be compiled.
-pub(super) fn bad_glob(glob: &str, error: &filter::GlobError) -> String {
-    let before = glob
-        .char_indices()
-        .take_while(|(offset, _)| *offset < error.offset);
-    let hint = match &error.hint {
-        Some(hint) => format!("; {}", escaped(hint)),
-        None => String::new(),
-    };
-    format!(
-        "bad glob {} (character {}: {}{hint})",
-        quoted(glob),
-        before.count() + 1,
-        escaped(&error.message)
-    )
 }

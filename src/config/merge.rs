@@ -3,34 +3,41 @@
 //! Here is what no file alone can get wrong: an id or a daemon setting given in
 //! two of them, no sensor left for the profiles, or more than the table serves.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::filter::Filter;
+use crate::filter::Globs;
+use crate::log::Plain;
 use crate::model::SensorIx;
 
 use super::check::Outline;
-use super::problem::{Problem, Spot, escaped, quoted};
+use super::problem::{Problem, Spot, quoted};
+use super::schema;
 use super::typed::{self, Opt};
 use super::{DNS_TIMEOUT, DNS_TTL, Daemon, Sensor};
 
 /// The profile that applies when none is named.
 const DEFAULT_PROFILE: &str = "default";
 
-/// Finds what is defined in more than one file.
-pub(super) fn collisions(files: &[(Arc<Path>, Outline)]) -> Vec<Problem> {
+/// Finds what is defined in more than one file; each with the number of the file
+/// that has it again.
+pub(super) fn collisions<'o>(
+    paths: &[Arc<Path>],
+    outlines: impl Iterator<Item = Option<&'o Outline>>,
+) -> Vec<(usize, Problem)> {
     let mut problems = Vec::new();
-    let mut first: HashMap<String, (usize, &Arc<Path>, Spot)> = HashMap::new();
-    for (number, (path, outline)) in files.iter().enumerate() {
+    let mut first: HashMap<(&str, &str), (usize, &Arc<Path>, Spot)> = HashMap::new();
+    for (number, (path, outline)) in paths.iter().zip(outlines).enumerate() {
+        let Some(outline) = outline else { continue };
         let sensors = outline.sensors.iter().map(|(id, spot)| {
-            let what = format!("sensor {}", quoted(id));
+            let what = ("sensor", id.as_str());
             (what, "each id once", *spot)
         });
         let daemon = outline.daemon.iter().map(|(key, spot)| {
-            let what = format!("`daemon` setting `{key}`");
+            let what = ("`daemon` setting", *key);
             (what, "each setting once", *spot)
         });
         for (what, expected, spot) in sensors.chain(daemon) {
@@ -42,9 +49,11 @@ pub(super) fn collisions(files: &[(Arc<Path>, Outline)]) -> Vec<Problem> {
                     let (earlier, file, place) = slot.get();
                     // Twice in one file is a key given twice, told already.
                     if *earlier != number {
-                        let file = escaped(&file.to_string_lossy());
-                        let found = format!("{} again (first at {file}:{})", slot.key(), place.at);
-                        problems.push(Problem::new(found, expected).of(path).at(spot));
+                        let file = file.to_string_lossy();
+                        let at = format_args!("{}:{}", Plain(&file), place.at);
+                        let (kind, name) = *slot.key();
+                        let found = format!("{kind} {} again (first at {at})", quoted(name));
+                        problems.push((number, Problem::new(found, expected).at(spot)));
                     }
                 }
             }
@@ -67,16 +76,57 @@ pub(super) fn daemon(files: &[(Arc<Path>, Outline, typed::File)]) -> Daemon {
     daemon
 }
 
+/// Standard output is the only sink there is yet; without it a daemon has nobody to
+/// tell anything.
+pub(super) fn without_output(files: &[(Arc<Path>, Outline, typed::File)]) -> Option<Problem> {
+    let (path, outline, _) = files.iter().find(|(_, _, file)| {
+        let stdout = file.daemon.as_ref().and_then(|daemon| daemon.stdout);
+        stdout == Some(false)
+    })?;
+    let (_, spot) = outline.daemon.iter().find(|(key, _)| *key == "stdout")?;
+    let found = "`stdout: false` while nothing else takes events";
+    let expected = "`stdout: true`: now nobody is told anything";
+    Some(Problem::new(found, expected).of(path).at(*spot))
+}
+
+/// The profiles of the command line that no sensor names: mistyped ones leave
+/// sensors out.
+pub(super) fn unknown_profiles(
+    files: &[(Arc<Path>, Outline, typed::File)],
+    profiles: &[String],
+) -> Vec<Problem> {
+    let named: BTreeSet<String> = files
+        .iter()
+        .filter_map(|(_, _, file)| file.sensors.as_ref())
+        .flat_map(|sensors| &sensors.0)
+        .flat_map(|(_, sensor)| sensor.profile.iter().flatten())
+        .map(|name| name.to_lowercase())
+        .collect();
+    let unknown = profiles.iter().filter(|name| {
+        let name = name.to_lowercase();
+        name != DEFAULT_PROFILE && !named.contains(&name)
+    });
+    unknown
+        .map(|name| {
+            let near = schema::nearest(name, named.iter().map(String::as_str));
+            let found = format!("profile {} that no sensor names", quoted(name));
+            Problem::new(found, "one that a sensor has under `profile`")
+                .meant(near.map(|name| Plain(&name).to_string()))
+                .within("--profile")
+        })
+        .collect()
+}
+
 /// The sensors that apply, in the order of the files.
 pub(super) fn sensors(
     files: Vec<(Arc<Path>, Outline, typed::File)>,
     profiles: &[String],
     interval: Duration,
+    globs: &Globs,
 ) -> Result<Vec<Sensor>, Vec<Problem>> {
     let active = folded(profiles);
     let first = files.first().map(|(path, _, _)| Arc::clone(path));
-    let mut problems = Vec::new();
-    let mut sensors = Vec::new();
+    let mut applying = Vec::new();
     let mut left_out: Option<(Arc<Path>, Spot)> = None;
     for (path, outline, file) in files {
         // The outline has the same ids in the same order.
@@ -86,25 +136,30 @@ pub(super) fn sensors(
                 left_out.get_or_insert((Arc::clone(&path), *spot));
                 continue;
             }
-            if sensors.len() == SensorIx::MAX {
+            if applying.len() == SensorIx::MAX {
                 let found = format!("sensor {} after {} others", quoted(&id), SensorIx::MAX);
                 let expected = format!("at most {} sensors that apply", SensorIx::MAX);
-                problems.push(Problem::new(found, expected).of(&path).at(*spot));
-                return Err(problems);
+                return Err(vec![Problem::new(found, expected).of(&path).at(*spot)]);
             }
-            match settle(id, sensor, interval) {
-                Ok(sensor) => sensors.push(sensor),
-                Err(problem) => problems.push(problem.of(&path).at(*spot)),
-            }
+            applying.push((Arc::clone(&path), *spot, id, sensor));
         }
     }
-    if !problems.is_empty() {
-        return Err(problems);
-    }
-    if sensors.is_empty() {
+    if applying.is_empty() {
         return Err(vec![nothing_left(&active, left_out, first)]);
     }
-    Ok(sensors)
+    let mut problems = Vec::new();
+    let mut sensors = Vec::new();
+    for (path, spot, id, sensor) in applying {
+        match settle(id, sensor, interval, globs) {
+            Ok(sensor) => sensors.push(sensor),
+            Err(problem) => problems.push(problem.of(&path).at(spot)),
+        }
+    }
+    if problems.is_empty() {
+        Ok(sensors)
+    } else {
+        Err(problems)
+    }
 }
 
 fn folded(profiles: &[String]) -> Vec<String> {
@@ -147,15 +202,20 @@ fn nothing_left(
 }
 
 /// One sensor with its defaults.
-fn settle(id: String, given: typed::Sensor, interval: Duration) -> Result<Sensor, Problem> {
+fn settle(
+    id: String,
+    given: typed::Sensor,
+    interval: Duration,
+    globs: &Globs,
+) -> Result<Sensor, Problem> {
     let args = given.args.unwrap_or_default();
     let reports = |opt| given.opts.as_ref().is_none_or(|opts| opts.contains(&opt));
     let (patterns, ignore) = (
         args.patterns.unwrap_or_default(),
         args.ignore.unwrap_or_default(),
     );
-    let filter = Filter::new(&patterns, &ignore).map_err(|error| {
-        let found = format!("globs that fail together ({})", escaped(&error.to_string()));
+    let filter = globs.filter(&patterns, &ignore).map_err(|error| {
+        let found = format!("globs that fail together ({})", Plain(&error.to_string()));
         Problem::new(found, "fewer or simpler ones")
     })?;
     Ok(Sensor {

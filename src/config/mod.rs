@@ -18,8 +18,10 @@
 //! the message names the alias that makes it one.
 
 mod agree;
+mod builtin;
 mod check;
 mod fit;
+mod globs;
 mod merge;
 mod notation;
 mod parse;
@@ -34,8 +36,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::filter::{self, Filter};
+use crate::filter::{Filter, Globs};
 
+pub use builtin::builtin;
 use check::Outline;
 pub use problem::{Position, Problem};
 use tree::View;
@@ -64,7 +67,8 @@ pub struct Settings {
 pub struct Sensor {
     /// Its id.
     pub id: Arc<str>,
-    /// What it is for, in its author's words.
+    /// What it is for, in its author's words: for who reads the file, nothing in
+    /// the program does.
     pub description: Option<String>,
     /// Whether it reports sockets that appear.
     pub opened: bool,
@@ -145,101 +149,37 @@ pub fn load_bytes(
     settings(read, profiles)
 }
 
-/// The configuration that runs when no file is named: one sensor `sockets` that
-/// watches every TCP and UDP socket, narrowed by the globs of the command line.
-///
-/// The warnings are those of a sensor without `dns`; a dump that looks names up
-/// has no use for them.
-///
-/// # Errors
-/// Every glob that cannot be compiled.
-pub fn builtin(patterns: &[String], ignore: &[String]) -> Result<Settings, Vec<Problem>> {
-    let mut problems = Vec::new();
-    let mut warnings = Vec::new();
-    for (flag, globs) in [("--pattern", patterns), ("--ignore", ignore)] {
-        for glob in globs {
-            let told = |found: String, expected: &str| {
-                Problem::new(format!("{flag}: {found}"), expected.to_owned())
-            };
-            if glob.is_empty() {
-                let expected = schema::Item::Glob.expected();
-                problems.push(told("an empty text".to_owned(), &expected));
-            } else if let Err(error) = filter::check(glob) {
-                let expected = schema::Item::Glob.expected();
-                problems.push(told(fit::bad_glob(glob, &error), &expected));
-            } else if let Some(found) = fit::host_without_dns(glob) {
-                warnings.push(told(found, "names to be looked up, or `*` for the host"));
-            }
-        }
-    }
-    let filter = match Filter::new(patterns, ignore) {
-        Ok(filter) if problems.is_empty() => filter,
-        Ok(_) => return Err(problems),
-        Err(error) => {
-            if problems.is_empty() {
-                let found = format!("globs that fail together ({error})");
-                problems.push(Problem::new(
-                    problem::escaped(&found),
-                    "fewer or simpler ones",
-                ));
-            }
-            return Err(problems);
-        }
-    };
-    let sensor = Sensor {
-        id: Arc::from("sockets"),
-        description: None,
-        opened: true,
-        closed: true,
-        interval: INTERVAL,
-        tag: None,
-        patterns: patterns.to_vec(),
-        ignore: ignore.to_vec(),
-        filter,
-        dns: false,
-        dns_ttl: DNS_TTL,
-        dns_timeout: DNS_TIMEOUT,
-        skip_reverse_dns: false,
-        locked: false,
-        initial: false,
-    };
-    Ok(Settings {
-        sensors: vec![sensor],
-        daemon: Daemon::default(),
-        warnings,
-    })
-}
-
 /// A path, and the text behind it or why there is none.
 type Read = (Arc<Path>, Result<String, Vec<Problem>>);
 
 fn settings(read: Vec<Read>, profiles: &[String]) -> Result<Settings, Vec<Problem>> {
+    let globs = Globs::new();
+    let (paths, mut loaded): (Vec<_>, Vec<_>) = read
+        .into_iter()
+        .map(|(path, text)| (path, one_file(text, &globs)))
+        .unzip();
+    let outlines = loaded.iter().map(|file| file.outline.as_ref());
+    for (number, problem) in merge::collisions(&paths, outlines) {
+        loaded[number].problems.push(problem);
+    }
     let mut problems = Vec::new();
     let mut warnings = Vec::new();
-    let mut outlines = Vec::new();
-    let mut values = Vec::new();
-    for (path, text) in read {
-        let mut file = one_file(text);
-        for problem in file.problems.iter_mut().chain(&mut file.warnings) {
-            *problem = problem.clone().of(&path);
+    let mut files = Vec::new();
+    for (path, file) in paths.into_iter().zip(loaded) {
+        problems.extend(problem::in_order(file.problems, &path, "mistake"));
+        warnings.extend(problem::in_order(file.warnings, &path, "warning"));
+        if let (Some(outline), Some(values)) = (file.outline, file.values) {
+            files.push((path, outline, values));
         }
-        problems.extend(problem::in_order(file.problems, &path));
-        warnings.extend(problem::in_order(file.warnings, &path));
-        outlines.extend(file.outline.map(|outline| (path, outline)));
-        values.extend(file.values);
     }
-    problems.extend(merge::collisions(&outlines));
+    // Without problems every file is among `files`.
     if !problems.is_empty() {
         return Err(problems);
     }
-    // No problems: every file has both.
-    let files: Vec<_> = outlines
-        .into_iter()
-        .zip(values)
-        .map(|((path, outline), values)| (path, outline, values))
-        .collect();
     let daemon = merge::daemon(&files);
-    let sensors = merge::sensors(files, profiles, daemon.interval)?;
+    warnings.extend(merge::without_output(&files));
+    warnings.extend(merge::unknown_profiles(&files, profiles));
+    let sensors = merge::sensors(files, profiles, daemon.interval, &globs)?;
     Ok(Settings {
         sensors,
         daemon,
@@ -256,7 +196,7 @@ struct Loaded {
     warnings: Vec<Problem>,
 }
 
-fn one_file(text: Result<String, Vec<Problem>>) -> Loaded {
+fn one_file(text: Result<String, Vec<Problem>>, globs: &Globs) -> Loaded {
     let text = match text {
         Ok(text) => text,
         Err(problems) => {
@@ -276,7 +216,7 @@ fn one_file(text: Result<String, Vec<Problem>>) -> Loaded {
             ..Loaded::default()
         };
     };
-    let checked = check::check(View::root(&root));
+    let checked = check::check(View::root(&root), globs);
     problems.extend(checked.problems);
     let mut values = None;
     if problems.is_empty() {

@@ -104,7 +104,11 @@ impl<'t> Notation<'t> {
         };
         if matches!(first, ':' | '|' | '>') {
             let found = format!("text {} that begins with `{first}`", quoted(&scalar.text));
-            self.problem(at, found, "it in quotes");
+            let expected = match first {
+                ':' => "the whole of it, such as a pattern, in quotes",
+                _ => "it in quotes",
+            };
+            self.problem(at, found, expected);
         }
     }
 
@@ -123,7 +127,13 @@ impl<'t> Notation<'t> {
                 let one_line = end.is_some_and(|end| position(end).line == at.line);
                 if !one_line || !behind.is_some_and(|behind| behind.starts_with(':')) {
                     let found = format!("key {} without its colon behind it", quoted(&scalar.text));
-                    self.problem(at, found, "`key:` on one line");
+                    let flow = behind.is_some_and(|it| it.starts_with([',', '}']));
+                    let expected = if flow {
+                        "`key:` on one line, or a pattern in quotes"
+                    } else {
+                        "`key:` on one line"
+                    };
+                    self.problem(at, found, expected);
                 }
             }
         }

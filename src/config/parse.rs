@@ -9,8 +9,11 @@ use std::rc::Rc;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span};
 
+use crate::log::Plain;
+
 use super::notation::Notation;
-use super::problem::{Position, Problem, Spot, escaped};
+use super::problem::{Position, Problem, Spot};
+use super::text;
 use super::tree::{Content, Node, Scalar};
 
 /// The deepest nesting of lists and maps; the schema needs five levels.
@@ -39,13 +42,14 @@ pub(super) fn parse(text: &str) -> Document {
         anchors: HashMap::new(),
         documents: 0,
         nodes: 0,
+        aliases: false,
     };
     let mut parser = Parser::new_from_str(text);
     let mut root = None;
     while let Some(event) = parser.next_event() {
         let step = match event {
             Ok((event, span)) => builder.take(event, span),
-            Err(error) => Err(not_yaml(&error)),
+            Err(error) => Err(not_yaml(&error, text)),
         };
         match step {
             Ok(Some(node)) => root = Some(node),
@@ -63,7 +67,11 @@ pub(super) fn parse(text: &str) -> Document {
     }
     let most = HEAVIEST.min(builder.nodes.saturating_mul(FACTOR));
     if root.as_ref().is_some_and(|node| node.weight > most) {
-        let found = "a document that is too large with its aliases written out";
+        let found = if builder.aliases {
+            "a document that is too large with its aliases written out"
+        } else {
+            "a document that is too large"
+        };
         let expected = format!("at most {most} values");
         let problem = Problem::new(found, expected).at(Spot::START);
         builder.notation.problems.push(problem);
@@ -85,14 +93,18 @@ pub(super) fn spot(at: Position) -> Spot {
     Spot { at, via: None }
 }
 
-fn not_yaml(error: &ScanError) -> Problem {
+fn not_yaml(error: &ScanError, text: &str) -> Problem {
     let info = error.info();
-    let expected = if info.contains("alias") || info.contains("anchor") {
-        "YAML, in which a text that begins with `*` or `&` stands in quotes"
+    let line = error.marker().line().saturating_sub(1);
+    let line = text::lines(text).nth(line).unwrap_or_default();
+    let item = line.trim_start().strip_prefix("- ").map(str::trim_start);
+    let pattern = item.is_some_and(|item| item.starts_with(['*', '&', '[', '{']));
+    let expected = if pattern || info.contains("alias") || info.contains("anchor") {
+        "YAML, in which a pattern stands in quotes if it begins with `*`, `&`, `[` or `{`"
     } else {
         "YAML"
     };
-    let found = format!("text that is not YAML ({})", escaped(info));
+    let found = format!("text that is not YAML ({})", Plain(info));
     Problem::new(found, expected).at(spot(position(*error.marker())))
 }
 
@@ -114,6 +126,7 @@ struct Builder<'t> {
     anchors: HashMap<usize, Node>,
     documents: usize,
     nodes: usize,
+    aliases: bool,
 }
 
 impl Builder<'_> {
@@ -181,6 +194,7 @@ impl Builder<'_> {
             via: Some(at),
             ..node.clone()
         };
+        self.aliases = true;
         self.nodes += 1;
         Ok(self.place(used, 0, Some(span.end)))
     }

@@ -5,12 +5,15 @@
 //! Text from the file is escaped and shortened before it gets in here: a
 //! configuration must not be able to write to the terminal of whoever checks it.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::log::Plain;
+
 /// A line and a column, both from 1; columns count characters, not bytes.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Position {
     /// The line.
     pub line: u32,
@@ -101,15 +104,16 @@ impl Problem {
         self
     }
 
+    /// The same, of this flag.
+    pub(super) fn within(mut self, flag: &str) -> Problem {
+        self.found = format!("{flag}: {}", self.found);
+        self
+    }
+
     /// The same, with what may have been meant.
     pub(super) fn meant(mut self, meant: Option<String>) -> Problem {
         self.meant = meant;
         self
-    }
-
-    /// The file, unless the command line is at fault.
-    pub fn file(&self) -> Option<&Path> {
-        self.file.as_deref()
     }
 
     /// The place in the file, unless the file could not be read at all.
@@ -123,18 +127,16 @@ impl Problem {
         (self.position(), self.spot.and_then(|spot| spot.via))
     }
 
-    /// The same mistake in the same text, however it was reached.
-    fn repeats(&self, other: &Problem) -> bool {
-        self.position() == other.position()
-            && self.found == other.found
-            && self.expected == other.expected
+    /// What is the same however the text was reached.
+    fn mistake(&self) -> (Option<Position>, String, String) {
+        (self.position(), self.found.clone(), self.expected.clone())
     }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(file) = &self.file {
-            write!(f, "{}:", escaped(&file.to_string_lossy()))?;
+            write!(f, "{}:", Plain(&file.to_string_lossy()))?;
             if let Some(spot) = self.spot {
                 write!(f, "{}:", spot.at)?;
             }
@@ -157,35 +159,23 @@ impl std::error::Error for Problem {}
 /// How many problems of one file are told; the rest is counted.
 const TOLD: usize = 100;
 
-/// Puts the problems of one file into the order of its text. What an anchor and
-/// its aliases make of one mistake is told once.
-pub(super) fn in_order(mut problems: Vec<Problem>, file: &Arc<Path>) -> Vec<Problem> {
+/// Puts the problems of one file into the order of its text; `what` is the word
+/// for one. What an anchor and its aliases make of one mistake is told once.
+pub(super) fn in_order(mut problems: Vec<Problem>, file: &Arc<Path>, what: &str) -> Vec<Problem> {
     problems.sort_by_key(Problem::order);
-    let mut told: Vec<Problem> = Vec::new();
-    let mut untold = 0_usize;
-    for problem in problems {
-        let position = problem.position();
-        let mut here = told
-            .iter()
-            .rev()
-            .take_while(|earlier| earlier.position() == position);
-        if here.any(|earlier| earlier.repeats(&problem)) {
-            continue;
-        }
-        if told.len() < TOLD {
-            told.push(problem);
-        } else {
-            untold += 1;
-        }
-    }
+    let mut seen = HashSet::new();
+    problems.retain(|problem| seen.insert(problem.mistake()));
+    let untold = problems.len().saturating_sub(TOLD);
+    problems.truncate(TOLD);
     if untold > 0 {
-        let rest = Problem::new(
-            format!("{untold} more mistakes"),
-            "the ones above to be mended first",
-        );
-        told.push(rest.of(file));
+        let plural = if untold == 1 { "" } else { "s" };
+        let found = format!("{untold} more {what}{plural}");
+        problems.push(Problem::new(found, "the ones above to be mended first"));
     }
-    told
+    problems
+        .into_iter()
+        .map(|problem| problem.of(file))
+        .collect()
 }
 
 /// Text from outside, quoted for a message: escaped and at most 60 characters.
@@ -195,20 +185,7 @@ pub(super) fn quoted(text: &str) -> String {
     if short.len() < text.len() {
         short.push('…');
     }
-    format!("`{}`", escaped(&short))
-}
-
-/// Text from outside without anything that a terminal obeys: control characters,
-/// and those that turn the direction of writing or cannot be seen.
-pub(super) fn escaped(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '\'' | '"' | '\\' => safe.push(c),
-            _ => safe.extend(c.escape_debug()),
-        }
-    }
-    safe
+    format!("`{}`", Plain(&short))
 }
 
 #[cfg(test)]
@@ -218,8 +195,8 @@ mod tests {
     #[test]
     fn nothing_a_terminal_obeys_gets_through() {
         assert_eq!(
-            quoted("a\x1b[2J\u{202e}b\u{7f}\r\n\u{9b}é\"\\"),
-            "`a\\u{1b}[2J\\u{202e}b\\u{7f}\\r\\n\\u{9b}é\"\\`"
+            quoted("a\x1b[2J\u{202e}b\u{7f}\r\n\u{9b}é\"\\\u{3164}\u{180b}"),
+            "`a\\u{1b}[2J\\u{202e}b\\u{7f}\\r\\n\\u{9b}é\"\\\\u{3164}\\u{180b}`"
         );
         assert_eq!(quoted(&"x".repeat(61)), format!("`{}…`", "x".repeat(60)));
     }
@@ -227,14 +204,15 @@ mod tests {
     #[test]
     fn a_flood_is_counted() {
         let file: Arc<Path> = Path::new("f").into();
-        let flood = (0..250)
-            .map(|line| Problem::new("x", "y").of(&file).at(Spot::new(line, 1)))
-            .collect();
-        let told = in_order(flood, &file);
-        assert_eq!(told.len(), 101);
-        assert_eq!(
-            told[100].to_string(),
-            "f: 150 more mistakes, expected the ones above to be mended first"
-        );
+        // Each twice, as an anchor and its alias have it.
+        for (lines, last) in [(250, "150 more mistakes"), (101, "1 more mistake")] {
+            let flood = (0..2 * lines)
+                .map(|line| Problem::new("x", "y").at(Spot::new(line % lines, 1)))
+                .collect();
+            let told = in_order(flood, &file, "mistake");
+            assert_eq!(told.len(), 101);
+            let expected = format!("f: {last}, expected the ones above to be mended first");
+            assert_eq!(told[100].to_string(), expected);
+        }
     }
 }

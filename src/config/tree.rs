@@ -209,6 +209,16 @@ impl<'t> View<'t> {
         }
     }
 
+    /// Whether it is a map into which others are merged.
+    pub fn merges(self) -> bool {
+        match &self.node.content {
+            Content::Map(entries) => entries.iter().any(
+                |(key, _)| matches!(&key.content, Content::Scalar(scalar) if scalar.is_merge()),
+            ),
+            Content::Scalar(_) | Content::List(_) => false,
+        }
+    }
+
     /// The entry of this name, if it is a map that has one.
     pub fn entry(self, name: &str) -> Option<Entry<'t>> {
         self.entries()?.find(|entry| entry.name == name)

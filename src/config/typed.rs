@@ -9,9 +9,11 @@ use std::marker::PhantomData;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 
+use crate::log::Plain;
+
 use super::agree::Same;
 use super::check::Shape;
-use super::problem::{Problem, Spot, escaped};
+use super::problem::{Problem, Spot};
 use super::tree::Node;
 use super::value::{Period, Size};
 
@@ -125,7 +127,7 @@ pub(super) fn load(text: &str, root: &Node, shape: Shape) -> Result<File, Proble
 fn refused(error: &serde_yaml::Error) -> Problem {
     let found = format!(
         "YAML that can be read in two ways ({})",
-        escaped(&error.to_string())
+        Plain(&error.to_string())
     );
     let problem = Problem::new(found, "a plainer notation");
     match error.location() {

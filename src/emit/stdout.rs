@@ -17,6 +17,10 @@ use crate::sys::output::{Kind, OpenError, Output};
 
 const NAME: &str = "stdout";
 
+/// How often a write is tried while a long turn has the queue more than half
+/// full: once in so many events.
+const TRY_AFTER: usize = 64;
+
 /// Events to standard output.
 #[derive(Debug)]
 pub struct Stdout {
@@ -24,6 +28,8 @@ pub struct Stdout {
     renderer: Renderer,
     queue: Queue,
     limit: usize,
+    /// Events taken since a write was last tried.
+    untried: usize,
     losing: Option<Losing>,
     refused: u64,
 }
@@ -52,6 +58,7 @@ impl Stdout {
             // With one place a gap record alone would fill the queue, and the
             // next event would be lost again.
             limit: limit.max(2),
+            untried: 0,
             losing: None,
             refused: 0,
         }
@@ -110,6 +117,16 @@ impl Sink for Stdout {
     }
 
     fn offer(&mut self, event: &Event) -> Delivery {
+        // One turn of the loop can make more events than there is room for: a
+        // reader that keeps up must not lose any. Should this write fail, the
+        // flush at the end of the turn meets the same error, and tells it.
+        self.untried += 1;
+        if self.queue.lines() * 2 >= self.limit
+            && self.untried >= TRY_AFTER.min(self.limit / 4)
+            && let Err(error) = self.flush()
+        {
+            log::debug!("standard output: {error}");
+        }
         // The place of the own gap record is one that events cannot take.
         let limit = self.limit + usize::from(is_own_gap(event));
         if self.losing.is_some() || self.queue.lines() >= limit {
@@ -135,6 +152,7 @@ impl Sink for Stdout {
     }
 
     fn flush(&mut self) -> Result<Flush, OutputError> {
+        self.untried = 0;
         while !self.queue.front().is_empty() {
             match self.output.write(self.queue.front()) {
                 // No file answers this to a write of something; were it taken

@@ -102,6 +102,16 @@ fn a_blocked_pipe_drains_in_order_and_partial_lines_are_finished() {
 }
 
 #[test]
+fn a_turn_with_more_events_than_room_loses_none_to_a_reader_that_keeps_up() {
+    let null = OpenOptions::new().write(true).open("/dev/null").unwrap();
+    let mut stdout = sink(&null, 8);
+    for seq in 1..=1000 {
+        assert_eq!(stdout.offer(&plain(seq, 0)), Delivery::Delivered);
+    }
+    assert_eq!(stdout.flush().unwrap(), Flush::Drained);
+}
+
+#[test]
 fn one_turn_is_one_write() {
     let (near, mut far) = UnixStream::pair().unwrap();
     let mut stdout = sink(&near, 100);

@@ -8,7 +8,6 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -38,17 +37,6 @@ pub enum ResolveError {
     /// It did not answer, or nothing that could be used.
     Failed,
 }
-
-impl fmt::Display for ResolveError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            ResolveError::NotFound => "the address has no name",
-            ResolveError::Failed => "the resolver failed",
-        })
-    }
-}
-
-impl std::error::Error for ResolveError {}
 
 /// Asks for the raw name of an address; may block.
 pub type Resolver = Arc<dyn Fn(IpAddr) -> Result<Vec<u8>, ResolveError> + Send + Sync>;

@@ -1,7 +1,8 @@
 //! Patterns that cannot be meant: what can match nothing is an error that says
 //! which word is to blame and which word may have been meant.
 
-use super::matcher::{FIRST, Matcher};
+use super::ends;
+use super::matcher::{FIRST, Matcher, WORDS};
 use super::syntax::{self, GlobError, Pattern, Word};
 use crate::model::{Proto, TcpState};
 
@@ -10,11 +11,6 @@ use crate::model::{Proto, TcpState};
 const LONGEST: usize = 1024;
 
 const SHAPE: &str = "<proto> <local> <remote> <remote-host> <state>";
-
-/// Whether a pattern is one that can match something.
-pub fn check(pattern: &str) -> Result<(), GlobError> {
-    compile(pattern).map(drop)
-}
 
 /// Compiles a pattern that can match something.
 pub(super) fn compile(text: &str) -> Result<Matcher, GlobError> {
@@ -33,9 +29,7 @@ pub(super) fn compile(text: &str) -> Result<Matcher, GlobError> {
     let (Some(first), Some(last)) = (pattern.words.first(), pattern.words.last()) else {
         return Ok(matcher);
     };
-    if pattern.literal {
-        count(text, &pattern)?;
-    }
+    count(text, &pattern)?;
     if !FIRST.iter().any(|word| matcher.can_begin(word)) {
         return Err(GlobError::at(
             first.span.start,
@@ -57,36 +51,58 @@ pub(super) fn compile(text: &str) -> Result<Matcher, GlobError> {
                 word => format!("no tuple ends with \"{word}\"; the last word is a state"),
             },
         )
-        .hint(nearest(word, states())));
+        .hint(nearest(word, states()).or_else(|| longer(text, &pattern))));
     }
+    ends::check(text, &pattern)?;
     if !matcher.cells.is_possible() {
         return Err(impossible(text, &pattern));
     }
     Ok(matcher)
 }
 
-/// A pattern without wildcards is a whole tuple: five words.
+/// Words are what literal spaces part, of which a tuple has four, none beside
+/// another. A pattern without wildcards needs them all.
 fn count(text: &str, pattern: &Pattern) -> Result<(), GlobError> {
     let words = &pattern.words;
-    let blame = match words.len() {
-        5 => return Ok(()),
-        0..5 => words.last(),
-        _ => words.get(5),
-    };
-    let is_proto = words.len() == 1 && FIRST.contains(&text);
+    let inner = words.get(1..words.len() - 1).unwrap_or_default();
+    let empty = inner
+        .iter()
+        .find(|word| word.literal.as_deref() == Some(""));
+    if let Some(word) = empty {
+        let message = format!("two spaces; one is between the five words of {SHAPE}");
+        return Err(GlobError::at(word.span.start, message));
+    }
     let plural = if words.len() == 1 { "" } else { "s" };
-    Err(GlobError::at(
-        blame.map_or(0, |word| word.span.start),
-        format!(
-            "a pattern without a wildcard needs the five words of {SHAPE}, this has {} word{plural}",
-            words.len()
-        ),
-    )
-    .hint(if is_proto {
-        Some(format!("did you mean \"{text} *\"?"))
-    } else {
-        None
-    }))
+    let has = format!("this has {} word{plural}", words.len());
+    if let Some(sixth) = words.get(WORDS) {
+        let message = format!("a tuple has the five words of {SHAPE}, {has}");
+        return Err(GlobError::at(sixth.span.start, message));
+    }
+    if !pattern.literal || words.len() == WORDS {
+        return Ok(());
+    }
+    let blame = words.last().map_or(0, |word| word.span.start);
+    let message = format!("a pattern without a wildcard needs the five words of {SHAPE}, {has}");
+    Err(GlobError::at(blame, message).hint(longer(text, pattern)))
+}
+
+/// The same pattern with the words behind it that were forgotten, if that is one.
+fn longer(text: &str, pattern: &Pattern) -> Option<String> {
+    let missing = match pattern.words.len() {
+        1 => 1,
+        words => WORDS.checked_sub(words)?,
+    };
+    let longer = format!("{text}{}", " *".repeat(missing));
+    is_possible(&longer).then(|| format!("did you mean \"{longer}\"?"))
+}
+
+fn is_possible(text: &str) -> bool {
+    syntax::read(text)
+        .and_then(|pattern| {
+            ends::check(text, &pattern)?;
+            Matcher::new(&pattern)
+        })
+        .is_ok_and(|matcher| matcher.cells.is_possible())
 }
 
 /// Explains why a pattern that reads well matches nothing: to blame is the last
@@ -95,9 +111,7 @@ fn impossible(text: &str, pattern: &Pattern) -> GlobError {
     let possible_with = |word: &Word, instead: &str| {
         let mut other = text.to_owned();
         other.replace_range(word.span.clone(), instead);
-        syntax::read(&other)
-            .and_then(|pattern| Matcher::new(&pattern))
-            .is_ok_and(|matcher| matcher.cells.is_possible())
+        is_possible(&other)
     };
     let to_blame = pattern
         .words
@@ -111,12 +125,14 @@ fn impossible(text: &str, pattern: &Pattern) -> GlobError {
     };
     let blamed = written(text, word);
     let is_last = pattern.words.last() == Some(word);
-    let hint = if is_last && blamed == "LISTEN" {
+    let hint = if let Some(advice) = ends::advice(blamed) {
+        Some(advice)
+    } else if is_last && blamed == "LISTEN" {
         nearest("UNCONN", ["UNCONN"])
     } else if is_last && blamed == "UNCONN" {
         nearest("CLOSE", ["CLOSE"])
     } else if is_last {
-        nearest(blamed.trim_matches('*'), states())
+        nearest(blamed.trim_matches('*'), states()).or_else(|| longer(text, pattern))
     } else if blamed.chars().any(|c| c.is_ascii_uppercase()) {
         let lower = blamed.to_ascii_lowercase();
         nearest(&lower, [lower.as_str()])

@@ -1,5 +1,7 @@
 //! One compiled glob with all that is known of it beforehand.
 
+use std::cell::OnceCell;
+
 use super::automaton::{Automaton, Spot, Tuple, Verdict};
 use super::shape::{self, Cell, Cells};
 use super::syntax::{GlobError, Pattern};
@@ -8,20 +10,38 @@ use globset::GlobBuilder;
 
 /// A compiled glob.
 #[derive(Debug)]
-pub(super) struct Matcher {
+pub struct Matcher {
     automaton: Automaton,
     /// What protocol, family and state decide alone.
-    pub cells: Cells,
+    pub(super) cells: Cells,
     /// The state that is literally its last word, after a literal space.
-    pub ends_in: Option<TcpState>,
+    ends_in: Option<TcpState>,
+    mentions_host: OnceCell<bool>,
+    needs_name: OnceCell<bool>,
+    /// How many words it has.
+    words: usize,
 }
+
+/// How much a glob is about a state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum About {
+    /// It matches no socket in it, or sockets in most states.
+    Others,
+    /// It matches it and not many others: it must be meant.
+    Also,
+    /// It matches nothing else.
+    Only,
+}
+
+/// How many words a tuple has.
+pub(super) const WORDS: usize = 5;
 
 /// The first words a tuple can have.
 pub(super) const FIRST: [&str; 6] = ["tcp", "udp", "tcp4", "tcp6", "udp4", "udp6"];
 
 impl Matcher {
     /// Compiles a glob as it was read; it may turn out that it matches nothing.
-    pub fn new(pattern: &Pattern) -> Result<Matcher, GlobError> {
+    pub(super) fn new(pattern: &Pattern) -> Result<Matcher, GlobError> {
         let glob = GlobBuilder::new(&pattern.glob)
             .literal_separator(false)
             .backslash_escape(true)
@@ -52,11 +72,14 @@ impl Matcher {
             cells: Cells::of(&automaton),
             automaton,
             ends_in,
+            mentions_host: OnceCell::new(),
+            needs_name: OnceCell::new(),
+            words: pattern.words.len(),
         })
     }
 
     /// Whether it matches this tuple, in this cell, with this host or with any.
-    pub fn verdict(
+    pub(super) fn verdict(
         &self,
         cell: Cell,
         tuple: &Tuple<'_>,
@@ -70,13 +93,48 @@ impl Matcher {
         }
     }
 
-    /// Whether the host can decide.
+    /// Whether the host can decide. Walks the automaton, once.
     pub fn mentions_host(&self) -> bool {
-        shape::mentions_host(&self.automaton)
+        *self
+            .mentions_host
+            .get_or_init(|| shape::mentions_host(&self.automaton))
+    }
+
+    /// Whether the host can decide although no word is the host's: with fewer
+    /// than five words `*` stands for several, and a name that looks like an
+    /// address is taken for one. Five words are one each.
+    pub fn strays_into_host(&self) -> bool {
+        self.words < WORDS && self.mentions_host()
+    }
+
+    /// Whether it matches some hosts and never `-`, so that it matches nothing
+    /// where names are not looked up. Walks the automaton, once.
+    pub fn needs_name(&self) -> bool {
+        *self
+            .needs_name
+            .get_or_init(|| self.mentions_host() && !shape::matches_unnamed(&self.automaton))
+    }
+
+    /// Whether, as a pattern, it has minisockets in this state open something:
+    /// its last word is literally SYN_RECV or TIME_WAIT. No for other states.
+    pub fn watches(&self, state: TcpState) -> bool {
+        matches!(state, TcpState::SynRecv | TcpState::TimeWait) && self.ends_in == Some(state)
+    }
+
+    /// How much it is about this state, of TCP.
+    pub fn about(&self, state: TcpState) -> About {
+        let tcp: Vec<TcpState> = self.cells.possible(Proto::Tcp).collect();
+        if !tcp.contains(&state) || tcp.len() > TcpState::ALL.len() / 2 {
+            About::Others
+        } else if tcp.len() > 1 || self.cells.possible(Proto::Udp).next().is_some() {
+            About::Also
+        } else {
+            About::Only
+        }
     }
 
     /// Whether the first word can be this one.
-    pub fn can_begin(&self, word: &str) -> bool {
+    pub(super) fn can_begin(&self, word: &str) -> bool {
         self.automaton.can_begin(&format!("{word} "))
     }
 }

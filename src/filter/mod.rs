@@ -14,6 +14,8 @@
 
 mod automaton;
 mod check;
+mod ends;
+mod globs;
 mod matcher;
 #[cfg(test)]
 mod properties;
@@ -22,11 +24,13 @@ mod syntax;
 #[cfg(test)]
 mod tests;
 
-pub use check::check;
+pub use globs::Globs;
+pub use matcher::{About, Matcher as Glob};
 pub use syntax::GlobError;
 
 use std::cell::RefCell;
 use std::fmt::Write;
+use std::rc::Rc;
 
 use crate::model::{Family, Needs, Proto, SockId, StateGroups, TcpState};
 use automaton::{Spot, Tuple, Verdict};
@@ -47,8 +51,8 @@ pub enum Answer {
 /// The compiled `patterns` and `ignore` of one sensor.
 #[derive(Debug)]
 pub struct Filter {
-    patterns: Vec<Matcher>,
-    ignore: Vec<Matcher>,
+    patterns: Vec<Rc<Matcher>>,
+    ignore: Vec<Rc<Matcher>>,
     /// Without patterns everything matches.
     all: bool,
     /// Protocol, family and state alone decide these; no text is written.
@@ -65,26 +69,9 @@ struct Scratch {
 
 impl Filter {
     /// Compiles both lists; without patterns everything matches. Each glob is
-    /// held to the same rules as in [`check()`].
+    /// held to the rules of [`Globs::compile`].
     pub fn new(patterns: &[String], ignore: &[String]) -> Result<Filter, GlobError> {
-        let compile = |globs: &[String]| -> Result<Vec<Matcher>, GlobError> {
-            globs.iter().map(|glob| check::compile(glob)).collect()
-        };
-        let (patterns, ignore) = (compile(patterns)?, compile(ignore)?);
-        let all = patterns.is_empty();
-        let wanted = if all {
-            Cells::ALWAYS
-        } else {
-            Cells::any(patterns.iter().map(|pattern| pattern.cells))
-        };
-        let unwanted = Cells::any(ignore.iter().map(|glob| glob.cells));
-        Ok(Filter {
-            patterns,
-            ignore,
-            all,
-            certain: wanted.but_not(unwanted),
-            scratch: RefCell::default(),
-        })
+        Globs::new().filter(patterns, ignore)
     }
 
     /// Judges a socket. `host` is its reverse name as [`crate::model::Name`]
@@ -116,7 +103,7 @@ impl Filter {
             ends,
             state: state.as_str(id.proto),
         };
-        let mut any = |globs: &[Matcher]| {
+        let mut any = |globs: &[Rc<Matcher>]| {
             let mut all = Verdict::Never;
             for glob in globs {
                 match glob.verdict(cell, &tuple, host, spots) {
@@ -142,16 +129,6 @@ impl Filter {
         }
     }
 
-    /// Whether a pattern or an ignore can match or not depending on the host;
-    /// worth a warning where names are not looked up. Walks the automata: not
-    /// for every socket.
-    pub fn mentions_host(&self) -> bool {
-        self.patterns
-            .iter()
-            .chain(&self.ignore)
-            .any(Matcher::mentions_host)
-    }
-
     /// What could open something. A state group is asked for if one of its
     /// states could pass; that covers the rows which are matched as ESTABLISHED
     /// first, for those are in its group. TIME_WAIT only where it is watched.
@@ -166,29 +143,22 @@ impl Filter {
     }
 
     fn needed(&self, counts: impl Fn(TcpState) -> bool) -> Needs {
-        let possible = |proto: Proto, state: TcpState| {
-            Family::ALL.into_iter().any(|family| {
-                self.certain.verdict(Cell::of(proto, family, state)) != Verdict::Never
-            })
-        };
-        let tcp = shape::states(Proto::Tcp)
-            .filter(|&state| counts(state) && possible(Proto::Tcp, state))
+        let tcp = self
+            .certain
+            .possible(Proto::Tcp)
+            .filter(|&state| counts(state))
             .fold(StateGroups::NONE, |groups, state| {
                 groups | StateGroups::of(state)
             });
         Needs {
             tcp,
-            udp: shape::states(Proto::Udp).any(|state| possible(Proto::Udp, state)),
+            udp: self.certain.possible(Proto::Udp).next().is_some(),
         }
     }
 
     /// Whether minisockets in this state open something: a pattern's last word
     /// is literally SYN_RECV or TIME_WAIT. No for every other state.
     pub fn watches(&self, state: TcpState) -> bool {
-        matches!(state, TcpState::SynRecv | TcpState::TimeWait)
-            && self
-                .patterns
-                .iter()
-                .any(|pattern| pattern.ends_in == Some(state))
+        self.patterns.iter().any(|pattern| pattern.watches(state))
     }
 }

@@ -130,7 +130,7 @@ fn globs() -> impl Strategy<Value = Vec<String>> {
     prop::collection::vec(glob(), 0..4).prop_map(|globs| {
         globs
             .into_iter()
-            .filter(|glob| check(glob).is_ok())
+            .filter(|glob| check::compile(glob).is_ok())
             .collect()
     })
 }
@@ -141,7 +141,7 @@ proptest! {
     #[test]
     fn no_pattern_panics(glob in any::<String>(), other in glob()) {
         for glob in [glob, other] {
-            if let Err(error) = check(&glob) {
+            if let Err(error) = check::compile(&glob) {
                 prop_assert!(error.offset <= glob.len());
                 prop_assert!(glob.is_char_boundary(error.offset));
             }
@@ -162,7 +162,10 @@ proptest! {
             match filter.judge(&id, state, None) {
                 Answer::Pass => prop_assert!(truth.iter().all(|&passes| passes)),
                 Answer::Drop => prop_assert!(!truth.iter().any(|&passes| passes)),
-                Answer::NeedsHost => prop_assert!(filter.mentions_host()),
+                Answer::NeedsHost => {
+                    let mut globs = filter.patterns.iter().chain(&filter.ignore);
+                    prop_assert!(globs.any(|glob| glob.mentions_host()));
+                }
             }
             if truth.contains(&true) && (state != TcpState::TimeWait || filter.watches(state)) {
                 prop_assert!(needs.proto(id.proto));
@@ -174,7 +177,7 @@ proptest! {
     #[test]
     fn what_globset_matches_is_no_error(glob in glob(), (id, state) in socket()) {
         let read = syntax::read(&glob).ok().map(|pattern| pattern.glob);
-        if check(&glob).is_err() && read.is_some_and(|glob| GlobBuilder::new(&glob).build().is_ok()) {
+        if check::compile(&glob).is_err() && read.is_some_and(|glob| GlobBuilder::new(&glob).build().is_ok()) {
             let plain = Plain::new(&[glob], &[]);
             for host in HOSTS {
                 prop_assert!(!plain.passes(&id, state, host));
@@ -182,9 +185,42 @@ proptest! {
         }
     }
 
+    /// Whatever there is can be written down.
+    #[test]
+    fn every_tuple_is_a_pattern(
+        proto in prop::sample::select(Proto::ALL.to_vec()),
+        (v6, other) in any::<([u16; 8], [u16; 8])>(),
+        (v4, shape, port) in any::<([u8; 4], u8, u16)>(),
+        zero in any::<u8>(),
+    ) {
+        let v4 = std::net::Ipv4Addr::from(v4);
+        let mut v6 = v6;
+        for (at, word) in v6.iter_mut().enumerate() {
+            if zero & 1 << at != 0 {
+                *word = 0;
+            }
+        }
+        let (family, local, remote): (_, std::net::IpAddr, std::net::IpAddr) = match shape % 3 {
+            0 => (Family::V4, v4.into(), v4.into()),
+            1 => (Family::V6, v4.to_ipv6_mapped().into(), v4.to_ipv6_mapped().into()),
+            _ => (Family::V6, std::net::Ipv6Addr::from(v6).into(), std::net::Ipv6Addr::from(other).into()),
+        };
+        let id = SockId::from_wire(proto, family, (local, port), (remote, port), 0);
+        let digit = if id.shown_family() == Family::V4 { "4" } else { "6" };
+        let proto = proto.as_str();
+        for glob in [
+            format!("{proto}{digit} {} {} * *", id.local, id.remote),
+            format!("{proto} {} * - ESTABLISHED", id.local),
+        ] {
+            if let Err(error) = check::compile(&glob) {
+                prop_assert!(false, "{}: {}", glob, error);
+            }
+        }
+    }
+
     #[test]
     fn one_glob_asks_exactly(glob in glob(), (id, state) in socket()) {
-        if check(&glob).is_ok() {
+        if check::compile(&glob).is_ok() {
             let filter = Filter::new(std::slice::from_ref(&glob), &[]).unwrap();
             let opposite = Filter::new(&[], std::slice::from_ref(&glob)).unwrap();
             let answer = filter.judge(&id, state, None);

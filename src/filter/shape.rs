@@ -79,12 +79,17 @@ impl Cells {
 
     /// Whether a socket that can exist could match.
     pub fn is_possible(self) -> bool {
-        Proto::ALL.into_iter().any(|proto| {
-            states(proto).any(|state| {
-                Family::ALL
-                    .into_iter()
-                    .any(|family| self.verdict(Cell::of(proto, family, state)) != Verdict::Never)
-            })
+        Proto::ALL
+            .into_iter()
+            .any(|proto| self.possible(proto).next().is_some())
+    }
+
+    /// The states in which a socket of this protocol could match.
+    pub fn possible(self, proto: Proto) -> impl Iterator<Item = TcpState> {
+        states(proto).filter(move |&state| {
+            Family::ALL
+                .into_iter()
+                .any(|family| self.verdict(Cell::of(proto, family, state)) != Verdict::Never)
         })
     }
 
@@ -179,6 +184,24 @@ pub(super) fn mentions_host(automaton: &Automaton) -> bool {
                     Some(Verdict::Always | Verdict::Never)
                 )
             })
+        })
+    })
+}
+
+/// Whether the glob could match where the host is `-`. A walk that is too long
+/// counts as yes.
+pub(super) fn matches_unnamed(automaton: &Automaton) -> bool {
+    spellings(automaton).into_iter().any(|(proto, digit, _)| {
+        let mut cache = automaton.dfa.create_cache();
+        let mut walk = Walk::new(automaton, &mut cache);
+        let Some(spots) = reach(&mut walk, automaton, proto, digit, HOST_WORD) else {
+            return true;
+        };
+        spots.into_iter().any(|spot| {
+            let Some(spot) = walk.feed(spot, "- ") else {
+                return true;
+            };
+            states(proto).any(|state| walk.ends(spot, state.as_str(proto)) != Some(false))
         })
     })
 }

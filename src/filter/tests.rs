@@ -132,7 +132,7 @@ fn asks_for_the_host_only_if_it_matters() {
             NeedsHost,
         ),
     ] {
-        if patterns.iter().any(|glob| check(glob).is_err()) {
+        if patterns.iter().any(|glob| check::compile(glob).is_err()) {
             assert_eq!(expected, Drop, "{patterns:?}");
             continue;
         }
@@ -165,14 +165,14 @@ fn what_matches_nothing_is_an_error() {
         ("udp * * * LISTEN", 10, Some("\"UNCONN\"")),
         ("tcp * * * UNCONN", 10, Some("\"CLOSE\"")),
         ("tcp * * Example.org *", 8, Some("\"example.org\"")),
-        ("tcp * * * * * ESTABLISHED", 0, None),
+        ("tcp * * * * * ESTABLISHED", 12, None),
         ("tcp 10.0.0.1 * * *", 4, Some("\"10.0.0.1:*\"")),
         ("tcp * * * {LISTN,ESTABLISHD}", 10, None),
         ("*[!:]*", 0, None),
         ("tcp [ab", 4, None),
         ("tcp [b-a]*", 0, None),
     ] {
-        let error = check(glob).unwrap_err();
+        let error = check::compile(glob).unwrap_err();
         assert_eq!(error.offset, offset, "{glob}: {error}");
         match hint {
             Some(hint) => assert!(
@@ -185,8 +185,8 @@ fn what_matches_nothing_is_an_error() {
             None => assert_eq!(error.hint, None, "{glob}: {error}"),
         }
     }
-    assert!(check(&"*".repeat(1025)).is_err());
-    assert!(check(&format!("{}*{}", "{".repeat(400), "}".repeat(400))).is_err());
+    assert!(check::compile(&"*".repeat(1025)).is_err());
+    assert!(check::compile(&format!("{}*{}", "{".repeat(400), "}".repeat(400))).is_err());
 }
 
 #[test]
@@ -270,6 +270,29 @@ fn minisockets_are_watched_by_their_last_word() {
 }
 
 #[test]
+fn what_a_glob_is_about() {
+    use About::{Also, Only, Others};
+    for (glob, syn_recv, time_wait) in [
+        ("*", Others, Others),
+        ("tcp * * * [!L]*", Others, Others),
+        ("* ESTABLISHED", Others, Others),
+        ("*TIME_WAIT", Others, Only),
+        ("tcp * * * TIME_*", Others, Only),
+        ("tcp * * * TIME_WAIT", Others, Only),
+        ("tcp4 * * * {TIME_WAIT,SYN_RECV}", Also, Also),
+        ("* {TIME_WAIT,ESTABLISHED}", Others, Also),
+        ("* {TIME_WAIT,UNCONN}", Others, Also),
+        ("* *_WAIT", Others, Also),
+        ("* SYN_*", Also, Others),
+        ("* SYN_R*", Only, Others),
+    ] {
+        let glob = check::compile(glob).unwrap();
+        let about = [TcpState::SynRecv, TcpState::TimeWait].map(|state| glob.about(state));
+        assert_eq!(about, [syn_recv, time_wait], "{glob:?}");
+    }
+}
+
+#[test]
 fn a_host_is_mentioned_where_it_can_decide() {
     for (glob, mentioned) in [
         ("*", false),
@@ -280,8 +303,11 @@ fn a_host_is_mentioned_where_it_can_decide() {
         ("* *.example.org *", true),
         ("tcp * * - *", true),
     ] {
-        assert_eq!(filter(&[glob], &[]).mentions_host(), mentioned, "{glob}");
-        assert_eq!(filter(&[], &[glob]).mentions_host(), mentioned, "{glob}");
+        assert_eq!(
+            check::compile(glob).unwrap().mentions_host(),
+            mentioned,
+            "{glob}"
+        );
     }
 }
 
@@ -297,5 +323,22 @@ fn the_largest_patterns_give_up_in_time_and_never_guess() {
             let before = filter.judge(&v4(), TcpState::Established, None);
             assert!(before == known || before == Answer::NeedsHost, "{unit}");
         }
+    }
+}
+
+#[test]
+fn a_name_is_needed_where_an_unknown_host_never_matches() {
+    for (glob, needed) in [
+        ("*", false),
+        ("tcp * * - LISTEN", false),
+        ("tcp * * ? LISTEN", false),
+        ("tcp * * [!a]* *", false),
+        ("tcp * * {-,a*} *", false),
+        ("tcp * 127.*", false),
+        ("tcp * * ?? LISTEN", true),
+        ("tcp6 * * a* *", true),
+        ("* *.example.org *", true),
+    ] {
+        assert_eq!(check::compile(glob).unwrap().needs_name(), needed, "{glob}");
     }
 }

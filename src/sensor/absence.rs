@@ -11,7 +11,7 @@
 //! ended.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::model::{
     Coverage, Family, Needs, Proto, RowKind, SockId, SocketKey, StateGroups, TcpState,
@@ -22,11 +22,41 @@ use crate::model::{
 pub(super) struct Unit {
     /// The state groups whose first dump has completed.
     pub primed: StateGroups,
-    /// When the last completed dump of each state group began.
-    last_dump: [Option<Instant>; 3],
+    /// When completed dumps of each state group began.
+    dumps: [LastDumps; 3],
     /// There are no notices to be had.
     pub blind: bool,
     phase: Phase,
+}
+
+/// When dumps began that a socket was not in: a notice comes a moment after the
+/// end that it tells of, and a dump that began in that moment says nothing of the
+/// socket's life.
+#[derive(Clone, Copy, Debug, Default)]
+struct LastDumps {
+    latest: Option<Instant>,
+    /// One that began at least [`LATE`] before the latest.
+    older: Option<Instant>,
+}
+
+/// How late a notice may be: the kernel writes it in a work queue.
+const LATE: Duration = Duration::from_millis(100);
+
+impl LastDumps {
+    fn completed(&mut self, began: Instant) {
+        let apart = |latest: Instant| began.saturating_duration_since(latest) >= LATE;
+        if self.latest.is_none_or(apart) {
+            self.older = self.latest;
+            self.latest = Some(began);
+        }
+    }
+
+    /// The last one that began before the end that is noticed now; just after the
+    /// start there is only one to choose from.
+    fn before(&self, now: Instant) -> Option<Instant> {
+        let past = |began: &Instant| now.saturating_duration_since(*began) >= LATE;
+        self.latest.filter(past).or(self.older).or(self.latest)
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
@@ -205,9 +235,9 @@ impl Absence {
             }
             let unit = self.unit_mut(coverage.proto, family);
             unit.primed = unit.primed | coverage.groups;
-            for (group, last) in StateGroups::EACH.into_iter().zip(&mut unit.last_dump) {
+            for (group, dumps) in StateGroups::EACH.into_iter().zip(&mut unit.dumps) {
                 if coverage.groups.contains(group) {
-                    *last = Some(began);
+                    dumps.completed(began);
                 }
             }
             if counts && unit.phase != Phase::Settled {
@@ -219,14 +249,13 @@ impl Absence {
         }
     }
 
-    /// When the last completed dump began that would have held such a socket.
-    pub fn last_dump(&self, id: &SockId, state: TcpState) -> Option<Instant> {
-        let unit = self.unit(id.proto, id.family);
-        StateGroups::EACH
-            .into_iter()
-            .zip(unit.last_dump)
-            .find(|(group, _)| *group == StateGroups::of(state))
-            .and_then(|(_, began)| began)
+    /// When the last completed dump began that would have held such a socket,
+    /// had it been there, and that began before the end that is noticed now.
+    pub fn last_dump(&self, id: &SockId, state: TcpState, now: Instant) -> Option<Instant> {
+        let dumps = self.unit(id.proto, id.family).dumps;
+        let mut each = StateGroups::EACH.into_iter().zip(dumps);
+        let (_, dumps) = each.find(|(group, _)| *group == StateGroups::of(state))?;
+        dumps.before(now)
     }
 
     /// Puts a socket on the list to be asked about.

@@ -65,7 +65,7 @@ impl NetSocket {
         self.views.open(&mut entry, RowKind::Full, how, now, judge);
         let max_ms = self
             .absence
-            .last_dump(&notice.id, state)
+            .last_dump(&notice.id, state, now.mono)
             // Rounded up: it is a bound.
             .map(|began| Event::elapsed_ms(began, now) + 1);
         let min_ms = notice

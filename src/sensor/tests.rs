@@ -450,6 +450,21 @@ fn what_a_closed_event_says_of_its_life() {
     };
     assert_eq!(life(&bench.judge.told[3]), Some(expected));
     bench.judge.take();
+    bench.ms = 1420;
+    bench.dump_all(&[]);
+    bench.ms = 1430;
+    bench.notice(notice(4, tcp, told));
+    let expected = Life::Between {
+        min_ms: Some(80),
+        max_ms: Some(431),
+    };
+    assert_eq!(
+        life(&bench.judge.told[1]),
+        Some(expected),
+        "it may have ended before the dump of 10 ms ago"
+    );
+    bench.judge.take();
+    bench.ms = 1400;
     bench.dump_all(&[row(3, tcp, Established)]);
     bench.ms = 1650;
     bench.notice(notice(3, tcp, established()));

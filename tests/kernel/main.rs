@@ -39,6 +39,7 @@ mod listeners;
 mod names;
 mod overrun;
 mod rebound;
+mod refused;
 mod sensors;
 mod syn_sent;
 mod udp;

@@ -39,6 +39,14 @@ impl Refusal {
         errno: libc::EACCES,
     };
 
+    /// No v2 request gets through: neither an exact query nor a UDP dump (both
+    /// have 72 bytes). The legacy dump of TCP, with 76, does.
+    pub const V2_REQUESTS: Refusal = Refusal {
+        call: libc::SYS_sendto,
+        args: &[(2, 72)],
+        errno: libc::EPERM,
+    };
+
     /// The filter that does it.
     pub fn filter(self) -> Filter {
         // `struct seccomp_data`: the call's number, the architecture, the

@@ -1,0 +1,92 @@
+//! A kernel that refuses single requests, again and again: what it does answer
+//! goes on as ever, and nobody asks without a pause.
+
+use crate::daemon::{Launch, Tick};
+use crate::netns;
+use crate::overrun::overrun;
+use crate::seccomp::Refusal;
+use crate::sock::{Domain, Sock};
+
+/// A counter in the daemon's last line; 0 when it is not there.
+fn counted(log: &str, name: &str) -> u64 {
+    let word = format!("{name}=");
+    let mut words = log.split_whitespace();
+    words
+        .find_map(|found| found.strip_prefix(&word))
+        .map_or(0, |count| count.parse().expect("a count"))
+}
+
+/// A dump that always fails is retried at its own pace, and holds up no other.
+#[test]
+fn without_udp_dumps_tcp_goes_on() {
+    netns::run("refused::without_udp_dumps_tcp_goes_on", || {
+        let listener = Sock::listener(Domain::V4);
+        let daemon = Launch::new(Tick::Fast)
+            .without_beacon()
+            .refused(Refusal::V2_REQUESTS)
+            .spawn();
+        daemon.wait_for_line("that a dump failed", |line| {
+            line.contains("udp dump failed")
+        });
+        let (client, server) = Sock::pair(&listener);
+        let cookies = [client.cookie, server.cookie];
+        daemon.opened(&cookies);
+        drop((client, server));
+        daemon.closed(&cookies);
+        let record = daemon.stop();
+        for cookie in cookies {
+            assert_eq!(record.evidence("opened", cookie), "dump");
+            assert_eq!(record.evidence("closed", cookie), "notified");
+        }
+        assert!(!record.log.contains("ready"), "half of it was never read");
+        let (done, failed) = (
+            counted(&record.log, "dumps"),
+            counted(&record.log, "dumps_failed"),
+        );
+        assert!(failed < 2 * done, "{failed} failed dumps beside {done}");
+    });
+}
+
+/// Where nobody can be asked about a connection, missing from two dumps is what
+/// convicts it; the gap ends all the same, and without a busy loop.
+#[test]
+fn without_exact_queries_a_gap_still_ends() {
+    netns::run("refused::without_exact_queries_a_gap_still_ends", || {
+        let listener = Sock::listener(Domain::V4);
+        let daemon = Launch::new(Tick::Slow)
+            .sensors(
+                "  sockets: {listener: net.socket, args: {patterns: [\"tcp *\"], initial: true}}\n",
+            )
+            .setting("receive-buffer", "4KiB")
+            .without_beacon()
+            .refused(Refusal::V2_REQUESTS);
+        let pairs: Vec<_> = (0..30).map(|_| Sock::pair(&listener)).collect();
+        let survivors = pairs.len() / 2;
+        let daemon = daemon.start();
+        let cookies = |pairs: &[(Sock, Sock)]| -> Vec<u64> {
+            let both = |pair: &(Sock, Sock)| [pair.0.cookie, pair.1.cookie];
+            pairs.iter().flat_map(both).collect()
+        };
+        daemon.opened(&cookies(&pairs));
+        let mut pairs = pairs;
+        let doomed = pairs.split_off(survivors);
+        let (ended, alive) = (cookies(&doomed), cookies(&pairs));
+        overrun(&daemon, || drop(doomed));
+        daemon.wait_for("the gap record", |event| event["data"]["action"] == "gap");
+        daemon.closed(&ended);
+        let record = daemon.stop();
+        let closed = record.cookies("closed");
+        assert_eq!(closed.len(), ended.len(), "none is closed twice");
+        assert!(
+            alive.iter().all(|cookie| !closed.contains(cookie)),
+            "those live"
+        );
+        let verified = ended
+            .iter()
+            .filter(|one| record.evidence("closed", **one) == "verified");
+        assert!(verified.count() > 0, "some notices were dropped");
+        assert!(counted(&record.log, "queries_failed") > 0, "{}", record.log);
+        assert!(counted(&record.log, "dumps") < 20, "{}", record.log);
+        drop(pairs);
+    });
+}

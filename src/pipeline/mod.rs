@@ -5,6 +5,7 @@
 //! that happens to its socket meanwhile queues up behind it, so that events of
 //! one socket never overtake each other while all others pass freely.
 
+mod lines;
 mod stage;
 #[cfg(test)]
 mod tests;
@@ -16,7 +17,6 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
 
 use crate::emit::Fan;
 use crate::enrich::{Lookup, Names};
@@ -27,7 +27,7 @@ use crate::model::{
 };
 use crate::stats::Stats;
 use stage::Match;
-use waiting::{Line, WaitKey, Waiting};
+use waiting::{WaitKey, Waiting};
 
 /// The stages that all sensors share.
 pub struct Pipeline {
@@ -68,39 +68,6 @@ impl Pipeline {
     /// Whether a look-up is under way: then sockets of sockwatch's own exist.
     pub fn is_looking_up(&self) -> bool {
         self.names.is_busy()
-    }
-
-    /// When something that waits must go on without a name.
-    pub fn deadline(&mut self) -> Option<Instant> {
-        self.waiting.next_deadline()
-    }
-
-    /// Takes the answers that came in and lets go on what waited for them.
-    pub fn collect(&mut self, now: Now) {
-        let mut found = std::mem::take(&mut self.found);
-        self.names.collect(now, &mut found);
-        for (ip, host) in found.drain(..) {
-            for key in self.waiting.waiting_for(ip) {
-                self.advance(key, Some((ip, host.clone())), now);
-            }
-        }
-        self.found = found;
-    }
-
-    /// Lets go on, without a name, what has waited long enough.
-    pub fn expire(&mut self, now: Now) {
-        while let Some((key, ip)) = self.waiting.pop_expired(now.mono) {
-            self.stats.names_timed_out.bump();
-            self.advance(key, Some((ip, Host::Unknown(HostUnknown::TimedOut))), now);
-        }
-    }
-
-    /// Lets everything go on without a name: the program ends.
-    pub fn finish(&mut self, now: Now) {
-        self.finishing = true;
-        for (key, ip) in self.waiting.drain_heads() {
-            self.advance(key, Some((ip, Host::Unknown(HostUnknown::TimedOut))), now);
-        }
     }
 
     /// What became of changes that waited, for the sensors; call it after every
@@ -184,43 +151,6 @@ impl Pipeline {
         !self.locks.holds(&self.eid)
     }
 
-    /// Asks for the peer's name, or says what is known of it now.
-    fn ask(&mut self, change: &Change, now: Now) -> Lookup {
-        let Some(dns) = &self.stages[usize::from(change.sensor.0)].dns else {
-            return Lookup::Known(Host::Unknown(HostUnknown::NotApplicable));
-        };
-        let ip = change.id.remote.ip;
-        if self.finishing || self.waiting.is_full() {
-            let why = if self.finishing {
-                HostUnknown::TimedOut
-            } else {
-                self.stats.names_overload.bump();
-                HostUnknown::Overload
-            };
-            let known = self.names.recall(ip, dns.ttl, now);
-            return Lookup::Known(known.unwrap_or(Host::Unknown(why)));
-        }
-        self.names.ask(ip, dns.ttl, now.mono + dns.timeout, now)
-    }
-
-    /// Puts a change behind those of its socket that wait; false when none does.
-    /// Where no more may wait, the line goes on without a name instead.
-    fn queue(&mut self, key: WaitKey, change: &Change, now: Now) -> bool {
-        if self.waiting.is_full()
-            && let Some(ip) = self.waiting.head(key)
-        {
-            self.stats.names_overload.bump();
-            self.advance(key, Some((ip, Host::Unknown(HostUnknown::Overload))), now);
-        }
-        let until = self.wait_until(change, now);
-        self.waiting.append(key, change, until, now)
-    }
-
-    fn wait_until(&self, change: &Change, now: Now) -> Instant {
-        let timeout = self.stage(change).dns.as_ref().map(|dns| dns.timeout);
-        now.mono + timeout.unwrap_or_default()
-    }
-
     /// Decides about an opening whose host is settled; emits it when it passes.
     fn decide(&mut self, change: &Change, host: &Host, at: Now) -> bool {
         match self.stage(change).matches(change, Some(host.as_str())) {
@@ -259,70 +189,6 @@ impl Pipeline {
         if locked && !delivered {
             self.locks.release(&event.eid);
         }
-    }
-
-    /// Works off a line: its head now has a host, and whatever stands behind it
-    /// goes on as far as it can without another look-up.
-    fn advance(&mut self, key: WaitKey, answer: Option<(IpAddr, Host)>, now: Now) {
-        let Some(mut line) = self.waiting.take(key) else {
-            return;
-        };
-        let mut answer = answer;
-        while let Some(step) = line.steps.pop_front() {
-            let ip = step.change.id.remote.ip;
-            let host = match answer.take().filter(|(answered, _)| *answered == ip) {
-                Some((_, host)) => host,
-                None => match self.host_in_line(&line, &step, now) {
-                    Lookup::Known(host) => host,
-                    Lookup::Pending => {
-                        line.steps.push_front(step);
-                        self.waiting.put(key, line);
-                        return;
-                    }
-                },
-            };
-            match step.change.step {
-                Step::Opened { .. } if line.entered => {}
-                Step::Opened { .. } => {
-                    line.entered = self.decide(&step.change, &host, step.at);
-                    line.host = host;
-                    line.host_of = Some(ip);
-                }
-                Step::Closed { .. } => {
-                    if line.entered {
-                        self.emit(&step.change, step.change.state, &host, step.at);
-                    }
-                    line.entered = false;
-                }
-            }
-        }
-        self.settled.push(Settled {
-            sensor: key.sensor,
-            key: key.socket,
-            kind: key.kind,
-            entered: line.entered,
-            host: line.host,
-        });
-    }
-
-    /// The host of a step that comes up in its line.
-    fn host_in_line(&mut self, line: &Line, step: &waiting::Waiter, now: Now) -> Lookup {
-        let known = match line.host_of {
-            Some(ip) if ip == step.change.id.remote.ip => line.host.clone(),
-            _ => self.known_host(&step.change),
-        };
-        if known != Host::Unasked {
-            return Lookup::Known(known);
-        }
-        let closes_nothing = matches!(step.change.step, Step::Closed { .. }) && !line.entered;
-        let opens_again = matches!(step.change.step, Step::Opened { .. }) && line.entered;
-        if closes_nothing || opens_again {
-            return Lookup::Known(Host::Unasked);
-        }
-        if step.until <= now.mono {
-            return Lookup::Known(Host::Unknown(HostUnknown::TimedOut));
-        }
-        self.ask(&step.change, now)
     }
 
     /// The sinks.

@@ -5,9 +5,12 @@
 mod absence;
 mod ends;
 pub mod net_socket;
+mod rows;
 #[cfg(test)]
 mod tests;
+mod verdicts;
 mod views;
 
+pub use absence::Suspect;
 pub use net_socket::NetSocket;
 pub use views::View;

@@ -1,0 +1,180 @@
+//! What a dump says: which sockets there are, and what has changed of them.
+//!
+//! Rows of a dump under way are staged: entered in the table, but told to nobody
+//! until the dump completes. A dump that fails leaves the table as it was.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use super::net_socket::NetSocket;
+use super::views::How;
+use crate::model::{Coverage, Evidence, Judge, Now, Row, RowKind, SocketKey, StateGroups};
+use crate::table::Entry;
+
+/// A dump between its request and its end.
+#[derive(Debug)]
+pub(super) struct UnderWay {
+    coverage: Coverage,
+    began: Instant,
+    staged: Vec<(SocketKey, RowKind)>,
+    /// Rows that say something new of sockets in the table.
+    pub(super) changed: BTreeMap<(SocketKey, RowKind), Row>,
+}
+
+/// For how many dumps an own socket that has not been seen open since is
+/// remembered: its notice comes within milliseconds.
+const OWN_KEPT: u32 = 8;
+
+impl NetSocket {
+    /// A dump was asked for.
+    pub fn begin_dump(&mut self, coverage: Coverage, now: Now) {
+        self.number = self.number.wrapping_add(1);
+        self.walk.begin(coverage);
+        self.mini_walk.begin(coverage);
+        self.dump = Some(UnderWay {
+            coverage,
+            began: now.mono,
+            staged: Vec::new(),
+            changed: BTreeMap::new(),
+        });
+    }
+
+    /// A row of the dump under way.
+    pub fn row(&mut self, row: Row, now: Now) {
+        let key = self.key(row.cookie);
+        let Some(dump) = &mut self.dump else {
+            return;
+        };
+        let (table, walk, graves) = match row.kind {
+            RowKind::Full => (&mut self.sockets, &mut self.walk, &mut self.graves),
+            RowKind::Mini if self.views.watch(row.state) => {
+                (&mut self.minis, &mut self.mini_walk, &mut self.mini_graves)
+            }
+            RowKind::Mini => return,
+        };
+        // In the middle of connect() a socket is read without its port: it is
+        // there, but its ends are not to be believed.
+        let half_made = row.id.local.port == 0;
+        if let Some(entry) = table.find_next(key, walk) {
+            // A dump under churn can hold a row twice; the first one counts.
+            if entry.seen != self.number {
+                entry.seen = self.number;
+                if !half_made && !entry.is_current(&row) {
+                    entry.changing = true;
+                    dump.changed.insert((key, row.kind), row);
+                }
+            }
+            return;
+        }
+        if half_made || graves.covers(key, self.number) {
+            return;
+        }
+        if self.own.contains_key(&row.cookie) {
+            self.stats.own_sockets.bump();
+            return;
+        }
+        let first_seen = self.views.age_ms(now);
+        let mut entry = Entry::new(key, row.id, row.state, row.owner, first_seen);
+        entry.seen = self.number;
+        entry.staged = true;
+        table.insert(entry);
+        dump.staged.push((key, row.kind));
+    }
+
+    /// The dump under way completed: what was staged counts now.
+    pub fn end_dump(&mut self, now: Now, judge: &mut dyn Judge) {
+        let Some(dump) = self.dump.take() else {
+            return;
+        };
+        for (key, kind) in dump.staged {
+            let (table, graves) = match kind {
+                RowKind::Full => (&mut self.sockets, &mut self.graves),
+                RowKind::Mini => (&mut self.minis, &mut self.mini_graves),
+            };
+            // It may have ended while the dump was read.
+            let Some(entry) = table.find_mut(key).filter(|entry| entry.staged) else {
+                continue;
+            };
+            if self.own.contains_key(&key.cookie) {
+                table.remove(key);
+                self.stats.own_sockets.bump();
+                continue;
+            }
+            entry.staged = false;
+            graves.lift(key);
+            let id = entry.id();
+            let primed = self.absence.unit(id.proto, id.family).primed;
+            let how = How {
+                at_start: !primed.contains(StateGroups::of(entry.state())),
+                ..How::by(Evidence::Dump)
+            };
+            self.views.open(entry, kind, how, now, judge);
+        }
+        for row in dump.changed.into_values() {
+            self.update(&row, now, judge);
+        }
+        let once = self.look_for_absent(dump.coverage, now, judge);
+        self.absence
+            .completed(dump.coverage, self.needs, self.number, dump.began, once);
+        self.sweep(now);
+    }
+
+    /// Forgets what only the dump that is over could have made use of.
+    fn sweep(&mut self, now: Now) {
+        self.graves.sweep(self.number, now.mono);
+        self.mini_graves.sweep(self.number, now.mono);
+        let number = self.number;
+        self.own
+            .retain(|_, seen| number.wrapping_sub(*seen) <= OWN_KEPT);
+    }
+
+    /// The dump under way failed: it changes nothing.
+    pub fn fail_dump(&mut self, now: Now) {
+        let Some(dump) = self.dump.take() else {
+            return;
+        };
+        for (key, kind) in dump.staged {
+            let table = self.table_mut(kind);
+            if table.find(key).is_some_and(|entry| entry.staged) {
+                table.remove(key);
+            }
+        }
+        for row in dump.changed.into_values() {
+            let key = self.key(row.cookie);
+            if let Some(entry) = self.sockets.find_mut(key) {
+                entry.changing = false;
+            }
+        }
+        self.sweep(now);
+    }
+
+    pub(super) fn update(&mut self, row: &Row, now: Now, judge: &mut dyn Judge) {
+        let key = self.key(row.cookie);
+        match row.kind {
+            RowKind::Full => {
+                if let Some(entry) = self.sockets.find_mut(key) {
+                    entry.changing = false;
+                    self.views.update(entry, row, now, judge);
+                }
+            }
+            // A minisocket of another state is another one: SYN_RECV became a
+            // full socket, which left a TIME_WAIT.
+            RowKind::Mini if self.minis.find(key).is_some() => {
+                let first_seen = self.views.age_ms(now);
+                self.end_mini(key, now, judge);
+                let mut entry = Entry::new(key, row.id, row.state, row.owner, first_seen);
+                entry.seen = self.number;
+                self.views.open(
+                    &mut entry,
+                    RowKind::Mini,
+                    How::by(Evidence::Dump),
+                    now,
+                    judge,
+                );
+                self.minis.insert(entry);
+                self.mini_graves.lift(key);
+            }
+            RowKind::Mini => {}
+        }
+    }
+}

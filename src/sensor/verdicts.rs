@@ -1,0 +1,144 @@
+//! What becomes of a socket that a dump did not hold.
+
+use super::absence::{Missing, Suspect};
+use super::net_socket::NetSocket;
+use super::views::End;
+use crate::model::{Coverage, Evidence, Judge, Now, Row, RowKind, SocketKey};
+
+impl NetSocket {
+    /// Draws the conclusions from what a completed dump did not hold. Tells for
+    /// each family whether something must be missing once more.
+    pub(super) fn look_for_absent(
+        &mut self,
+        coverage: Coverage,
+        now: Now,
+        judge: &mut dyn Judge,
+    ) -> [bool; 2] {
+        let mut once = [false; 2];
+        if self.absence.matter(coverage, self.needs, self.number) {
+            let mut ended = Vec::new();
+            for entry in self.sockets.iter_mut() {
+                let (id, state) = (entry.id(), entry.state());
+                if !coverage.includes(&id, state) {
+                    continue;
+                }
+                if entry.seen == self.number {
+                    (entry.missed, entry.unaskable) = (false, false);
+                    continue;
+                }
+                match self
+                    .absence
+                    .missing(&id, state, entry.missed, entry.unaskable)
+                {
+                    Missing::Ignored => entry.missed = false,
+                    Missing::Suspect if entry.suspected => {}
+                    Missing::Suspect => {
+                        entry.suspected = true;
+                        let (key, kind) = (entry.key(), RowKind::Full);
+                        self.absence.suspect(Suspect { key, kind, id });
+                    }
+                    Missing::Once => {
+                        entry.missed = true;
+                        once[id.family as usize] = true;
+                    }
+                    Missing::Ended => ended.push(entry.key()),
+                }
+            }
+            for key in ended {
+                self.end_verified(key, now, judge);
+            }
+        }
+        let mut ended = Vec::new();
+        for entry in self.minis.iter_mut() {
+            let (key, id) = (entry.key(), entry.id());
+            if entry.seen == self.number || !coverage.includes(&id, entry.state()) {
+                continue;
+            }
+            if entry.unaskable {
+                ended.push(key);
+            } else if !entry.suspected {
+                entry.suspected = true;
+                let kind = RowKind::Mini;
+                self.absence.suspect(Suspect { key, kind, id });
+            }
+        }
+        for key in ended {
+            self.end_mini(key, now, judge);
+        }
+        once
+    }
+
+    /// The next socket that an exact query has to be asked about.
+    pub fn next_suspect(&mut self) -> Option<Suspect> {
+        loop {
+            let suspect = self.absence.next_suspect()?;
+            // Its notice may have come meanwhile, or its ends have changed.
+            if let Some(entry) = self.table_mut(suspect.kind).find_mut(suspect.key) {
+                entry.suspected = false;
+                if entry.id().same_ends(&suspect.id) {
+                    return Some(suspect);
+                }
+            }
+        }
+    }
+
+    /// Whether there is a suspect to ask about.
+    pub fn has_suspects(&self) -> bool {
+        self.absence.has_suspects()
+    }
+
+    /// What the exact query said: a row, or that the socket is gone (`None`).
+    pub fn answered(
+        &mut self,
+        suspect: Suspect,
+        found: Option<Row>,
+        now: Now,
+        judge: &mut dyn Judge,
+    ) {
+        match (suspect.kind, found) {
+            (RowKind::Full, Some(row)) if row.kind == RowKind::Full => {
+                self.update(&row, now, judge)
+            }
+            // What is left is a minisocket: the full socket has ended.
+            (RowKind::Full, _) => self.end_verified(suspect.key, now, judge),
+            (RowKind::Mini, Some(row)) if row.kind == RowKind::Mini => {}
+            (RowKind::Mini, _) => self.end_mini(suspect.key, now, judge),
+        }
+    }
+
+    /// The exact query could not be asked: nothing is concluded from it. The
+    /// socket has now to be missing from another dump, as those for which the
+    /// query is not to be trusted.
+    pub fn unanswered(&mut self, suspect: Suspect) {
+        if let Some(entry) = self.table_mut(suspect.kind).find_mut(suspect.key) {
+            (entry.missed, entry.unaskable) = (true, true);
+            if suspect.kind == RowKind::Full {
+                self.absence.unanswered(&suspect.id);
+            }
+        }
+    }
+
+    fn end_verified(&mut self, key: SocketKey, now: Now, judge: &mut dyn Judge) {
+        if let Some(mut entry) = self.sockets.remove(key) {
+            self.graves.verified(key, self.number, now.mono);
+            let end = End::by(Evidence::Verified);
+            if self
+                .views
+                .close(&mut entry, RowKind::Full, u32::MAX, end, now, judge)
+            {
+                self.absence.recovered();
+            }
+        }
+    }
+
+    pub(super) fn end_mini(&mut self, key: SocketKey, now: Now, judge: &mut dyn Judge) {
+        if let Some(mut entry) = self.minis.remove(key) {
+            if self.dump.is_some() {
+                self.mini_graves.noticed(key, self.number);
+            }
+            let end = End::by(Evidence::Verified);
+            self.views
+                .close(&mut entry, RowKind::Mini, u32::MAX, end, now, judge);
+        }
+    }
+}

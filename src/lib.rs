@@ -107,7 +107,7 @@
 //!
 //! # Where to begin
 //!
-//! `sensor/tests.rs` holds a simulated kernel that plays every race against the
+//! `sensor/tests/machine.rs` is a simulated kernel that plays every race against the
 //! sensor; a change of semantics starts there. `tests/kernel/` does the same with
 //! the real one, in namespaces that it makes itself.
 

@@ -4,8 +4,8 @@
 //! it is gone. They race (a row can be read after its socket's notice, a notice
 //! can be the first word of a socket), and this is where the race is settled, so
 //! that each socket opens once and closes once in each view.
-//! [`rows`](super::rows) reads the dumps, [`ends`](super::ends) the notices, and
-//! [`verdicts`](super::verdicts) sees what became of what a dump should have held.
+//! `rows` reads the dumps, `ends` the notices, and `verdicts` sees what became of
+//! what a dump should have held.
 
 use std::collections::HashMap;
 use std::rc::Rc;

@@ -47,6 +47,39 @@ fn without_udp_dumps_tcp_goes_on() {
     });
 }
 
+/// Without the legacy request TCP is dumped one family at a time, with the same
+/// events.
+#[test]
+fn without_the_legacy_request_each_family_is_dumped() {
+    netns::run(
+        "refused::without_the_legacy_request_each_family_is_dumped",
+        || {
+            let daemon = Launch::new(Tick::Fast)
+                .refused(Refusal::LEGACY_REQUEST)
+                .start();
+            let mut cookies = Vec::new();
+            for domain in [Domain::V4, Domain::V6] {
+                let listener = Sock::listener(domain);
+                let (client, server) = Sock::pair(&listener);
+                let trio = [listener.cookie, client.cookie, server.cookie];
+                daemon.opened(&trio);
+                cookies.extend(trio);
+            }
+            let record = daemon.finish(&cookies);
+            for cookie in cookies {
+                assert_eq!(record.evidence("opened", cookie), "dump");
+                assert_eq!(record.evidence("closed", cookie), "notified");
+            }
+            assert!(
+                record.log.contains("asking for each on its own"),
+                "{}",
+                record.log
+            );
+            assert!(record.own().is_empty(), "nothing is missing by it");
+        },
+    );
+}
+
 /// Where nobody can be asked about a connection, missing from two dumps is what
 /// convicts it; the gap ends all the same, and without a busy loop.
 #[test]

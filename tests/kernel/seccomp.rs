@@ -47,6 +47,13 @@ impl Refusal {
         errno: libc::EPERM,
     };
 
+    /// There is no legacy request for both TCP families at once (76 bytes).
+    pub const LEGACY_REQUEST: Refusal = Refusal {
+        call: libc::SYS_sendto,
+        args: &[(2, 76)],
+        errno: libc::EOPNOTSUPP,
+    };
+
     /// The filter that does it.
     pub fn filter(self) -> Filter {
         // `struct seccomp_data`: the call's number, the architecture, the

@@ -41,7 +41,7 @@
 //!
 //! Data moves from the top of this list to the bottom of the program and out; a
 //! `use` points only to a lower level, and modules of one level know nothing of
-//! each other.
+//! each other (but for the log, which writes through `sys`).
 //!
 //! | level | module | job |
 //! | --- | --- | --- |

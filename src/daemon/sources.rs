@@ -10,11 +10,11 @@ use log::Level;
 use super::RunError;
 use super::groups::{self, Probes, Unusable};
 use crate::log::RateLimit;
-use crate::model::{Cookie, Coverage, Degraded, Family, Needs, Netns, Now, Proto};
+use crate::model::{Cookie, Coverage, Degraded, Family, Needs, Netns, Now, Proto, Restored};
 use crate::pipeline::Pipeline;
 use crate::sensor::{NetSocket, View};
 use crate::source::diag::{DumpError, Found, Progress, Scope};
-use crate::source::{Dumps, Notices};
+use crate::source::{Dumps, Group, Notices};
 use crate::stats::Stats;
 use crate::sys;
 
@@ -24,6 +24,9 @@ const NOTICES_A_TURN: usize = 1024;
 const QUERIES_A_TURN: usize = 64;
 /// How long the end waits for what is still to be heard and reconciled.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// After how many failed dumps in a row a protocol is said to be missing; at 200
+/// ms a try that is two seconds.
+const GIVEN_UP: u32 = 10;
 /// How often one kind of failure is logged.
 const LOG_EVERY: Duration = Duration::from_secs(60);
 
@@ -44,6 +47,10 @@ pub(super) struct Sources {
     /// Notices were dropped, and the queue has not been empty since.
     congested: bool,
     own: Vec<u64>,
+    /// Groups whose notices cannot be had.
+    deaf: Vec<Group>,
+    /// Failed dumps in a row, of TCP and UDP.
+    failures: [u32; 2],
     limit: RateLimit,
     stats: Rc<Stats>,
 }
@@ -75,6 +82,8 @@ impl Sources {
             starting: true,
             congested: false,
             own: Vec::new(),
+            deaf: Vec::new(),
+            failures: [0; 2],
             limit: RateLimit::new(3, LOG_EVERY),
             stats,
         })
@@ -97,6 +106,7 @@ impl Sources {
     fn lose(&mut self, unusable: &[Unusable], pipeline: &mut Pipeline, now: Now) {
         for one in unusable.iter().filter(|one| one.costs) {
             self.sensor.blind(one.group.family, one.group.proto);
+            self.deaf.push(one.group);
         }
         for record in groups::degraded(unusable) {
             log::warn!(
@@ -133,7 +143,10 @@ impl Sources {
         self.notices_ready = drained.more;
         if !revived.is_empty() {
             for group in &revived {
-                self.sensor.sees(group.family, group.proto);
+                self.deaf.retain(|deaf| deaf != group);
+                if !self.dumps.lacks(group.proto) {
+                    self.sensor.sees(group.family, group.proto, now);
+                }
             }
             let restored = groups::restored(&revived);
             log::info!("notices from {} come after all", restored.parts.join(", "));
@@ -280,7 +293,8 @@ impl Sources {
                 self.dump_ready = false;
                 Ok(())
             }
-            Progress::Done(_) => {
+            Progress::Done(coverage) => {
+                self.regain_proto(coverage.proto, pipeline, now);
                 self.sensor.end_dump(now, pipeline);
                 Ok(())
             }
@@ -306,21 +320,13 @@ impl Sources {
             );
             return Ok(());
         }
+        let failures = &mut self.failures[coverage.proto as usize];
+        *failures = failures.saturating_add(1);
+        let given_up = error.is_missing() || *failures >= GIVEN_UP;
+        if given_up && self.dumps.is_missing_now(coverage.proto) {
+            self.lose_proto(coverage.proto, error, pipeline, now);
+        }
         if error.is_missing() {
-            if self.dumps.is_missing_now(coverage.proto) {
-                for family in Family::ALL {
-                    self.sensor.blind(family, coverage.proto);
-                }
-                let cost = format!("{proto} sockets are not seen");
-                log::warn!("no {proto} dumps: {error}; it costs: {cost}");
-                let degraded = Degraded {
-                    source: proto,
-                    missing: vec![proto],
-                    reason: error.to_string(),
-                    cost,
-                };
-                pipeline.degraded(degraded, now);
-            }
             let useless = Proto::ALL
                 .into_iter()
                 .all(|proto| !self.needs.proto(proto) || self.dumps.lacks(proto));
@@ -335,6 +341,42 @@ impl Sources {
         });
         self.dumps.retry(coverage, now.mono);
         Ok(())
+    }
+
+    /// Goes on without a protocol, and says so; it is still asked for.
+    fn lose_proto(&mut self, proto: Proto, error: &DumpError, pipeline: &mut Pipeline, now: Now) {
+        for family in Family::ALL {
+            self.sensor.blind(family, proto);
+        }
+        let proto = proto.as_str();
+        let cost = format!("{proto} sockets are not seen");
+        log::warn!("no {proto} dumps: {error}; it costs: {cost}");
+        let degraded = Degraded {
+            source: proto,
+            missing: vec![proto],
+            reason: error.to_string(),
+            cost,
+        };
+        pipeline.degraded(degraded, now);
+    }
+
+    /// A dump completed: a protocol that was given up is there again.
+    fn regain_proto(&mut self, proto: Proto, pipeline: &mut Pipeline, now: Now) {
+        self.failures[proto as usize] = 0;
+        if self.dumps.is_found_again(proto) {
+            for family in Family::ALL {
+                if !self.deaf.contains(&Group { family, proto }) {
+                    self.sensor.sees(family, proto, now);
+                }
+            }
+            let proto = proto.as_str();
+            log::info!("{proto} dumps work again");
+            let restored = Restored {
+                source: proto,
+                parts: vec![proto],
+            };
+            pipeline.restored(restored, now);
+        }
     }
 
     fn ask_about_suspects(&mut self, pipeline: &mut Pipeline, now: Now) {

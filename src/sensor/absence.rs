@@ -96,6 +96,9 @@ struct Gap {
     /// Dumps up to this number began before the last overrun.
     after: u32,
     recovered: u64,
+    /// Notices were dropped, and a record will say so. Otherwise notices came
+    /// late, and only what ended meanwhile is to be found.
+    overrun: bool,
 }
 
 /// What a missing socket's absence means.
@@ -125,9 +128,24 @@ impl Absence {
         unit.phase = Phase::Settled;
     }
 
-    /// The notices come after all.
-    pub fn sees(&mut self, proto: Proto, family: Family) {
-        self.unit_mut(proto, family).blind = false;
+    /// The notices come after all: what ended while it was blind, and was not
+    /// missing often enough yet, is found as after an overrun.
+    pub fn sees(&mut self, proto: Proto, family: Family, newest_dump: u32, now: Instant) {
+        let unit = self.unit_mut(proto, family);
+        unit.blind = false;
+        unit.phase = Phase::First;
+        self.open_gap(newest_dump, now);
+    }
+
+    fn open_gap(&mut self, newest_dump: u32, now: Instant) -> &mut Gap {
+        let gap = self.gap.get_or_insert(Gap {
+            began: now,
+            after: 0,
+            recovered: 0,
+            overrun: false,
+        });
+        gap.after = newest_dump;
+        gap
     }
 
     fn unit_mut(&mut self, proto: Proto, family: Family) -> &mut Unit {
@@ -145,12 +163,7 @@ impl Absence {
     /// Notices were lost: from now on, absences count until every unit that
     /// sensors need has been dumped again.
     pub fn overrun(&mut self, needs: Needs, newest_dump: u32, now: Instant) {
-        let gap = self.gap.get_or_insert(Gap {
-            began: now,
-            after: 0,
-            recovered: 0,
-        });
-        gap.after = newest_dump;
+        self.open_gap(newest_dump, now).overrun = true;
         for proto in Proto::ALL {
             for unit in &mut self.units[proto as usize] {
                 if needs.proto(proto) && !unit.blind {
@@ -312,9 +325,11 @@ impl Absence {
         self.take_gap()
     }
 
-    /// The gap, settled or not.
+    /// Ends the gap, settled or not. What is to be told of it, where notices were
+    /// dropped.
     pub fn take_gap(&mut self) -> Option<(Instant, u64)> {
-        self.gap.take().map(|gap| (gap.began, gap.recovered))
+        let gap = self.gap.take()?;
+        gap.overrun.then_some((gap.began, gap.recovered))
     }
 
     /// Whether there is one.

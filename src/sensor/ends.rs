@@ -22,8 +22,8 @@ impl NetSocket {
     pub fn notice(&mut self, notice: Notice, now: Now, judge: &mut dyn Judge) {
         let key = self.key(notice.cookie);
         // One that was told as opened before it was known as own is told as
-        // closed too.
-        if self.own.remove(&notice.cookie).is_some() && self.sockets.find(key).is_none() {
+        // closed too. The cookie stays known: a row of it may still be unread.
+        if self.own.contains_key(&notice.cookie) && self.sockets.find(key).is_none() {
             self.stats.own_sockets.bump();
             return;
         }

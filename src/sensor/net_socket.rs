@@ -93,11 +93,8 @@ impl NetSocket {
     }
 
     /// There are notices of this family and protocol after all.
-    pub fn sees(&mut self, family: Family, proto: Proto) {
-        self.absence.sees(proto, family);
-        for entry in self.sockets.iter_mut() {
-            entry.missed = false;
-        }
+    pub fn sees(&mut self, family: Family, proto: Proto, now: Now) {
+        self.absence.sees(proto, family, self.number, now.mono);
     }
 
     /// These sockets are sockwatch's own: they are no events.

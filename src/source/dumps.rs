@@ -110,6 +110,11 @@ impl Dumps {
         !std::mem::replace(&mut self.missing[proto as usize], true)
     }
 
+    /// Notes that a protocol is answered for; true when it had been given up.
+    pub fn is_found_again(&mut self, proto: Proto) -> bool {
+        std::mem::replace(&mut self.missing[proto as usize], false)
+    }
+
     /// Whether nobody answers for this protocol.
     pub fn lacks(&self, proto: Proto) -> bool {
         self.missing[proto as usize]

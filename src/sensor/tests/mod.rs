@@ -577,6 +577,54 @@ fn without_notices_ends_are_found_at_ticks() {
 }
 
 #[test]
+fn what_ended_while_notices_could_not_be_had_is_found_when_they_can() {
+    let mut bench = Bench::plain();
+    bench.sensor.blind(Family::V4, Proto::Udp);
+    let udp = row(1, id(Proto::Udp, 1, 0), Close);
+    bench.dump_all(&[udp]);
+    bench.judge.take();
+    let now = bench.now();
+    bench.sensor.sees(Family::V4, Proto::Udp, now);
+    assert!(bench.sensor.wants_dump().is_some());
+    bench.dump_all(&[]);
+    bench.dump_all(&[]);
+    assert_eq!(bench.judge.take(), [(1, Closed, Evidence::Verified, Close)]);
+    assert_eq!(bench.sensor.settled_gap(now), None, "nothing was dropped");
+    assert_eq!(bench.sensor.wants_dump(), None);
+}
+
+#[test]
+fn a_group_that_comes_back_does_not_disturb_a_gap() {
+    let mut bench = Bench::plain();
+    bench.sensor.blind(Family::V6, Proto::Tcp);
+    bench.dump_all(&[row(1, id(Proto::Udp, 1, 0), Close)]);
+    bench.judge.take();
+    let now = bench.now();
+    bench.sensor.overrun(now);
+    bench.dump_all(&[]);
+    bench.sensor.sees(Family::V6, Proto::Tcp, now);
+    bench.dump_all(&[]);
+    bench.dump_all(&[]);
+    assert_eq!(bench.judge.take(), [(1, Closed, Evidence::Verified, Close)]);
+    let gap = bench.sensor.settled_gap(now).expect("the overrun is told");
+    assert_eq!(gap.closed_recovered, Some(1));
+}
+
+#[test]
+fn a_row_of_an_own_socket_read_after_its_notice_opens_nothing() {
+    let mut bench = Bench::plain();
+    let udp = id(Proto::Udp, 1, 53);
+    let now = bench.now();
+    bench.sensor.begin_dump(coverages()[1], now);
+    bench.sensor.disown(&[Cookie(6)]);
+    bench.notice(notice(6, udp, TcpInfo::default()));
+    bench.sensor.row(row(6, udp, Established), now);
+    bench.sensor.end_dump(now, &mut bench.judge);
+    assert_eq!(bench.judge.take(), []);
+    assert!(bench.sensor.is_empty());
+}
+
+#[test]
 fn a_query_that_fails_convicts_nobody() {
     let mut bench = Bench::plain();
     let tcp = row(1, id(Proto::Tcp, 1, 80), Established);

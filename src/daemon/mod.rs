@@ -6,6 +6,7 @@
 //! has to.
 
 mod groups;
+mod losses;
 mod schedule;
 mod sources;
 

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use log::Level;
 
 use super::RunError;
-use super::groups::{self, Probes, Unusable};
+use super::groups::{self, Probes};
 use crate::log::RateLimit;
-use crate::model::{Cookie, Coverage, Degraded, Family, Needs, Netns, Now, Proto, Restored};
+use crate::model::{Cookie, Needs, Netns, Now, Proto};
 use crate::pipeline::Pipeline;
 use crate::sensor::{NetSocket, View};
-use crate::source::diag::{DumpError, Found, Progress, Scope};
+use crate::source::diag::{Found, Progress, Scope};
 use crate::source::{Dumps, Group, Notices};
 use crate::stats::Stats;
 use crate::sys;
@@ -24,9 +24,6 @@ const NOTICES_A_TURN: usize = 1024;
 const QUERIES_A_TURN: usize = 64;
 /// How long the end waits for what is still to be heard and reconciled.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// After how many failed dumps in a row a protocol is said to be missing; at 200
-/// ms a try that is two seconds.
-const GIVEN_UP: u32 = 10;
 /// How often one kind of failure is logged.
 const LOG_EVERY: Duration = Duration::from_secs(60);
 
@@ -40,17 +37,17 @@ pub(super) struct Sources {
     /// There may be rows to read.
     pub dump_ready: bool,
     probes: Probes,
-    dumps: Dumps,
-    needs: Needs,
+    pub(super) dumps: Dumps,
+    pub(super) needs: Needs,
     /// `ready` has not been said yet.
     starting: bool,
     /// Notices were dropped, and the queue has not been empty since.
     congested: bool,
     own: Vec<u64>,
     /// Groups whose notices cannot be had.
-    deaf: Vec<Group>,
+    pub(super) deaf: Vec<Group>,
     /// Failed dumps in a row, of TCP and UDP.
-    failures: [u32; 2],
+    pub(super) failures: [u32; 2],
     limit: RateLimit,
     stats: Rc<Stats>,
 }
@@ -100,23 +97,6 @@ impl Sources {
         let (probes, unusable) = Probes::join(&self.notices, self.needs, now.mono);
         self.probes = probes;
         self.lose(&unusable, pipeline, now);
-    }
-
-    /// Goes on without some groups, and says what that costs.
-    fn lose(&mut self, unusable: &[Unusable], pipeline: &mut Pipeline, now: Now) {
-        for one in unusable.iter().filter(|one| one.costs) {
-            self.sensor.blind(one.group.family, one.group.proto);
-            self.deaf.push(one.group);
-        }
-        for record in groups::degraded(unusable) {
-            log::warn!(
-                "no notices from {}: {}; it costs: {}",
-                record.missing.join(", "),
-                record.reason,
-                record.cost
-            );
-            pipeline.degraded(record, now);
-        }
     }
 
     /// Queues the dumps that a tick calls for.
@@ -305,80 +285,6 @@ impl Sources {
         }
     }
 
-    /// A dump failed and changed nothing: says so, and sees how to go on.
-    fn failed(
-        &mut self,
-        coverage: Coverage,
-        error: &DumpError,
-        pipeline: &mut Pipeline,
-        now: Now,
-    ) -> Result<(), RunError> {
-        let proto = coverage.proto.as_str();
-        if error.is_unknown() && self.dumps.fall_back(coverage) {
-            log::info!(
-                "one dump for both TCP families failed ({error}); asking for each on its own"
-            );
-            return Ok(());
-        }
-        let failures = &mut self.failures[coverage.proto as usize];
-        *failures = failures.saturating_add(1);
-        let given_up = error.is_missing() || *failures >= GIVEN_UP;
-        if given_up && self.dumps.is_missing_now(coverage.proto) {
-            self.lose_proto(coverage.proto, error, pipeline, now);
-        }
-        if error.is_missing() {
-            let useless = Proto::ALL
-                .into_iter()
-                .all(|proto| !self.needs.proto(proto) || self.dumps.lacks(proto));
-            return if useless {
-                Err(RunError::NoSource)
-            } else {
-                Ok(())
-            };
-        }
-        self.warn("dump", now, || {
-            format!("a {proto} dump failed and is tried again: {error}")
-        });
-        self.dumps.retry(coverage, now.mono);
-        Ok(())
-    }
-
-    /// Goes on without a protocol, and says so; it is still asked for.
-    fn lose_proto(&mut self, proto: Proto, error: &DumpError, pipeline: &mut Pipeline, now: Now) {
-        for family in Family::ALL {
-            self.sensor.blind(family, proto);
-        }
-        let proto = proto.as_str();
-        let cost = format!("{proto} sockets are not seen");
-        log::warn!("no {proto} dumps: {error}; it costs: {cost}");
-        let degraded = Degraded {
-            source: proto,
-            missing: vec![proto],
-            reason: error.to_string(),
-            cost,
-        };
-        pipeline.degraded(degraded, now);
-    }
-
-    /// A dump completed: a protocol that was given up is there again.
-    fn regain_proto(&mut self, proto: Proto, pipeline: &mut Pipeline, now: Now) {
-        self.failures[proto as usize] = 0;
-        if self.dumps.is_found_again(proto) {
-            for family in Family::ALL {
-                if !self.deaf.contains(&Group { family, proto }) {
-                    self.sensor.sees(family, proto, now);
-                }
-            }
-            let proto = proto.as_str();
-            log::info!("{proto} dumps work again");
-            let restored = Restored {
-                source: proto,
-                parts: vec![proto],
-            };
-            pipeline.restored(restored, now);
-        }
-    }
-
     fn ask_about_suspects(&mut self, pipeline: &mut Pipeline, now: Now) {
         for _ in 0..QUERIES_A_TURN {
             let Some(suspect) = self.sensor.next_suspect() else {
@@ -395,7 +301,7 @@ impl Sources {
         }
     }
 
-    fn warn(&mut self, kind: &'static str, now: Now, message: impl Fn() -> String) {
+    pub(super) fn warn(&mut self, kind: &'static str, now: Now, message: impl Fn() -> String) {
         self.tell(Level::Warn, kind, now, message);
     }
 

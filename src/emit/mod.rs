@@ -144,9 +144,6 @@ impl std::error::Error for OutputError {}
 
 /// Where events go.
 pub trait Sink {
-    /// The word in the `sink` of a gap record.
-    fn name(&self) -> &'static str;
-
     /// Takes an event, or drops it whole. Never waits; need not write before
     /// [`Sink::flush`].
     fn offer(&mut self, event: &Event) -> Delivery;

@@ -112,10 +112,6 @@ impl Stdout {
 }
 
 impl Sink for Stdout {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
     fn offer(&mut self, event: &Event) -> Delivery {
         // One turn of the loop can make more events than there is room for: a
         // reader that keeps up must not lose any. Should this write fail, the

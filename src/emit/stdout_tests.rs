@@ -243,9 +243,6 @@ fn errors_have_their_fates() {
 struct Scripted(Delivery, Rc<RefCell<Vec<u64>>>);
 
 impl Sink for Scripted {
-    fn name(&self) -> &'static str {
-        "scripted"
-    }
     fn offer(&mut self, event: &Event) -> Delivery {
         if self.0 == Delivery::Delivered {
             self.1.borrow_mut().push(event.seq);

@@ -20,10 +20,6 @@ struct Kept {
 }
 
 impl Sink for Kept {
-    fn name(&self) -> &'static str {
-        "kept"
-    }
-
     fn offer(&mut self, event: &Event) -> Delivery {
         if *self.refuse.borrow() {
             return Delivery::Dropped;

@@ -98,6 +98,30 @@ impl Locks {
         self.held.remove(eid)
     }
 
+    /// The locked ids, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Lock)> {
+        self.held.iter().map(|(eid, lock)| (eid.as_str(), lock))
+    }
+
+    /// How many ids are locked.
+    pub fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Whether no id is locked.
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    /// Takes a lock over from before a restart; false when there is no room.
+    pub fn restore(&mut self, eid: String, lock: Lock) -> bool {
+        if self.held.len() >= self.bound && !self.held.contains_key(&eid) {
+            return false;
+        }
+        self.held.insert(eid, lock);
+        true
+    }
+
     /// Releases all locks.
     pub fn release_all(&mut self) -> Released {
         let released = Released {

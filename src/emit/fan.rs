@@ -34,6 +34,7 @@ impl Fan {
             match sink.offer(event) {
                 Delivery::Delivered => taken = true,
                 Delivery::Dropped => self.stats.events_dropped.bump(),
+                Delivery::Unwanted => {}
             }
         }
         taken

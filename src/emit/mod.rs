@@ -85,6 +85,8 @@ pub enum Delivery {
     Delivered,
     /// The sink had no room.
     Dropped,
+    /// The sink has no use for it: nobody subscribed, a glob does not match.
+    Unwanted,
 }
 
 /// A stretch in which a sink dropped events.

@@ -5,6 +5,7 @@
 //! exhaustive enum, and what can be unknown says why it is.
 
 mod change;
+mod connect;
 mod coverage;
 mod endpoint;
 mod event;
@@ -15,6 +16,7 @@ mod state;
 pub use change::{
     Action, Change, Evidence, Host, HostUnknown, Judge, Life, Settled, Step, Verdict,
 };
+pub use connect::{Caller, Comm, Connect, Direction, Origin};
 pub use coverage::{Coverage, Needs, StateGroups};
 pub use endpoint::{Endpoint, Family, Proto, SockId};
 pub use event::{Data, Degraded, Event, Gap, GapCause, Listener, Restored, SocketData, Traffic};

@@ -76,6 +76,16 @@ impl Pipeline {
         std::mem::take(&mut self.settled)
     }
 
+    /// The locks that are held.
+    pub fn locks(&self) -> &Locks {
+        &self.locks
+    }
+
+    /// The same, to release some or to take some over.
+    pub fn locks_mut(&mut self) -> &mut Locks {
+        &mut self.locks
+    }
+
     /// Releases all locks.
     pub fn release_locks(&mut self) -> Released {
         self.locks.release_all()

@@ -1,0 +1,124 @@
+//! A connect() that the kernel saw, and how names were resolved to its address.
+
+use std::fmt;
+
+use super::{Endpoint, Family, SocketKey};
+
+/// What told of a connect(), best first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Origin {
+    /// A BPF LSM program on `security_socket_connect`.
+    Lsm,
+    /// An fentry program on the same function.
+    Fentry,
+    /// Programs on `cgroup/connect4` and `cgroup/connect6` at the root of cgroup
+    /// v2.
+    Cgroup,
+    /// The socket table: no hook saw it.
+    SockDiag,
+}
+
+impl Origin {
+    /// All, in the order in which they are tried.
+    pub const ALL: [Origin; 4] = [
+        Origin::Lsm,
+        Origin::Fentry,
+        Origin::Cgroup,
+        Origin::SockDiag,
+    ];
+
+    /// The word in `origin` and in `args.hook`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Origin::Lsm => "lsm",
+            Origin::Fentry => "fentry",
+            Origin::Cgroup => "cgroup",
+            Origin::SockDiag => "sock_diag",
+        }
+    }
+}
+
+/// A task's name as the kernel keeps it (`task_struct.comm`, TASK_COMM_LEN in
+/// linux/sched.h): whatever the task chose, up to a NUL.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Comm(pub [u8; 16]);
+
+impl Comm {
+    /// Its bytes before the first NUL.
+    pub fn bytes(&self) -> &[u8] {
+        let end = self.0.iter().position(|byte| *byte == 0);
+        &self.0[..end.unwrap_or(self.0.len())]
+    }
+}
+
+impl fmt::Display for Comm {
+    /// As text; what is no UTF-8 shows as U+FFFD. Not escaped.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&String::from_utf8_lossy(self.bytes()))
+    }
+}
+
+impl fmt::Debug for Comm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.to_string())
+    }
+}
+
+/// The task that called connect().
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Caller {
+    /// The process (tgid) in the initial pid namespace.
+    pub pid: u32,
+    /// The thread.
+    pub tid: u32,
+    /// The thread's name.
+    pub comm: Comm,
+}
+
+/// One connect() on a TCP socket, as a hook saw it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Connect {
+    /// What saw it.
+    pub origin: Origin,
+    /// The socket: its namespace and cookie.
+    pub key: SocketKey,
+    /// The destination; a v4-mapped address is held as IPv4.
+    pub remote: Endpoint,
+    /// The family of the socket itself.
+    pub family: Family,
+    /// An AF_INET6 socket that connects to an IPv4 address.
+    pub v4_mapped: bool,
+    /// The socket speaks MPTCP (protocol 262): its subflows are TCP sockets with
+    /// cookies of their own.
+    pub mptcp: bool,
+    /// Who called.
+    pub caller: Caller,
+    /// The effective user id of the caller, in the initial user namespace.
+    pub uid: u32,
+    /// The id of the caller's cgroup (v2): the inode of its directory.
+    pub cgroup_id: u64,
+    /// When, in ns of CLOCK_MONOTONIC.
+    pub at_ns: u64,
+}
+
+/// Which way a TCP connection was opened.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Direction {
+    /// Accepted: its local end was a listener's, and no hook saw a connect().
+    Inbound,
+    /// A hook saw its connect(), or no listener has its local end.
+    Outbound,
+    /// Neither can be said.
+    Unknown,
+}
+
+impl Direction {
+    /// The word in `direction`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Direction::Inbound => "inbound",
+            Direction::Outbound => "outbound",
+            Direction::Unknown => "unknown",
+        }
+    }
+}

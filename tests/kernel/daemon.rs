@@ -8,7 +8,7 @@
 
 mod launch;
 
-pub use launch::{BINARY, Launch, Scratch, Tick, once};
+pub use launch::{Launch, Scratch, Tick, binary, once};
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;

@@ -29,6 +29,7 @@ mod capture;
 mod churn;
 mod command;
 mod congestion;
+mod connect;
 mod connections;
 mod degraded;
 mod dump;

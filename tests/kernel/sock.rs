@@ -7,6 +7,7 @@
 //! the question; those of std have none until somebody asks.
 
 mod address;
+mod unusual;
 
 pub use address::Domain;
 
@@ -48,17 +49,21 @@ pub struct Ident {
     pub inode: Option<u64>,
 }
 
-/// Makes a socket that has no cookie yet.
-fn bare(domain: Domain, kind: libc::c_int) -> OwnedFd {
+/// Makes a socket that has no cookie yet; protocol 0 is the usual one.
+fn bare(domain: Domain, kind: libc::c_int, protocol: libc::c_int) -> io::Result<OwnedFd> {
     let family = match domain {
         Domain::V4 => libc::AF_INET,
         Domain::V6 | Domain::Mapped => libc::AF_INET6,
     };
     // SAFETY: socket(2) takes no pointers.
-    let fd = check(unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, 0) })
-        .unwrap_or_else(|error| panic!("no {domain:?} socket to be had: {error}"));
+    let fd = check(unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, protocol) })?;
     // SAFETY: just opened, and nobody else has it.
-    unsafe { OwnedFd::from_raw_fd(fd) }
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The same for a socket that every kernel has.
+fn usual(domain: Domain, kind: libc::c_int) -> OwnedFd {
+    bare(domain, kind, 0).unwrap_or_else(|error| panic!("no {domain:?} socket to be had: {error}"))
 }
 
 impl Sock {
@@ -75,12 +80,12 @@ impl Sock {
 
     /// A TCP socket.
     pub fn tcp(domain: Domain) -> Sock {
-        Sock::with_cookie(bare(domain, libc::SOCK_STREAM), domain, true)
+        Sock::with_cookie(usual(domain, libc::SOCK_STREAM), domain, true)
     }
 
     /// A UDP socket.
     pub fn udp(domain: Domain) -> Sock {
-        Sock::with_cookie(bare(domain, libc::SOCK_DGRAM), domain, false)
+        Sock::with_cookie(usual(domain, libc::SOCK_DGRAM), domain, false)
     }
 
     /// A TCP socket that listens on the loopback address.
@@ -99,6 +104,11 @@ impl Sock {
             .expect("a listener on lo takes connections");
         let server = listener.accept();
         (client, server)
+    }
+
+    /// Its family.
+    pub fn domain(&self) -> Domain {
+        self.domain
     }
 
     /// The descriptor.

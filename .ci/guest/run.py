@@ -98,6 +98,11 @@ def kernel_package():
     return needed[1]
 
 
+def gather():
+    """Everything that comes in packages."""
+    return install_qemu(), unpack(kernel_package()), unpack("busybox-static")
+
+
 def modules(kernel):
     """Those of MODULES that are not part of the image, as (name, bytes)."""
     base, = (kernel / "lib/modules").iterdir()
@@ -239,9 +244,12 @@ def main():
         if os.geteuid() != 0:
             raise Unavailable("only root can have packages")
         CACHE.mkdir(parents=True, exist_ok=True)
-        qemu = install_qemu()
-        kernel = unpack(kernel_package())
-        busybox = unpack("busybox-static")
+        try:
+            qemu, kernel, busybox = gather()
+        except Unavailable:
+            # Lists of packages that are missing or old.
+            apt("update")
+            qemu, kernel, busybox = gather()
     except Unavailable as reason:
         print(f"SKIPPED the guest with the hooks lsm and fentry: {reason}")
         return 0

@@ -12,6 +12,7 @@ mod calls;
 mod fast_open;
 mod hooks;
 mod mptcp;
+mod names;
 mod silent;
 mod sockets;
 mod unhooked;

@@ -17,6 +17,7 @@
 mod child;
 mod crowd;
 mod daemon;
+mod dnsmasq;
 mod expect;
 mod netns;
 mod proc_net;

@@ -88,6 +88,16 @@ impl Call {
         self
     }
 
+    /// To an address with these names.
+    pub fn resolved(mut self, names: &[&str]) -> Call {
+        if !names.is_empty() {
+            self.data["results"] = json!(names);
+            let data = self.data.as_object_mut().expect("an object");
+            data.remove("results_reason");
+        }
+        self
+    }
+
     /// The namespace in which it was called.
     pub fn netns(&self) -> u64 {
         self.data["netns"].as_u64().expect("a namespace")

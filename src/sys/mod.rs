@@ -7,11 +7,12 @@
 
 #![allow(unsafe_code)]
 
+pub mod memory;
 mod netlink;
 pub mod output;
 mod own;
 mod signal;
 
 pub use netlink::{Netlink, RecvError};
-pub use own::{hostname, netns, own_cookies, unbound_socket_cookie};
+pub use own::{connect_nowhere, hostname, netns, own_cookies, unbound_socket_cookie};
 pub use signal::{Signal, Signals};

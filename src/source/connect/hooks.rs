@@ -2,8 +2,9 @@
 
 use std::error::Error;
 use std::io;
+use std::os::fd::AsFd;
 
-use aya::maps::{Array, MapData, MapError, PerCpuArray, RingBuf};
+use aya::maps::{Array, Map, MapData, MapError, PerCpuArray};
 use aya::programs::cgroup_sock_addr::CgroupSockAddrLink;
 use aya::programs::fentry::FEntryLink;
 use aya::programs::lsm::LsmLink;
@@ -14,6 +15,7 @@ use super::Tried;
 use super::mounts::{self, Cgroup};
 use super::reasons::Facts;
 use crate::model::Origin;
+use crate::sys::Ring;
 
 /// The compiled `src/bpf/connect.bpf.c`, whose names are used below.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/connect.bpf.o");
@@ -44,7 +46,10 @@ pub enum Attached {
 /// The maps that the programs share with sockwatch.
 pub struct Maps {
     /// The records.
-    pub ring: RingBuf<MapData>,
+    pub ring: Ring,
+    /// The ring's map. Until a program is loaded it knows its maps by the numbers
+    /// of these descriptors.
+    _records: MapData,
     /// How many found it full, counted for each CPU.
     pub lost: PerCpuArray<MapData, u64>,
     /// The process whose connects are left out; 0 for none.
@@ -89,7 +94,8 @@ impl Programs {
         let step = "its maps cannot be made";
         let (mut ebpf, fitted) = loaded.map_err(|error| explained(&facts, hook, step, &error))?;
         drop(loader);
-        let maps = Maps::take(&mut ebpf).map_err(|error| explained(&facts, hook, step, &error))?;
+        let maps = Maps::take(&mut ebpf, ring_bytes)
+            .map_err(|error| explained(&facts, hook, step, &*error))?;
         let programs = Programs {
             ebpf,
             btf: btf.filter(|_| fitted),
@@ -197,14 +203,19 @@ impl Programs {
 }
 
 impl Maps {
-    fn take(ebpf: &mut Ebpf) -> Result<Maps, MapError> {
+    fn take(ebpf: &mut Ebpf, ring_bytes: u32) -> Result<Maps, Box<dyn Error>> {
         let mut map = |name: &str| {
             ebpf.take_map(name).ok_or_else(|| MapError::InvalidName {
                 name: name.to_string(),
             })
         };
+        let Map::RingBuf(records) = map("records")? else {
+            return Err("the map of the records is no ring".into());
+        };
+        let fd = records.fd().as_fd().try_clone_to_owned()?;
         Ok(Maps {
-            ring: RingBuf::<MapData>::try_from(map("records")?)?,
+            ring: Ring::new(fd, ring_bytes as usize)?,
+            _records: records,
             lost: PerCpuArray::<MapData, u64>::try_from(map("lost")?)?,
             own: Array::<MapData, u32>::try_from(map("own")?)?,
         })
@@ -246,7 +257,9 @@ fn explained(facts: &Facts, hook: Origin, step: &str, error: &(dyn Error + 'stat
         while !text.is_char_boundary(from) {
             from += 1;
         }
-        log::debug!("{}: the verifier said: {}", hook.as_str(), &text[from..]);
+        if !text.is_empty() {
+            log::debug!("{}: the verifier said: {}", hook.as_str(), &text[from..]);
+        }
     }
     match causes(error).find_map(|cause| cause.downcast_ref::<io::Error>()) {
         Some(error) => facts.explain(hook, step, error),

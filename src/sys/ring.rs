@@ -3,7 +3,7 @@
 //! The kernel lends the ring as memory: a page that holds the reader's position,
 //! a page that holds the writer's, and the data, twice in a row so that a record
 //! which runs over the end can be read in one piece. Mapped as a whole, a ring of
-//! 2 MiB would count as 4 MiB of this process. So only a window of the data is
+//! 4 MiB would count as 8 MiB of this process. So only a window of the data is
 //! mapped, and moved along: one system call for some 680 records, none for an
 //! empty ring.
 

@@ -29,6 +29,8 @@ mod capture;
 mod churn;
 mod command;
 mod congestion;
+#[cfg(feature = "bpf")]
+mod connect_source;
 mod connections;
 mod degraded;
 mod dump;

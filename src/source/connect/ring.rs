@@ -10,15 +10,11 @@ use std::time::{Duration, Instant};
 use aya::maps::{MapData, MapError, PerCpuArray};
 
 use super::hooks::{Attached, Maps, Programs};
-use super::{Tried, candidates};
+use super::{Setup, Tried, candidates};
 use crate::model::{Connect, Netns, Origin};
 use crate::stats::Stats;
 use crate::sys::{self, Ring, memory};
 use crate::wire::connect::{self, Record};
-
-/// The size of the ring: 21,845 records of 88 bytes with a header of 8. Two whole
-/// seconds of 10,000 connects a second find room while nobody reads.
-pub const RING_BYTES: u32 = 2 << 20;
 
 /// How long a hook may take to show the connect() that proves it. It takes none:
 /// the record is in the ring before connect() returns, unless one that was begun
@@ -46,23 +42,22 @@ impl Connects {
     /// process are left out from then on. What failed is in the list, and so is
     /// what the hook that is used cannot tell.
     pub fn open(forced: Option<Origin>, stats: Rc<Stats>) -> (Option<Connects>, Vec<Tried>) {
-        Connects::with_ring(forced, RING_BYTES, stats)
+        Connects::open_with(forced, Setup::default(), stats)
     }
 
-    /// The same with a ring of at least so many bytes: rings are powers of two, of
-    /// a page or more.
-    pub fn with_ring(
+    /// The same with a set-up other than the usual.
+    pub fn open_with(
         forced: Option<Origin>,
-        bytes: u32,
+        setup: Setup,
         stats: Rc<Stats>,
     ) -> (Option<Connects>, Vec<Tried>) {
         // The kernel's BTF takes 16 MB while it is read.
-        memory::briefly(|| Connects::first(forced, Ring::size(bytes), stats))
+        memory::briefly(|| Connects::first(forced, setup, stats))
     }
 
     fn first(
         forced: Option<Origin>,
-        bytes: u32,
+        setup: Setup,
         stats: Rc<Stats>,
     ) -> (Option<Connects>, Vec<Tried>) {
         let mut tried = Vec::new();
@@ -70,7 +65,7 @@ impl Connects {
         let Some(best) = hooks.first() else {
             return (None, tried);
         };
-        let (mut programs, mut maps) = match Programs::load(bytes, *best) {
+        let (mut programs, mut maps) = match Programs::load(setup, *best) {
             Ok(loaded) => loaded,
             Err(failed) => {
                 tried.extend(hooks.into_iter().map(|hook| Tried {

@@ -7,11 +7,16 @@
 
 #![allow(unsafe_code)]
 
+pub mod memory;
 mod netlink;
 pub mod output;
 mod own;
+#[cfg(feature = "bpf")]
+mod ring;
 mod signal;
 
 pub use netlink::{Netlink, RecvError};
-pub use own::{hostname, netns, own_cookies, unbound_socket_cookie};
+pub use own::{connect_nowhere, hostname, netns, own_cookies, unbound_socket_cookie};
+#[cfg(feature = "bpf")]
+pub use ring::Ring;
 pub use signal::{Signal, Signals};

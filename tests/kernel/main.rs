@@ -31,6 +31,8 @@ mod churn;
 mod command;
 mod congestion;
 mod connect;
+#[cfg(feature = "bpf")]
+mod connect_source;
 mod connections;
 mod degraded;
 mod dump;

@@ -9,7 +9,7 @@
 mod address;
 mod unusual;
 
-pub use address::Domain;
+pub use address::{Domain, to_wire};
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use crate::netns::check;
-use address::{name, to_wire};
+use address::name;
 
 /// A socket with a cookie.
 #[derive(Debug)]
@@ -49,8 +49,13 @@ pub struct Ident {
     pub inode: Option<u64>,
 }
 
-/// Makes a socket that has no cookie yet; protocol 0 is the usual one.
-fn bare(domain: Domain, kind: libc::c_int, protocol: libc::c_int) -> io::Result<OwnedFd> {
+/// Makes a socket that has no cookie yet.
+fn bare(domain: Domain, kind: libc::c_int) -> OwnedFd {
+    of_protocol(domain, kind, 0)
+        .unwrap_or_else(|error| panic!("no {domain:?} socket to be had: {error}"))
+}
+
+fn of_protocol(domain: Domain, kind: libc::c_int, protocol: libc::c_int) -> io::Result<OwnedFd> {
     let family = match domain {
         Domain::V4 => libc::AF_INET,
         Domain::V6 | Domain::Mapped => libc::AF_INET6,
@@ -59,11 +64,6 @@ fn bare(domain: Domain, kind: libc::c_int, protocol: libc::c_int) -> io::Result<
     let fd = check(unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, protocol) })?;
     // SAFETY: just opened, and nobody else has it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// The same for a socket that every kernel has.
-fn usual(domain: Domain, kind: libc::c_int) -> OwnedFd {
-    bare(domain, kind, 0).unwrap_or_else(|error| panic!("no {domain:?} socket to be had: {error}"))
 }
 
 impl Sock {
@@ -80,12 +80,18 @@ impl Sock {
 
     /// A TCP socket.
     pub fn tcp(domain: Domain) -> Sock {
-        Sock::with_cookie(usual(domain, libc::SOCK_STREAM), domain, true)
+        Sock::with_cookie(bare(domain, libc::SOCK_STREAM), domain, true)
+    }
+
+    /// A TCP socket that speaks MPTCP, where the kernel has it.
+    pub fn mptcp(domain: Domain) -> io::Result<Sock> {
+        let fd = of_protocol(domain, libc::SOCK_STREAM, libc::IPPROTO_MPTCP)?;
+        Ok(Sock::with_cookie(fd, domain, true))
     }
 
     /// A UDP socket.
     pub fn udp(domain: Domain) -> Sock {
-        Sock::with_cookie(usual(domain, libc::SOCK_DGRAM), domain, false)
+        Sock::with_cookie(bare(domain, libc::SOCK_DGRAM), domain, false)
     }
 
     /// A TCP socket that listens on the loopback address.

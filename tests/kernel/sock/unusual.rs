@@ -1,19 +1,13 @@
-//! Sockets and calls that most programs never make.
+//! Calls that most programs never make.
 
 use std::io;
 use std::net::SocketAddr;
 
+use super::Sock;
 use super::address::to_wire;
-use super::{Domain, Sock, bare};
 use crate::netns::check;
 
 impl Sock {
-    /// An MPTCP socket, where the kernel has such.
-    pub fn mptcp(domain: Domain) -> io::Result<Sock> {
-        let fd = bare(domain, libc::SOCK_STREAM, libc::IPPROTO_MPTCP)?;
-        Ok(Sock::with_cookie(fd, domain, true))
-    }
-
     /// Connects with data in the SYN, or as much of it as the peer allows (TCP
     /// Fast Open, RFC 7413): connect(2) is never called.
     pub fn fast_open(&self, address: SocketAddr) -> io::Result<()> {

@@ -183,7 +183,9 @@ fn over_a_veth_pair() {
         thread::spawn(move || {
             let far = || -> Result<Option<Dnsmasq>, String> {
                 netns::enter_another().map_err(|error| error.to_string())?;
-                ip(&format!("link add far type veth peer name near netns {here}"))?;
+                ip(&format!(
+                    "link add far type veth peer name near netns {here}"
+                ))?;
                 ip("addr add 10.99.0.2/24 dev far")?;
                 ip("link set far up")?;
                 let server = IpAddr::V4(Ipv4Addr::new(10, 99, 0, 2));

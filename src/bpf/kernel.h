@@ -48,7 +48,6 @@ static void (*const ringbuf_submit)(void *data, u64 flags) = (void *)132;
 #define AF_INET 2
 #define AF_INET6 10
 #define SOCK_STREAM 1
-#define SS_UNCONNECTED 1
 #define TCP_CLOSE 7
 #define IPPROTO_TCP 6
 #define IPPROTO_MPTCP 262
@@ -77,7 +76,8 @@ struct sock {
 } RELOCATED;
 
 struct socket {
-	int state; /* enum socket_state */
+	/* An enum as in linux/net.h: a relocation takes no other type for it. */
+	enum { SS_FREE, SS_UNCONNECTED } state;
 	short type;
 	struct sock *sk;
 } RELOCATED;

@@ -133,8 +133,9 @@ def build():
     }
     command = ["cargo", "test", "--locked", "--test", "kernel", "--no-run", "--target", TRIPLE,
                "--message-format", "json-render-diagnostics"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.PIPE,
-                          text=True)
+    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        sys.exit("guest: the tests cannot be built")
     built = {}
     for line in done.stdout.splitlines():
         message = json.loads(line)
@@ -204,10 +205,10 @@ class Run:
 
     def verdict(self):
         """(whether all is well, a line)."""
-        counts = [re.match(r"test result: .* (\d+) passed; (\d+) failed", line)
-                  for line in self.lines]
-        passed, failed = ([int(number) for number in next(filter(None, counts)).groups()]
-                          if any(counts) else (0, 0))
+        # The last such line: what a test that failed has printed holds others.
+        counts = re.findall(r"^test result: .* (\d+) passed; (\d+) failed",
+                            "\n".join(self.lines), re.MULTILINE)
+        passed, failed = map(int, counts[-1]) if counts else (0, 0)
         skipped = sum(line.startswith("SKIPPED") for line in self.lines)
         well = self.status == 0 and passed > 0 and failed == 0
         return well, (f"{self.hook}: {passed} passed, {failed} failed, {skipped} said SKIPPED, "

@@ -238,7 +238,7 @@ impl Watch {
     /// not seen is in them.
     pub fn dumps(&self) {
         // See Daemon::ticks. A listener is in a dump of every kernel, a bound
-        // socket since 6.9.
+        // socket since 6.8.
         for _ in 0..=2 {
             let beacon = Sock::tcp(Domain::V4);
             beacon.bind(SocketAddr::new(BEACON.parse().expect("an address"), 0));

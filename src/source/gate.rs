@@ -88,12 +88,10 @@ impl Gate {
         self.since[proto as usize].noticed = true;
     }
 
-    /// What was counted before is no base to judge from any more: notices were
-    /// dropped, or a dump came to nothing.
-    pub fn forget(&mut self) {
-        for since in &mut self.since {
-            since.base = None;
-        }
+    /// What was counted before is no base to judge this protocol from any more:
+    /// notices were dropped, cannot be had, or a dump came to nothing.
+    pub fn forget(&mut self, proto: Proto) {
+        self.since[proto as usize].base = None;
     }
 
     /// The part of `needs` that must be dumped at this tick, with the reasons
@@ -204,7 +202,8 @@ mod tests {
         let mut handshake = tick(now, 8, 1);
         handshake.handshakes = true;
         assert_eq!(why(&mut gate, handshake), [Some(Why::Handshake), None]);
-        gate.forget();
+        gate.forget(Proto::Tcp);
+        gate.forget(Proto::Udp);
         assert_eq!(why(&mut gate, tick(now, 8, 1)), [Some(Why::Moved); 2]);
         let mut unread = tick(now, 8, 1);
         unread.reading = None;

@@ -53,6 +53,8 @@ stats! {
     dumps_forced,
     /// Sockets that such dumps found: opened without moving a counter.
     forced_found,
+    /// Ticks put off because dumps had used up `cpu-budget`.
+    ticks_stretched,
     /// Rows read.
     rows,
     /// Ticks that came while a dump was still under way.

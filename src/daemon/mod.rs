@@ -5,6 +5,7 @@
 //! receive buffer loses ends, while a dump waits in the kernel for as long as it
 //! has to.
 
+mod budget;
 mod groups;
 mod losses;
 mod schedule;
@@ -31,6 +32,7 @@ use crate::source::gate::Gate;
 use crate::stats::Stats;
 use crate::sys::output::OpenError;
 use crate::sys::{self, Signal, Signals};
+use budget::Budget;
 use schedule::Schedule;
 use sources::Sources;
 
@@ -180,6 +182,7 @@ impl Daemon {
                 syn_recv: sensor.filter.watches(crate::model::TcpState::SynRecv),
             });
         let mut sources = Sources::open(views.collect(), needs, Rc::clone(&stats), now)?;
+        sources.budget = Budget::new(settings.daemon.cpu_budget, now.mono);
         let mut fan = Fan::new(Rc::clone(&stats));
         if settings.daemon.stdout {
             let renderer = format.renderer(sys::hostname(), settings.sensors.len() > 1);

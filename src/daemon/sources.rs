@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use log::Level;
 
 use super::RunError;
+use super::budget::Budget;
 use super::groups::{self, Probes};
 use super::schedule::Schedule;
 use crate::log::RateLimit;
@@ -49,6 +50,8 @@ pub(super) struct Sources {
     own: Vec<u64>,
     /// What spares dumps; `None` where it cannot be read, so that none is spared.
     counters: Option<Counters>,
+    /// What dumps may cost.
+    pub(super) budget: Budget,
     /// Notices of TCP, UDP came since the last tick.
     noticed: [bool; 2],
     /// The dumps of the last tick, of TCP and UDP, that nothing but the time
@@ -90,6 +93,7 @@ impl Sources {
             congested: false,
             own: Vec::new(),
             counters: counters(),
+            budget: Budget::new(None, now.mono),
             noticed: [false; 2],
             forced: [false; 2],
             deaf: Vec::new(),
@@ -114,6 +118,9 @@ impl Sources {
 
     /// Queues the dumps that a tick calls for.
     pub fn tick(&mut self, schedule: &mut Schedule, now: Now) {
+        if self.is_over_budget(schedule, now) {
+            return;
+        }
         for proto in Proto::ALL {
             if std::mem::take(&mut self.noticed[proto as usize]) {
                 schedule.noticed(proto);
@@ -137,8 +144,25 @@ impl Sources {
         self.sensor.quiet(due.spared, now);
         self.forced = due.forced;
         if due.needs != Needs::default() {
+            self.budget.begin(now.mono);
             self.ask(due.needs);
         }
+    }
+
+    /// Puts the tick off where dumps have used up their share of the core.
+    fn is_over_budget(&mut self, schedule: &mut Schedule, now: Now) -> bool {
+        let Some(until) = self.budget.rests_until(now.mono) else {
+            return false;
+        };
+        self.stats.ticks_stretched.bump();
+        if !std::mem::replace(&mut self.budget.told, true) {
+            log::warn!(
+                "a round of dumps costs {} ms of CPU time: ticks are stretched to keep within \
+                 `cpu-budget`; ends of sockets are told at once all the same",
+                self.budget.spent().as_millis()
+            );
+        }
+        schedule.put_off(until)
     }
 
     /// The counters now; none where they cannot be read, so that every tick dumps.
@@ -297,7 +321,10 @@ impl Sources {
         let Some(coverage) = self.dumps.next(now.mono) else {
             return Ok(());
         };
-        match self.scope.begin(coverage, now) {
+        let before = sys::thread_cpu();
+        let begun = self.scope.begin(coverage, now);
+        self.budget.spend(sys::thread_cpu().saturating_sub(before));
+        match begun {
             Ok(()) => {
                 self.sensor.begin_dump(coverage, now);
                 self.dump_ready = true;
@@ -323,7 +350,10 @@ impl Sources {
     fn read_slice(&mut self, pipeline: &mut Pipeline, now: Now) -> Result<(), RunError> {
         self.disown(pipeline);
         let sensor = &mut self.sensor;
-        match self.scope.read(now, &mut |row| sensor.row(row, now)) {
+        let before = sys::thread_cpu();
+        let progress = self.scope.read(now, &mut |row| sensor.row(row, now));
+        self.budget.spend(sys::thread_cpu().saturating_sub(before));
+        match progress {
             Progress::More => Ok(()),
             Progress::Waiting => {
                 self.dump_ready = false;

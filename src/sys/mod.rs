@@ -15,5 +15,5 @@ mod signal;
 
 pub use files::{open_dir, read_at};
 pub use netlink::{Netlink, RecvError};
-pub use own::{hostname, netns, own_cookies, unbound_socket_cookie};
+pub use own::{hostname, netns, own_cookies, thread_cpu, unbound_socket_cookie};
 pub use signal::{Signal, Signals};

@@ -89,6 +89,12 @@ stats! {
     names_overload,
     /// Sockets of sockwatch's own that were left out.
     own_sockets,
+    /// Connects read from a hook's ring.
+    connects,
+    /// Connects that found the ring full.
+    connects_lost,
+    /// Ring records that sockwatch's program does not write.
+    connects_rejected,
 }
 
 impl fmt::Display for Stats {

@@ -1,6 +1,7 @@
 //! File descriptors to observations. A source reads the kernel and says what it
 //! said; what that means is decided above.
 
+pub mod connect;
 pub mod counters;
 pub mod diag;
 mod dumps;

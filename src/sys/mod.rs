@@ -8,6 +8,7 @@
 #![allow(unsafe_code)]
 
 mod files;
+pub mod memory;
 mod netlink;
 pub mod output;
 mod own;
@@ -15,5 +16,5 @@ mod signal;
 
 pub use files::{open_dir, read_at};
 pub use netlink::{Netlink, RecvError};
-pub use own::{hostname, netns, own_cookies, thread_cpu, unbound_socket_cookie};
+pub use own::{connect_nowhere, hostname, netns, own_cookies, thread_cpu, unbound_socket_cookie};
 pub use signal::{Signal, Signals};

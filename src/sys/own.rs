@@ -127,6 +127,60 @@ pub fn unbound_socket_cookie(family: libc::c_int, kind: libc::c_int) -> io::Resu
     cookie(socket.as_raw_fd()).ok_or_else(io::Error::last_os_error)
 }
 
+/// Makes a TCP socket and lets it call connect() with a destination to which
+/// there is never a connection: the broadcast address 255.255.255.255, or for
+/// AF_INET6 the multicast address ff02::1 (tcp_v4_connect() and tcp_v6_connect()
+/// refuse both before a packet is made). Returns the socket's cookie, by which
+/// whoever watches connects can be asked about it.
+///
+/// # Errors
+/// EAFNOSUPPORT where the family is switched off; EISCONN, made up, if it did
+/// connect after all.
+pub fn connect_nowhere(v6: bool) -> io::Result<u64> {
+    let family = if v6 { libc::AF_INET6 } else { libc::AF_INET };
+    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: socket(2) takes no pointers.
+    let fd = unsafe { libc::socket(family, kind, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: `fd` was just opened here and nobody else owns it.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    let cookie = cookie(socket.as_raw_fd()).ok_or_else(io::Error::last_os_error)?;
+    // The discard port (RFC 863).
+    let port = 9_u16.to_be();
+    let answer = if v6 {
+        let mut address = libc::sockaddr_in6 {
+            sin6_family: libc::AF_INET6 as libc::sa_family_t,
+            sin6_port: port,
+            sin6_flowinfo: 0,
+            sin6_addr: libc::in6_addr { s6_addr: [0; 16] },
+            sin6_scope_id: 0,
+        };
+        address.sin6_addr.s6_addr[..2].copy_from_slice(&[0xff, 0x02]);
+        address.sin6_addr.s6_addr[15] = 1;
+        let length = size_of_val(&address) as libc::socklen_t;
+        // SAFETY: `address` lives across the call and has `length` bytes.
+        unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), length) }
+    } else {
+        let address = libc::sockaddr_in {
+            sin_family: libc::AF_INET as libc::sa_family_t,
+            sin_port: port,
+            sin_addr: libc::in_addr {
+                s_addr: libc::INADDR_BROADCAST,
+            },
+            sin_zero: [0; 8],
+        };
+        let length = size_of_val(&address) as libc::socklen_t;
+        // SAFETY: as above.
+        unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), length) }
+    };
+    if answer == 0 {
+        return Err(io::Error::from_raw_os_error(libc::EISCONN));
+    }
+    Ok(cookie)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,8 +2,10 @@
 //! said; what that means is decided above.
 
 pub mod diag;
+pub mod dns_tap;
 mod dumps;
 mod notices;
 
+pub use dns_tap::DnsTap;
 pub use dumps::Dumps;
 pub use notices::{Drained, Group, Notices};

@@ -10,8 +10,10 @@
 mod netlink;
 pub mod output;
 mod own;
+mod packet;
 mod signal;
 
 pub use netlink::{Netlink, RecvError};
 pub use own::{hostname, netns, own_cookies, unbound_socket_cookie};
+pub use packet::{Packets, Received, Way};
 pub use signal::{Signal, Signals};

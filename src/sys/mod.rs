@@ -12,9 +12,11 @@ pub mod memory;
 mod netlink;
 pub mod output;
 mod own;
+mod packet;
 mod signal;
 
 pub use files::{open_dir, read_at};
 pub use netlink::{Netlink, RecvError};
 pub use own::{connect_nowhere, hostname, netns, own_cookies, thread_cpu, unbound_socket_cookie};
+pub use packet::{Packets, Received, Way};
 pub use signal::{Signal, Signals};

@@ -224,11 +224,9 @@ impl Daemon {
     }
 
     fn register(&mut self) -> io::Result<()> {
-        self.watch(
-            self.sources.notices.as_raw_fd(),
-            NOTICES,
-            Interest::READABLE,
-        )?;
+        for fd in self.sources.notices.fds() {
+            self.watch(fd, NOTICES, Interest::READABLE)?;
+        }
         self.watch(self.sources.scope.as_raw_fd(), DUMP, Interest::READABLE)?;
         self.watch(self.signals.as_raw_fd(), SIGNALS, Interest::READABLE)?;
         for fd in self.pipeline.fan_mut().sources() {

@@ -18,7 +18,7 @@ use crate::sensor::{NetSocket, View};
 use crate::source::counters::{Counters, Reading};
 use crate::source::diag::{Found, Progress, Scope};
 use crate::source::gate;
-use crate::source::{Dumps, Group, Notices};
+use crate::source::{Dumps, Group, Notices, Room};
 use crate::stats::Stats;
 use crate::sys;
 
@@ -106,8 +106,19 @@ impl Sources {
     /// Joins the notice groups with as much room as is granted.
     pub fn join(&mut self, receive_buffer: usize, pipeline: &mut Pipeline, now: Now) {
         match self.notices.request_buffer(receive_buffer) {
-            Ok((bytes, notices)) => log::info!(
+            Ok(Room {
+                bytes,
+                shards: 1,
+                notices,
+            }) => log::info!(
                 "the receive buffer for notices has {bytes} bytes: room for {notices} between two wake-ups"
+            ),
+            Ok(Room {
+                bytes,
+                shards,
+                notices,
+            }) => log::info!(
+                "{shards} sockets share the notices, each with {bytes} bytes: room for {notices} between two wake-ups"
             ),
             Err(error) => log::warn!("the receive buffer for notices keeps its size: {error}"),
         }

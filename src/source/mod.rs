@@ -11,4 +11,4 @@ mod notices;
 
 pub use dns_tap::DnsTap;
 pub use dumps::Dumps;
-pub use notices::{Drained, Group, Notices};
+pub use notices::{Drained, Group, Notices, Room};

@@ -7,7 +7,6 @@
 
 #![allow(unsafe_code)]
 
-mod files;
 pub mod memory;
 mod netlink;
 pub mod output;
@@ -15,7 +14,6 @@ mod own;
 mod packet;
 mod signal;
 
-pub use files::{open_dir, read_at};
 pub use netlink::{Netlink, RecvError, share_of};
 pub use own::{connect_nowhere, hostname, netns, own_cookies, thread_cpu, unbound_socket_cookie};
 pub use packet::{Packets, Received, Way};

@@ -47,6 +47,14 @@ stats! {
     dumps,
     /// Dumps that failed or were cut short.
     dumps_failed,
+    /// Dumps that the gate spared: the counters said that nothing was new.
+    dumps_spared,
+    /// Dumps that nothing but the time since the last one spoke for.
+    dumps_forced,
+    /// Sockets that such dumps found: opened without moving a counter.
+    forced_found,
+    /// Ticks put off because dumps had used up `cpu-budget`.
+    ticks_stretched,
     /// Rows read.
     rows,
     /// Ticks that came while a dump was still under way.
@@ -81,6 +89,12 @@ stats! {
     names_overload,
     /// Sockets of sockwatch's own that were left out.
     own_sockets,
+    /// Connects read from a hook's ring.
+    connects,
+    /// Connects that found the ring full.
+    connects_lost,
+    /// Ring records that sockwatch's program does not write.
+    connects_rejected,
     /// DNS queries seen leaving this host.
     dns_queries,
     /// DNS answers that matched a query.

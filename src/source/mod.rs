@@ -1,9 +1,12 @@
 //! File descriptors to observations. A source reads the kernel and says what it
 //! said; what that means is decided above.
 
+pub mod connect;
+pub mod counters;
 pub mod diag;
 pub mod dns_tap;
 mod dumps;
+pub mod gate;
 mod notices;
 
 pub use dns_tap::DnsTap;

@@ -17,6 +17,7 @@
 mod child;
 mod crowd;
 mod daemon;
+mod dnsmasq;
 mod expect;
 mod gate;
 mod netns;
@@ -32,6 +33,7 @@ mod command;
 mod congestion;
 mod connections;
 mod degraded;
+mod dns_tap;
 mod dump;
 mod half_closed;
 mod lagging;

@@ -11,12 +11,14 @@ pub mod memory;
 mod netlink;
 pub mod output;
 mod own;
+mod packet;
 #[cfg(feature = "bpf")]
 mod ring;
 mod signal;
 
-pub use netlink::{Netlink, RecvError};
-pub use own::{connect_nowhere, hostname, netns, own_cookies, unbound_socket_cookie};
+pub use netlink::{Netlink, RecvError, share_of};
+pub use own::{connect_nowhere, hostname, netns, own_cookies, thread_cpu, unbound_socket_cookie};
+pub use packet::{Packets, Received, Way};
 #[cfg(feature = "bpf")]
 pub use ring::Ring;
 pub use signal::{Signal, Signals};

@@ -180,6 +180,12 @@ impl Ring {
         }
     }
 
+    /// After `next` has answered `None`: whether a writer that is not done yet (it
+    /// may have lost its CPU meanwhile) stands before others that may be.
+    pub fn blocked(&self) -> bool {
+        self.position != self.written
+    }
+
     /// The first word of the next record's header, if its writer is done with it.
     fn finished(&mut self) -> io::Result<Option<u32>> {
         if self.position == self.written {

@@ -2,5 +2,6 @@
 //! bytes are, no panic and no read beyond them.
 
 pub mod connect;
+pub mod dns;
 pub mod request;
 pub mod sock_diag;

@@ -84,6 +84,7 @@ impl Sock {
     }
 
     /// A TCP socket that speaks MPTCP, where the kernel has it.
+    #[cfg(feature = "bpf")]
     pub fn mptcp(domain: Domain) -> io::Result<Sock> {
         let fd = of_protocol(domain, libc::SOCK_STREAM, libc::IPPROTO_MPTCP)?;
         Ok(Sock::with_cookie(fd, domain, true))

@@ -73,10 +73,7 @@ impl Programs {
     pub fn load(setup: Setup, hook: Origin) -> Result<(Programs, Maps), Tried> {
         let facts = Facts::read();
         let ring_bytes = Ring::size(setup.ring_bytes);
-        #[expect(
-            clippy::needless_late_init,
-            reason = "it must be declared before the loader, which borrows it"
-        )]
+        // Declared before the loader, which borrows it.
         let mut btf;
         // The loader reads the kernel's BTF by itself and does not lend it out; its
         // copy goes before ours is made.

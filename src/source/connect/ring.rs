@@ -129,6 +129,14 @@ impl Connects {
         Ok(true)
     }
 
+    /// After a drain that left nothing: whether a record that is not finished yet
+    /// keeps others back, so that a connect() which has gone on may still be unread.
+    /// That lasts as long as a task is kept from its CPU; then the descriptor is
+    /// readable.
+    pub fn blocked(&self) -> bool {
+        self.ring.blocked()
+    }
+
     /// How many connects found the ring full since the last call.
     ///
     /// # Errors

@@ -4,19 +4,32 @@
 //! The destinations are addresses to which no route leads: a connect that fails
 //! is one like any other, and takes less time.
 
-mod ask;
 mod many;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::thread;
 
 use super::watch::{Call, Watch, run};
-use crate::dnsmasq::Dnsmasq;
+use crate::dnsmasq::{A, AAAA, Dnsmasq, Resolver, answer, fresh_id, query};
 use crate::sock::{Domain, Sock};
-use ask::{By, Kind, ask, question};
 
 /// Where the servers listen.
-const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const SERVER: &str = "127.0.0.1";
+
+/// How a question travels.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum By {
+    Udp,
+    Tcp,
+}
+
+/// The addresses of a name. A truncated answer is asked for again over TCP.
+fn ask(resolver: Resolver, by: By, name: &str, kind: u16) -> Vec<IpAddr> {
+    match by {
+        By::Udp => resolver.resolve(name, kind),
+        By::Tcp => resolver.resolve_tcp(name, kind),
+    }
+}
 
 /// Connects to an address; `results` must be in the event.
 fn connect(watch: &Watch, ip: IpAddr, results: &[&str]) {
@@ -29,17 +42,17 @@ fn connect(watch: &Watch, ip: IpAddr, results: &[&str]) {
 
 /// Asks, and connects to what is answered.
 fn visit(watch: &Watch, server: &Dnsmasq, by: By, name: &str, results: &[&str]) {
-    for kind in [Kind::A, Kind::Aaaa] {
-        for ip in ask(server.address, by, name, kind) {
-            connect(watch, ip, results);
-        }
+    let addresses = [A, AAAA].map(|kind| ask(server.resolver(), by, name, kind));
+    assert!(!addresses.concat().is_empty(), "{name} has an address");
+    for ip in addresses.concat() {
+        connect(watch, ip, results);
     }
 }
 
-/// Runs `body` beside a dnsmasq with this configuration.
-fn run_with(name: &str, lines: &str, body: impl FnOnce(&Watch, &Dnsmasq)) {
+/// Runs `body` beside a dnsmasq with this configuration and these hosts.
+fn run_with(name: &str, conf: &[&str], hosts: &str, body: impl FnOnce(&Watch, &Dnsmasq)) {
     run(name, |watch| {
-        if let Some(server) = Dnsmasq::start(name, SERVER, lines) {
+        if let Some(server) = Dnsmasq::start(SERVER, conf, hosts) {
             body(watch, &server);
         }
     });
@@ -47,11 +60,12 @@ fn run_with(name: &str, lines: &str, body: impl FnOnce(&Watch, &Dnsmasq)) {
 
 #[test]
 fn addresses() {
-    let lines = "host-record=www.example,203.0.113.7,2001:db8::7\n";
-    run_with("connect::names::addresses", lines, |watch, server| {
+    let hosts = "203.0.113.7 www.example\n2001:db8::7 www.example\n";
+    run_with("connect::names::addresses", &[], hosts, |watch, server| {
         for by in [By::Udp, By::Tcp] {
-            assert_eq!(ask(server.address, by, "www.example", Kind::A).len(), 1);
-            assert_eq!(ask(server.address, by, "www.example", Kind::Aaaa).len(), 1);
+            for kind in [A, AAAA] {
+                assert_eq!(ask(server.resolver(), by, "www.example", kind).len(), 1);
+            }
             visit(watch, server, by, "www.example", &["www.example"]);
         }
         connect(watch, "203.0.113.8".parse().expect("an address"), &[]);
@@ -61,15 +75,14 @@ fn addresses() {
 /// The question's name first, then what it leads to.
 #[test]
 fn chain() {
-    let lines = "cname=shop.example,cdn.example\ncname=cdn.example,edge.example\n\
-                 cname=edge.example,host.example\nhost-record=host.example,203.0.113.7\n";
-    run_with("connect::names::chain", lines, |watch, server| {
-        let results = [
-            "shop.example",
-            "cdn.example",
-            "edge.example",
-            "host.example",
-        ];
+    let conf = [
+        "cname=shop.example,cdn.example",
+        "cname=cdn.example,edge.example",
+        "cname=edge.example,host.example",
+    ];
+    let hosts = "203.0.113.7 host.example\n";
+    run_with("connect::names::chain", &conf, hosts, |watch, server| {
+        let results = ["shop.example", "cdn.example", "edge.example", "host.example"];
         visit(watch, server, By::Udp, "shop.example", &results);
     });
 }
@@ -77,10 +90,9 @@ fn chain() {
 /// The newest answer first, and none twice.
 #[test]
 fn one_address_with_three_names() {
-    let lines = "host-record=one.example,203.0.113.7\nhost-record=two.example,203.0.113.7\n\
-                 host-record=three.example,203.0.113.7\n";
+    let hosts = "203.0.113.7 one.example\n203.0.113.7 two.example\n203.0.113.7 three.example\n";
     let name = "connect::names::one_address_with_three_names";
-    run_with(name, lines, |watch, server| {
+    run_with(name, &[], hosts, |watch, server| {
         let (one, two, three) = ("one.example", "two.example", "three.example");
         visit(watch, server, By::Udp, one, &[one]);
         visit(watch, server, By::Udp, two, &[two, one]);
@@ -92,8 +104,8 @@ fn one_address_with_three_names() {
 /// Names are the same in any case, and told in lower case.
 #[test]
 fn case() {
-    let lines = "host-record=www.example,203.0.113.7\n";
-    run_with("connect::names::case", lines, |watch, server| {
+    let hosts = "203.0.113.7 www.example\n";
+    run_with("connect::names::case", &[], hosts, |watch, server| {
         for asked in ["www.example", "WwW.eXample", "WWW.EXAMPLE"] {
             visit(watch, server, By::Udp, asked, &["www.example"]);
         }
@@ -104,11 +116,11 @@ fn case() {
 /// the whole of it over TCP.
 #[test]
 fn truncated() {
-    let lines: String = (1..=60)
-        .map(|last| format!("host-record=many.example,203.0.113.{last}\n"))
+    let hosts: String = (1..=60)
+        .map(|last| format!("203.0.113.{last} many.example\n"))
         .collect();
-    run_with("connect::names::truncated", &lines, |watch, server| {
-        let addresses = ask(server.address, By::Udp, "many.example", Kind::A);
+    run_with("connect::names::truncated", &[], &hosts, |watch, server| {
+        let addresses = ask(server.resolver(), By::Udp, "many.example", A);
         assert_eq!(addresses.len(), 60);
         for ip in addresses {
             connect(watch, ip, &["many.example"]);
@@ -120,26 +132,14 @@ fn truncated() {
 /// told once.
 #[test]
 fn stub() {
-    let lines = "host-record=www.example,203.0.113.7\n";
-    let name = "connect::names::stub";
-    run_with(name, lines, |watch, _server| {
-        let stub = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53));
-        let lines = "server=127.0.0.1\ncache-size=0\n";
-        if let Some(stub) = Dnsmasq::start(name, stub, lines) {
+    let hosts = "203.0.113.7 www.example\n";
+    run_with("connect::names::stub", &[], hosts, |watch, _server| {
+        let conf = ["server=127.0.0.1", "cache-size=0"];
+        if let Some(stub) = Dnsmasq::start("127.0.0.53", &conf, "") {
             visit(watch, &stub, By::Udp, "www.example", &["www.example"]);
             visit(watch, &stub, By::Tcp, "www.example", &["www.example"]);
         }
     });
-}
-
-/// The answer to a query: one address, for an hour.
-fn answer(query: &[u8], ip: Ipv4Addr) -> Vec<u8> {
-    let mut answer = query.to_vec();
-    answer[2..4].copy_from_slice(&[0x81, 0x80]);
-    answer[7] = 1;
-    answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0x0e, 0x10, 0, 4]);
-    answer.extend(ip.octets());
-    answer
 }
 
 const TRUE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
@@ -150,25 +150,20 @@ const FALSE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 66);
 fn spoofed() {
     run("connect::names::spoofed", |watch| {
         let socket = UdpSocket::bind((SERVER, 53)).expect("port 53 of a new namespace");
-        let address = socket.local_addr().expect("bound");
-        let server = thread::spawn(move || {
+        let server = socket.local_addr().expect("bound");
+        let thread = thread::spawn(move || {
             let mut buffer = [0; 512];
             let (length, from) = socket.recv_from(&mut buffer).expect("a question");
-            let query = &buffer[..length];
-            let mut forged = answer(query, FALSE);
+            let mut forged = answer(&buffer[..length], FALSE);
             forged[0] ^= 0x55;
-            // Not to the client's socket, which would take it for the answer.
-            // All that a listener on the wire sees of it is the same.
-            let other = UdpSocket::bind((SERVER, 0)).expect("a port");
-            socket
-                .send_to(&forged, other.local_addr().expect("bound"))
-                .expect("lo takes a datagram");
-            socket
-                .send_to(&answer(query, TRUE), from)
-                .expect("lo takes a datagram");
+            for answer in [forged, answer(&buffer[..length], TRUE)] {
+                socket.send_to(&answer, from).expect("lo takes a datagram");
+            }
         });
-        assert_eq!(ask(address, By::Udp, "www.example", Kind::A), [TRUE]);
-        server.join().expect("it did not panic");
+        // It passes over what has another id.
+        let answered = ask(Resolver { server }, By::Udp, "www.example", A);
+        assert_eq!(answered, [TRUE]);
+        thread.join().expect("it did not panic");
         connect(watch, TRUE.into(), &["www.example"]);
         connect(watch, FALSE.into(), &[]);
     });
@@ -180,7 +175,7 @@ fn unasked() {
     run("connect::names::unasked", |watch| {
         let server = UdpSocket::bind((SERVER, 53)).expect("port 53 of a new namespace");
         let client = UdpSocket::bind((SERVER, 0)).expect("a port");
-        let forged = answer(&question("www.example", Kind::A), FALSE);
+        let forged = answer(&query(fresh_id(), "www.example", A), FALSE);
         server
             .send_to(&forged, client.local_addr().expect("bound"))
             .expect("lo takes a datagram");

@@ -9,11 +9,11 @@ use std::thread;
 
 use serde_json::json;
 
-use super::ask::{By, Kind, ask};
+use super::{By, ask};
 use crate::child;
 use crate::connect::watch::{Watch, is_connect, privileged};
 use crate::daemon::PATIENCE;
-use crate::dnsmasq::Dnsmasq;
+use crate::dnsmasq::{A, Dnsmasq, Resolver};
 use crate::netns::{self, visibly};
 use crate::sock::{Domain, Sock};
 
@@ -32,9 +32,9 @@ fn name(number: u32) -> String {
     format!("name-{number}.example")
 }
 
-fn records() -> String {
+fn hosts() -> String {
     (0..NAMES)
-        .map(|number| format!("host-record={},{}\n", name(number), address(number)))
+        .map(|number| format!("{} {}\n", address(number), name(number)))
         .collect()
 }
 
@@ -48,7 +48,7 @@ fn half(half: u32, server: SocketAddr, by: By) {
         libc::sched_setaffinity(0, size_of_val(&set), &raw const set);
     }
     for number in (half..NAMES).step_by(2) {
-        let answered = ask(server, by, &name(number), Kind::A);
+        let answered = ask(Resolver { server }, by, &name(number), A);
         assert_eq!(answered, [IpAddr::V4(address(number))]);
         let client = Sock::tcp(Domain::V4);
         client
@@ -139,8 +139,7 @@ fn on_loopback(test: &str, by: By) {
         return;
     }
     privileged(test, || {
-        let server = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let Some(server) = Dnsmasq::start(test, server, &records()) else {
+        let Some(server) = Dnsmasq::start("127.0.0.1", &[], &hosts()) else {
             return;
         };
         both(test, Watch::start(""), server.address, by);
@@ -188,8 +187,7 @@ fn over_a_veth_pair() {
                 ))?;
                 ip("addr add 10.99.0.2/24 dev far")?;
                 ip("link set far up")?;
-                let server = IpAddr::V4(Ipv4Addr::new(10, 99, 0, 2));
-                Ok(Dnsmasq::start(TEST, server, &records()))
+                Ok(Dnsmasq::start("10.99.0.2", &[], &hosts()))
             };
             started.send(far()).expect("the test waits");
             // Nothing is sent: the other end is dropped.

@@ -142,6 +142,8 @@ fn change(cookie: u64, remote: &str, step: Step) -> Change {
         id: SockId::from_wire(Proto::Tcp, Family::V4, local, peer, 0),
         wiped: false,
         state: TcpState::Established,
+        direction: None,
+        process: None,
         evidence: Evidence::Dump,
         between_ticks: false,
         owner: Owner::Known { uid: 0, inode: 1 },

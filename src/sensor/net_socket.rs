@@ -163,6 +163,7 @@ fn gap_record((began, recovered): (Instant, u64), now: Now) -> Gap {
         cause: GapCause::Overrun,
         closed_recovered: Some(recovered),
         lost: None,
+        connects_lost: None,
         duration_ms: Event::elapsed_ms(began, now),
     }
 }

@@ -223,6 +223,8 @@ fn change(entry: &Entry, sensor: SensorIx, kind: RowKind, how: How, step: Step) 
         id: entry.id(),
         wiped: how.wiped,
         state: entry.state(),
+        direction: None,
+        process: None,
         evidence: how.evidence,
         between_ticks: how.between_ticks,
         owner: entry.owner(),

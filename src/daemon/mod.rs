@@ -23,7 +23,7 @@ use mio::{Interest, Poll, Registry, Token, Waker};
 use crate::config::Settings;
 use crate::emit::{Fan, Flush, Format, OutputError, Stdout};
 use crate::enrich::Names;
-use crate::model::{Now, SensorIx};
+use crate::model::{Listener, Now, SensorIx};
 use crate::pipeline::{Dns, Pipeline, Stage};
 use crate::reactor::{self, Handler, Turn};
 use crate::sensor::View;
@@ -155,7 +155,7 @@ impl Daemon {
         let ticks: Vec<_> = settings
             .sensors
             .iter()
-            .map(|sensor| (sensor.interval, sensor.filter.needs()))
+            .map(|sensor| (sensor.interval, sensor.needs()))
             .collect();
         let needs = ticks
             .iter()
@@ -164,6 +164,7 @@ impl Daemon {
             .sensors
             .iter()
             .enumerate()
+            .filter(|(_, sensor)| sensor.listener == Listener::NetSocket)
             .map(|(at, sensor)| View {
                 // The configuration refuses more sensors than SensorIx can number.
                 sensor: SensorIx(at as u8),
@@ -183,15 +184,16 @@ impl Daemon {
             }
         });
         let names = Names::new(NAME_THREADS, wake, Rc::clone(&stats));
-        let default_tag: Arc<str> = Arc::from("net.socket");
         let stages = settings.sensors.into_iter().map(|sensor| Stage {
             id: sensor.id,
             tag: sensor.tag,
-            default_tag: Arc::clone(&default_tag),
+            listener: sensor.listener,
+            default_tag: Arc::from(sensor.listener.as_str()),
             filter: sensor.filter,
             opened: sensor.opened,
             closed: sensor.closed,
-            dns: sensor.dns.then_some(Dns {
+            results: sensor.dns && sensor.listener == Listener::TcpConnect,
+            dns: (sensor.dns && sensor.listener == Listener::NetSocket).then_some(Dns {
                 ttl: sensor.dns_ttl,
                 timeout: sensor.dns_timeout,
                 skip_special: sensor.skip_reverse_dns,

@@ -47,6 +47,12 @@ stats! {
     dumps,
     /// Dumps that failed or were cut short.
     dumps_failed,
+    /// Dumps that the gate spared: the counters said that nothing was new.
+    dumps_spared,
+    /// Dumps that nothing but the time since the last one spoke for.
+    dumps_forced,
+    /// Sockets that such dumps found: opened without moving a counter.
+    forced_found,
     /// Rows read.
     rows,
     /// Ticks that came while a dump was still under way.

@@ -46,6 +46,8 @@ use tree::View;
 
 /// The tick, where nothing else is configured.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// How long ticks may go without a dump.
+const GATE: Duration = Duration::from_secs(30);
 /// How long a reverse name, or that there is none, is kept.
 const DNS_TTL: Duration = Duration::from_secs(60);
 /// How long an event waits for its reverse name.
@@ -132,6 +134,9 @@ pub struct Daemon {
     pub receive_buffer: usize,
     /// How many events a sink may lag behind.
     pub queue: usize,
+    /// After how long a tick dumps whatever the counters say; `None` where every
+    /// tick does.
+    pub gate: Option<Duration>,
     /// Whether events go to standard output.
     pub stdout: bool,
 }
@@ -142,6 +147,7 @@ impl Default for Daemon {
             interval: INTERVAL,
             receive_buffer: 8 << 20,
             queue: 65_536,
+            gate: Some(GATE),
             stdout: true,
         }
     }

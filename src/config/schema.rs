@@ -32,6 +32,8 @@ pub(super) enum Value {
     Flag,
     /// A duration within bounds.
     Duration(Duration, Duration),
+    /// A duration within bounds, or `off`.
+    Limit(Duration, Duration),
     /// A size within bounds, in bytes.
     Size(usize, usize),
     /// A number within bounds.
@@ -160,6 +162,7 @@ pub(super) const DAEMON: &[Key] = &[
     key("interval", INTERVAL),
     key("receive-buffer", Value::Size(1 << 10, 1 << 30)),
     key("queue", Value::Count(1, 1 << 20)),
+    key("gate", Value::Limit(MS_10, Duration::from_secs(24 * 3600))),
     key("stdout", Value::Flag),
 ];
 
@@ -205,6 +208,11 @@ impl Value {
             Value::Flag => "`true` or `false`".to_owned(),
             Value::Duration(least, most) => format!(
                 "a duration from {} to {}, such as `500ms`, `60s`, `2m` or `1h`",
+                Written(*least),
+                Written(*most)
+            ),
+            Value::Limit(least, most) => format!(
+                "a duration from {} to {}, such as `30s`, or `off`",
                 Written(*least),
                 Written(*most)
             ),

@@ -15,7 +15,7 @@ use super::agree::Same;
 use super::check::Shape;
 use super::problem::{Problem, Spot};
 use super::tree::Node;
-use super::value::{Period, Size};
+use super::value::{Limit, Period, Size};
 
 /// A file.
 #[derive(Debug, Default, Deserialize)]
@@ -91,6 +91,7 @@ pub(super) struct Daemon {
     pub interval: Option<Period>,
     pub receive_buffer: Option<Size>,
     pub queue: Option<usize>,
+    pub gate: Option<Limit>,
     pub stdout: Option<bool>,
 }
 

@@ -26,6 +26,14 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
         .map(Duration::from_millis)
 }
 
+/// Reads a duration or `off`, which is none.
+pub(super) fn limit(text: &str) -> Option<Option<Duration>> {
+    match text {
+        "off" => Some(None),
+        text => duration(text).map(Some),
+    }
+}
+
 /// The units of a size, in bytes, largest first.
 const SIZES: [(&str, usize); 3] = [("MiB", 1 << 20), ("KiB", 1 << 10), ("", 1)];
 
@@ -101,6 +109,19 @@ impl<'de> Deserialize<'de> for Period {
         duration(&text)
             .map(Period)
             .ok_or_else(|| D::Error::invalid_value(Unexpected::Str(&text), &"a duration"))
+    }
+}
+
+/// A duration or `off` in a typed load.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limit(pub Option<Duration>);
+
+impl<'de> Deserialize<'de> for Limit {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Limit, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        limit(&text)
+            .map(Limit)
+            .ok_or_else(|| D::Error::invalid_value(Unexpected::Str(&text), &"a duration or `off`"))
     }
 }
 

@@ -27,6 +27,7 @@ use crate::model::{Listener, Now, SensorIx};
 use crate::pipeline::{Dns, Pipeline, Stage};
 use crate::reactor::{self, Handler, Turn};
 use crate::sensor::View;
+use crate::source::gate::Gate;
 use crate::stats::Stats;
 use crate::sys::output::OpenError;
 use crate::sys::{self, Signal, Signals};
@@ -155,11 +156,19 @@ impl Daemon {
         let ticks: Vec<_> = settings
             .sensors
             .iter()
-            .map(|sensor| (sensor.interval, sensor.needs()))
+            .map(|sensor| {
+                let filter = &sensor.filter;
+                let force_after = settings.daemon.gate;
+                let gate = Gate::new(force_after.unwrap_or_default(), |proto| {
+                    let sockets = sensor.listener == Listener::NetSocket;
+                    force_after.is_none() || sockets && filter.names_uncounted(proto)
+                });
+                (sensor.interval, sensor.needs(), gate)
+            })
             .collect();
         let needs = ticks
             .iter()
-            .fold(Default::default(), |all, (_, needs)| all | *needs);
+            .fold(Default::default(), |all, (_, needs, _)| all | *needs);
         let views = settings
             .sensors
             .iter()
@@ -249,8 +258,8 @@ impl Daemon {
     }
 
     fn tick(&mut self, now: Now) {
-        if let Some(needs) = self.schedule.due(now.mono) {
-            self.sources.ask(needs);
+        if self.schedule.is_due(now.mono) {
+            self.sources.tick(&mut self.schedule, now);
         }
     }
 

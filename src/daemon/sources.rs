@@ -9,11 +9,14 @@ use log::Level;
 
 use super::RunError;
 use super::groups::{self, Probes};
+use super::schedule::Schedule;
 use crate::log::RateLimit;
 use crate::model::{Cookie, Needs, Netns, Now, Proto};
 use crate::pipeline::Pipeline;
 use crate::sensor::{NetSocket, View};
+use crate::source::counters::{Counters, Reading};
 use crate::source::diag::{Found, Progress, Scope};
+use crate::source::gate;
 use crate::source::{Dumps, Group, Notices};
 use crate::stats::Stats;
 use crate::sys;
@@ -44,6 +47,13 @@ pub(super) struct Sources {
     /// Notices were dropped, and the queue has not been empty since.
     congested: bool,
     own: Vec<u64>,
+    /// What spares dumps; `None` where it cannot be read, so that none is spared.
+    counters: Option<Counters>,
+    /// Notices of TCP, UDP came since the last tick.
+    noticed: [bool; 2],
+    /// The dumps of the last tick, of TCP and UDP, that nothing but the time
+    /// spoke for.
+    forced: [bool; 2],
     /// Groups whose notices cannot be had.
     pub(super) deaf: Vec<Group>,
     /// Failed dumps in a row, of TCP and UDP.
@@ -79,6 +89,9 @@ impl Sources {
             starting: true,
             congested: false,
             own: Vec::new(),
+            counters: counters(),
+            noticed: [false; 2],
+            forced: [false; 2],
             deaf: Vec::new(),
             failures: [0; 2],
             limit: RateLimit::new(3, LOG_EVERY),
@@ -100,7 +113,48 @@ impl Sources {
     }
 
     /// Queues the dumps that a tick calls for.
-    pub fn ask(&mut self, needs: Needs) {
+    pub fn tick(&mut self, schedule: &mut Schedule, now: Now) {
+        for proto in Proto::ALL {
+            if std::mem::take(&mut self.noticed[proto as usize]) {
+                schedule.noticed(proto);
+            }
+        }
+        for proto in Proto::ALL {
+            let deaf = self.deaf.iter().any(|group| group.proto == proto);
+            if self.congested || self.sensor.has_gap() || deaf || self.dumps.lacks(proto) {
+                schedule.forget(proto);
+            }
+        }
+        let due = schedule.due(gate::Tick {
+            now: now.mono,
+            reading: self.reading(now),
+            handshakes: self.sensor.has_handshakes(),
+        });
+        for proto in Proto::ALL.into_iter().filter(|it| due.spared.proto(*it)) {
+            self.stats.dumps_spared.bump();
+            log::trace!("the gate spared a {} dump", proto.as_str());
+        }
+        self.sensor.quiet(due.spared, now);
+        self.forced = due.forced;
+        if due.needs != Needs::default() {
+            self.ask(due.needs);
+        }
+    }
+
+    /// The counters now; none where they cannot be read, so that every tick dumps.
+    fn reading(&mut self, now: Now) -> Option<Reading> {
+        match self.counters.as_mut()?.read() {
+            Ok(reading) => Some(reading),
+            Err(error) => {
+                self.warn("counters", now, || {
+                    format!("the kernel's counters cannot be read, so this tick dumps: {error}")
+                });
+                None
+            }
+        }
+    }
+
+    fn ask(&mut self, needs: Needs) {
         if self.scope.is_dumping() || !self.dumps.is_empty() {
             self.stats.ticks_late.bump();
         }
@@ -113,10 +167,12 @@ impl Sources {
             return Ok(());
         }
         let (sensor, probes) = (&mut self.sensor, &mut self.probes);
+        let noticed = &mut self.noticed;
         let mut revived = Vec::new();
         let drained = self.notices.drain(NOTICES_A_TURN, &mut |notice| {
             revived.extend(probes.revived(&notice));
             if !probes.heard(notice.cookie) {
+                noticed[notice.id.proto as usize] = true;
                 sensor.notice(notice, now, pipeline);
             }
         })?;
@@ -275,7 +331,11 @@ impl Sources {
             }
             Progress::Done(coverage) => {
                 self.regain_proto(coverage.proto, pipeline, now);
-                self.sensor.end_dump(now, pipeline);
+                let found = self.sensor.end_dump(now, pipeline);
+                if self.forced[coverage.proto as usize] {
+                    self.stats.dumps_forced.bump();
+                    self.stats.forced_found.add(found);
+                }
                 Ok(())
             }
             Progress::Failed(coverage, error) => {
@@ -334,5 +394,17 @@ impl Sources {
             None => self.dumps.next_at(now.mono),
         };
         self.probes.deadline().into_iter().chain(dump).min()
+    }
+}
+
+/// The counters of this thread's namespace. Without /proc there are none, and
+/// every tick dumps.
+fn counters() -> Option<Counters> {
+    match Counters::open() {
+        Ok(counters) => Some(counters),
+        Err(error) => {
+            log::info!("the kernel's counters cannot be read, so every tick dumps: {error}");
+            None
+        }
     }
 }

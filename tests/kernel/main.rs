@@ -18,6 +18,7 @@ mod child;
 mod crowd;
 mod daemon;
 mod expect;
+mod gate;
 mod netns;
 mod proc_net;
 mod record;

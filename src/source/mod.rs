@@ -3,9 +3,11 @@
 
 pub mod counters;
 pub mod diag;
+pub mod dns_tap;
 mod dumps;
 pub mod gate;
 mod notices;
 
+pub use dns_tap::DnsTap;
 pub use dumps::Dumps;
 pub use notices::{Drained, Group, Notices};

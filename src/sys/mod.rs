@@ -11,9 +11,11 @@ mod files;
 mod netlink;
 pub mod output;
 mod own;
+mod packet;
 mod signal;
 
 pub use files::{open_dir, read_at};
 pub use netlink::{Netlink, RecvError};
 pub use own::{hostname, netns, own_cookies, unbound_socket_cookie};
+pub use packet::{Packets, Received, Way};
 pub use signal::{Signal, Signals};

@@ -208,28 +208,3 @@ impl From<&Connect> for Attempt {
         }
     }
 }
-
-/// Why no name is known that was resolved to an address.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum NoResults {
-    /// No answer seen on this host mapped a name to it.
-    NotSeen,
-    /// One did, and its time to live is over.
-    Expired,
-    /// `dns: false`.
-    Disabled,
-    /// DNS answers cannot be seen: the packet socket was refused.
-    NoTap,
-}
-
-impl NoResults {
-    /// The word in `results_reason`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            NoResults::NotSeen => "not_seen",
-            NoResults::Expired => "expired",
-            NoResults::Disabled => "disabled",
-            NoResults::NoTap => "no_tap",
-        }
-    }
-}

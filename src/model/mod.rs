@@ -17,7 +17,7 @@ mod state;
 pub use change::{
     Action, Change, Evidence, Host, HostUnknown, Judge, Life, Settled, Step, Verdict,
 };
-pub use connect::{Attempt, Caller, Comm, Connect, Direction, NoResults, Origin, Sighting};
+pub use connect::{Attempt, Caller, Comm, Connect, Direction, Origin, Sighting};
 pub use coverage::{Coverage, Needs, StateGroups};
 pub use dns::{Answer, NoResults, Resolution};
 pub use endpoint::{Endpoint, Family, Proto, SockId};

@@ -12,7 +12,7 @@ use crate::model::{
     Event, Evidence, Judge, Life, Notice, Now, Owner, OwnerUnknown, RowKind, SockId, SocketKey,
     TcpState, Traffic,
 };
-use crate::table::Entry;
+use crate::table::{Entry, Mark};
 
 /// The longest a jiffy can be (CONFIG_HZ=100).
 const JIFFY_MS: u64 = 10;
@@ -87,7 +87,7 @@ impl NetSocket {
 
     /// A socket that was read before has ended.
     fn ended(&mut self, entry: &mut Entry, notice: &Notice, now: Now, judge: &mut dyn Judge) {
-        if entry.staged {
+        if entry.is(Mark::Staged) {
             // Read by the dump under way; the notice vouches for it before the
             // dump's end does.
             self.views.open(
@@ -97,7 +97,7 @@ impl NetSocket {
                 now,
                 judge,
             );
-        } else if entry.changing {
+        } else if entry.is(Mark::Changing) {
             let at = (entry.key(), RowKind::Full);
             let read = self.dump.as_mut().and_then(|dump| dump.changed.remove(&at));
             if let Some(row) = read {

@@ -11,7 +11,7 @@ use super::views::How;
 use crate::model::{
     Coverage, Evidence, Judge, Now, Proto, Row, RowKind, SocketKey, StateGroups, TcpState,
 };
-use crate::table::Entry;
+use crate::table::{Entry, Mark};
 
 /// A dump between its request and its end.
 #[derive(Debug)]
@@ -68,7 +68,7 @@ impl NetSocket {
             if entry.seen != self.number {
                 entry.seen = self.number;
                 if !half_made && !entry.is_current(&row) {
-                    entry.changing = true;
+                    entry.note(Mark::Changing, true);
                     dump.changed.insert((key, row.kind), row);
                 }
             }
@@ -84,7 +84,7 @@ impl NetSocket {
         let first_seen = self.views.age_ms(now);
         let mut entry = Entry::new(key, row.id, row.state, row.owner, first_seen);
         entry.seen = self.number;
-        entry.staged = true;
+        entry.note(Mark::Staged, true);
         table.insert(entry);
         dump.staged.push((key, row.kind));
     }
@@ -110,7 +110,7 @@ impl NetSocket {
                 RowKind::Mini => (&mut self.minis, &mut self.mini_graves),
             };
             // It may have ended while the dump was read.
-            let Some(entry) = table.find_mut(key).filter(|entry| entry.staged) else {
+            let Some(entry) = table.find_mut(key).filter(|entry| entry.is(Mark::Staged)) else {
                 continue;
             };
             if self.own.contains_key(&key.cookie) {
@@ -118,7 +118,7 @@ impl NetSocket {
                 self.stats.own_sockets.bump();
                 continue;
             }
-            entry.staged = false;
+            entry.note(Mark::Staged, false);
             graves.lift(key);
             let id = entry.id();
             let primed = self.absence.unit(id.proto, id.family).primed;
@@ -155,14 +155,14 @@ impl NetSocket {
         };
         for (key, kind) in dump.staged {
             let table = self.table_mut(kind);
-            if table.find(key).is_some_and(|entry| entry.staged) {
+            if table.find(key).is_some_and(|entry| entry.is(Mark::Staged)) {
                 table.remove(key);
             }
         }
         for row in dump.changed.into_values() {
             let key = self.key(row.cookie);
             if let Some(entry) = self.sockets.find_mut(key) {
-                entry.changing = false;
+                entry.note(Mark::Changing, false);
             }
         }
         self.sweep(now);
@@ -173,7 +173,7 @@ impl NetSocket {
         match row.kind {
             RowKind::Full => {
                 if let Some(entry) = self.sockets.find_mut(key) {
-                    entry.changing = false;
+                    entry.note(Mark::Changing, false);
                     self.views.update(entry, row, now, judge);
                 }
             }

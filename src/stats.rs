@@ -87,6 +87,16 @@ stats! {
     names_overload,
     /// Sockets of sockwatch's own that were left out.
     own_sockets,
+    /// Connect() calls that hooks saw.
+    connects,
+    /// Connect() calls that hooks could not report: the ring was full.
+    connects_lost,
+    /// Calls whose sockets did not show in time, and that no socket's event will
+    /// name the process of.
+    calls_forgotten,
+    /// Connections that no hook saw, and of which too many waited for a dump to
+    /// tell whether they are connect() calls.
+    connects_unsettled,
     /// DNS queries seen leaving this host.
     dns_queries,
     /// DNS answers that matched a query.

@@ -9,7 +9,8 @@ use std::time::Instant;
 use super::net_socket::NetSocket;
 use super::views::How;
 use crate::model::{
-    Coverage, Evidence, Judge, Now, Proto, Row, RowKind, SocketKey, StateGroups, TcpState,
+    Coverage, Direction, Evidence, Judge, Now, Proto, Row, RowKind, SocketKey, StateGroups,
+    TcpState,
 };
 use crate::table::{Entry, Mark};
 
@@ -68,6 +69,7 @@ impl NetSocket {
             if entry.seen != self.number {
                 entry.seen = self.number;
                 if !half_made && !entry.is_current(&row) {
+                    self.ways.changes(entry, &row, self.number);
                     entry.note(Mark::Changing, true);
                     dump.changed.insert((key, row.kind), row);
                 }
@@ -85,6 +87,9 @@ impl NetSocket {
         let mut entry = Entry::new(key, row.id, row.state, row.owner, first_seen);
         entry.seen = self.number;
         entry.note(Mark::Staged, true);
+        if row.state == TcpState::Listen {
+            self.ways.listeners.listens(row.cookie, &row.id);
+        }
         table.insert(entry);
         dump.staged.push((key, row.kind));
     }
@@ -127,6 +132,9 @@ impl NetSocket {
                 ..How::by(Evidence::Dump)
             };
             found += u64::from(!how.at_start);
+            if kind == RowKind::Full {
+                self.ways.read(entry, how.at_start, self.number);
+            }
             self.views.open(entry, kind, how, now, judge);
         }
         for row in dump.changed.into_values() {
@@ -135,8 +143,19 @@ impl NetSocket {
         let once = self.look_for_absent(dump.coverage, now, judge);
         self.absence
             .completed(dump.coverage, self.needs, self.number, dump.began, once);
+        self.ways_after(dump.coverage);
         self.sweep(now);
         found
+    }
+
+    /// What the dump that completed has decided of connections.
+    fn ways_after(&mut self, coverage: Coverage) {
+        for cookie in self.ways.dumped(coverage, self.number) {
+            let key = self.key(cookie);
+            if let Some(entry) = self.sockets.find_mut(key) {
+                entry.set_direction(Direction::Inbound);
+            }
+        }
     }
 
     /// Forgets what only the dump that is over could have made use of.
@@ -155,8 +174,11 @@ impl NetSocket {
         };
         for (key, kind) in dump.staged {
             let table = self.table_mut(kind);
-            if table.find(key).is_some_and(|entry| entry.is(Mark::Staged)) {
-                table.remove(key);
+            if table.find(key).is_some_and(|entry| entry.is(Mark::Staged))
+                && let Some(entry) = table.remove(key)
+            {
+                // Half a dump held it, so it is there.
+                self.gone(&entry);
             }
         }
         for row in dump.changed.into_values() {
@@ -174,7 +196,7 @@ impl NetSocket {
             RowKind::Full => {
                 if let Some(entry) = self.sockets.find_mut(key) {
                     entry.note(Mark::Changing, false);
-                    self.views.update(entry, row, now, judge);
+                    self.views.update(entry, row, &mut self.ways, now, judge);
                 }
             }
             // A minisocket of another state is another one: SYN_RECV became a

@@ -126,6 +126,7 @@ impl NetSocket {
     fn end_verified(&mut self, key: SocketKey, now: Now, judge: &mut dyn Judge) {
         if let Some(mut entry) = self.sockets.remove(key) {
             self.graves.verified(key, self.number, now.mono);
+            self.gone(&entry);
             let end = End::by(Evidence::Verified);
             if self
                 .views

@@ -150,6 +150,11 @@ impl Entry {
         }
     }
 
+    /// Whether it speaks TCP.
+    pub fn is_tcp(&self) -> bool {
+        self.proto() == Proto::Tcp
+    }
+
     fn proto(&self) -> Proto {
         if self.flags & UDP == 0 {
             Proto::Tcp

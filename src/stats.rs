@@ -53,6 +53,8 @@ stats! {
     dumps_forced,
     /// Sockets that such dumps found: opened without moving a counter.
     forced_found,
+    /// Ticks put off because dumps had used up `cpu-budget`.
+    ticks_stretched,
     /// Rows read.
     rows,
     /// Ticks that came while a dump was still under way.
@@ -87,10 +89,12 @@ stats! {
     names_overload,
     /// Sockets of sockwatch's own that were left out.
     own_sockets,
-    /// Connect() calls that hooks saw.
+    /// Connects read from a hook's ring.
     connects,
-    /// Connect() calls that hooks could not report: the ring was full.
+    /// Connects that found the ring full.
     connects_lost,
+    /// Ring records that sockwatch's program does not write.
+    connects_rejected,
     /// Calls whose sockets did not show in time, and that no socket's event will
     /// name the process of.
     calls_forgotten,

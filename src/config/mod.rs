@@ -137,6 +137,9 @@ pub struct Daemon {
     /// After how long a tick dumps whatever the counters say; `None` where every
     /// tick does.
     pub gate: Option<Duration>,
+    /// How many percent of one core dumps may cost before ticks stretch; `None`
+    /// where they never do.
+    pub cpu_budget: Option<u32>,
     /// Whether events go to standard output.
     pub stdout: bool,
 }
@@ -148,6 +151,7 @@ impl Default for Daemon {
             receive_buffer: 8 << 20,
             queue: 65_536,
             gate: Some(GATE),
+            cpu_budget: Some(10),
             stdout: true,
         }
     }

@@ -15,7 +15,7 @@ use super::agree::Same;
 use super::check::Shape;
 use super::problem::{Problem, Spot};
 use super::tree::Node;
-use super::value::{Limit, Period, Size};
+use super::value::{Limit, Period, Share, Size};
 
 /// A file.
 #[derive(Debug, Default, Deserialize)]
@@ -92,6 +92,7 @@ pub(super) struct Daemon {
     pub receive_buffer: Option<Size>,
     pub queue: Option<usize>,
     pub gate: Option<Limit>,
+    pub cpu_budget: Option<Share>,
     pub stdout: Option<bool>,
 }
 

@@ -5,6 +5,7 @@
 //! receive buffer loses ends, while a dump waits in the kernel for as long as it
 //! has to.
 
+mod budget;
 mod groups;
 mod losses;
 mod schedule;
@@ -31,6 +32,7 @@ use crate::source::gate::Gate;
 use crate::stats::Stats;
 use crate::sys::output::OpenError;
 use crate::sys::{self, Signal, Signals};
+use budget::Budget;
 use schedule::Schedule;
 use sources::Sources;
 
@@ -182,6 +184,7 @@ impl Daemon {
                 syn_recv: sensor.filter.watches(crate::model::TcpState::SynRecv),
             });
         let mut sources = Sources::open(views.collect(), needs, Rc::clone(&stats), now)?;
+        sources.budget = Budget::new(settings.daemon.cpu_budget, now.mono);
         let mut fan = Fan::new(Rc::clone(&stats));
         if settings.daemon.stdout {
             let renderer = format.renderer(sys::hostname(), settings.sensors.len() > 1);
@@ -224,11 +227,9 @@ impl Daemon {
     }
 
     fn register(&mut self) -> io::Result<()> {
-        self.watch(
-            self.sources.notices.as_raw_fd(),
-            NOTICES,
-            Interest::READABLE,
-        )?;
+        for fd in self.sources.notices.fds() {
+            self.watch(fd, NOTICES, Interest::READABLE)?;
+        }
         self.watch(self.sources.scope.as_raw_fd(), DUMP, Interest::READABLE)?;
         self.watch(self.signals.as_raw_fd(), SIGNALS, Interest::READABLE)?;
         for fd in self.pipeline.fan_mut().sources() {

@@ -59,6 +59,16 @@ impl Schedule {
         }
     }
 
+    /// Puts off until then what would be due before; false when nothing was.
+    pub fn put_off(&mut self, until: Instant) -> bool {
+        let mut early = false;
+        for tick in self.ticks.iter_mut().filter(|tick| tick.due < until) {
+            tick.due = until;
+            early = true;
+        }
+        early
+    }
+
     /// Whether a tick is due.
     pub fn is_due(&self, now: Instant) -> bool {
         self.ticks.iter().any(|tick| tick.due <= now)

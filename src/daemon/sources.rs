@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use log::Level;
 
 use super::RunError;
+use super::budget::Budget;
 use super::groups::{self, Probes};
 use super::schedule::Schedule;
 use crate::log::RateLimit;
@@ -17,7 +18,7 @@ use crate::sensor::{NetSocket, View};
 use crate::source::counters::{Counters, Reading};
 use crate::source::diag::{Found, Progress, Scope};
 use crate::source::gate;
-use crate::source::{Dumps, Group, Notices};
+use crate::source::{Dumps, Group, Notices, Room};
 use crate::stats::Stats;
 use crate::sys;
 
@@ -49,6 +50,8 @@ pub(super) struct Sources {
     own: Vec<u64>,
     /// What spares dumps; `None` where it cannot be read, so that none is spared.
     counters: Option<Counters>,
+    /// What dumps may cost.
+    pub(super) budget: Budget,
     /// Notices of TCP, UDP came since the last tick.
     noticed: [bool; 2],
     /// The dumps of the last tick, of TCP and UDP, that nothing but the time
@@ -90,6 +93,7 @@ impl Sources {
             congested: false,
             own: Vec::new(),
             counters: counters(),
+            budget: Budget::new(None, now.mono),
             noticed: [false; 2],
             forced: [false; 2],
             deaf: Vec::new(),
@@ -102,8 +106,19 @@ impl Sources {
     /// Joins the notice groups with as much room as is granted.
     pub fn join(&mut self, receive_buffer: usize, pipeline: &mut Pipeline, now: Now) {
         match self.notices.request_buffer(receive_buffer) {
-            Ok((bytes, notices)) => log::info!(
+            Ok(Room {
+                bytes,
+                shards: 1,
+                notices,
+            }) => log::info!(
                 "the receive buffer for notices has {bytes} bytes: room for {notices} between two wake-ups"
+            ),
+            Ok(Room {
+                bytes,
+                shards,
+                notices,
+            }) => log::info!(
+                "{shards} sockets share the notices, each with {bytes} bytes: room for {notices} between two wake-ups"
             ),
             Err(error) => log::warn!("the receive buffer for notices keeps its size: {error}"),
         }
@@ -114,6 +129,9 @@ impl Sources {
 
     /// Queues the dumps that a tick calls for.
     pub fn tick(&mut self, schedule: &mut Schedule, now: Now) {
+        if self.is_over_budget(schedule, now) {
+            return;
+        }
         for proto in Proto::ALL {
             if std::mem::take(&mut self.noticed[proto as usize]) {
                 schedule.noticed(proto);
@@ -137,8 +155,25 @@ impl Sources {
         self.sensor.quiet(due.spared, now);
         self.forced = due.forced;
         if due.needs != Needs::default() {
+            self.budget.begin(now.mono);
             self.ask(due.needs);
         }
+    }
+
+    /// Puts the tick off where dumps have used up their share of the core.
+    fn is_over_budget(&mut self, schedule: &mut Schedule, now: Now) -> bool {
+        let Some(until) = self.budget.rests_until(now.mono) else {
+            return false;
+        };
+        self.stats.ticks_stretched.bump();
+        if !std::mem::replace(&mut self.budget.told, true) {
+            log::warn!(
+                "a round of dumps costs {} ms of CPU time: ticks are stretched to keep within \
+                 `cpu-budget`; ends of sockets are told at once all the same",
+                self.budget.spent().as_millis()
+            );
+        }
+        schedule.put_off(until)
     }
 
     /// The counters now; none where they cannot be read, so that every tick dumps.
@@ -297,7 +332,10 @@ impl Sources {
         let Some(coverage) = self.dumps.next(now.mono) else {
             return Ok(());
         };
-        match self.scope.begin(coverage, now) {
+        let before = sys::thread_cpu();
+        let begun = self.scope.begin(coverage, now);
+        self.budget.spend(sys::thread_cpu().saturating_sub(before));
+        match begun {
             Ok(()) => {
                 self.sensor.begin_dump(coverage, now);
                 self.dump_ready = true;
@@ -323,7 +361,10 @@ impl Sources {
     fn read_slice(&mut self, pipeline: &mut Pipeline, now: Now) -> Result<(), RunError> {
         self.disown(pipeline);
         let sensor = &mut self.sensor;
-        match self.scope.read(now, &mut |row| sensor.row(row, now)) {
+        let before = sys::thread_cpu();
+        let progress = self.scope.read(now, &mut |row| sensor.row(row, now));
+        self.budget.spend(sys::thread_cpu().saturating_sub(before));
+        match progress {
             Progress::More => Ok(()),
             Progress::Waiting => {
                 self.dump_ready = false;

@@ -176,6 +176,9 @@ fn write_no_uid(why: OwnerUnknown, out: &mut Object<'_>) {
 /// `process_reason` and `cgroup_id_reason` of a connect() that no hook saw.
 const NO_HOOK: &str = "no_hook";
 
+/// `netns_reason` where the hook cannot tell one other namespace from another.
+const NO_BTF: &str = "no_btf";
+
 fn write_connect(data: &ConnectData, mut out: Object<'_>) {
     let attempt = &data.attempt;
     out.word("action", "connect");
@@ -223,8 +226,14 @@ fn write_connect(data: &ConnectData, mut out: Object<'_>) {
             out.word("cgroup_id_reason", NO_HOOK);
         }
     }
-    out.number("netns", attempt.key.netns.0);
-    out.number("cookie", attempt.key.cookie.0);
+    match attempt.netns {
+        Some(netns) => out.number("netns", netns.0),
+        None => {
+            out.null("netns");
+            out.word("netns_reason", NO_BTF);
+        }
+    }
+    out.number("cookie", attempt.cookie.0);
     out.close();
 }
 

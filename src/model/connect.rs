@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Endpoint, Evidence, Family, Owner, SocketKey, TcpState};
+use super::{Cookie, Endpoint, Evidence, Family, Netns, Owner, SocketKey, TcpState};
 
 /// What told of a connect(), best first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -80,9 +80,16 @@ pub struct Caller {
 pub struct Connect {
     /// What saw it.
     pub origin: Origin,
-    /// The socket: its namespace and cookie.
-    pub key: SocketKey,
-    /// The destination; a v4-mapped address is held as IPv4.
+    /// The socket's cookie, unique in the machine. Of an MPTCP socket `lsm` and
+    /// `fentry` tell its own (SO_COOKIE), `cgroup` that of its first subflow,
+    /// which is the one that a TCP dump shows.
+    pub cookie: Cookie,
+    /// The namespace the socket lives in. `None`: another one than sockwatch's,
+    /// and the hook cannot tell which (`cgroup` where the kernel has no BTF).
+    pub netns: Option<Netns>,
+    /// The destination as the caller gave it; a v4-mapped address is held as
+    /// IPv4. An unspecified one stays so here, though the kernel goes on to
+    /// connect to loopback.
     pub remote: Endpoint,
     /// The family of the socket itself.
     pub family: Family,
@@ -93,12 +100,22 @@ pub struct Connect {
     pub mptcp: bool,
     /// Who called.
     pub caller: Caller,
-    /// The effective user id of the caller, in the initial user namespace.
+    /// The real user id of the caller, in the initial user namespace.
     pub uid: u32,
     /// The id of the caller's cgroup (v2): the inode of its directory.
     pub cgroup_id: u64,
     /// When, in ns of CLOCK_MONOTONIC.
     pub at_ns: u64,
+}
+
+impl Connect {
+    /// The socket's identity in the table, where its namespace is known.
+    pub fn key(&self) -> Option<SocketKey> {
+        self.netns.map(|netns| SocketKey {
+            netns,
+            cookie: self.cookie,
+        })
+    }
 }
 
 /// Which way a TCP connection was opened.
@@ -152,8 +169,11 @@ pub enum Sighting {
 /// One connect(), however it came to be known.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Attempt {
-    /// The socket.
-    pub key: SocketKey,
+    /// The socket's cookie.
+    pub cookie: Cookie,
+    /// The namespace the socket lives in; `None` where a hook could not tell which
+    /// other one it is.
+    pub netns: Option<Netns>,
     /// The destination; port 0 where the kernel had wiped it.
     pub remote: Endpoint,
     /// The family of the socket itself.
@@ -194,7 +214,8 @@ impl Attempt {
 impl From<&Connect> for Attempt {
     fn from(connect: &Connect) -> Attempt {
         Attempt {
-            key: connect.key,
+            cookie: connect.cookie,
+            netns: connect.netns,
             remote: connect.remote,
             family: connect.family,
             v4_mapped: connect.v4_mapped,

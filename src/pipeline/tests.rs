@@ -440,7 +440,8 @@ fn connects(patterns: &[&str], results: bool) -> Stage {
 fn attempt(remote: &str) -> Attempt {
     let remote: std::net::SocketAddr = remote.parse().unwrap();
     Attempt {
-        key: SocketKey::new(Netns(1), Cookie(5)),
+        cookie: Cookie(5),
+        netns: Some(Netns(1)),
         remote: Endpoint::new(remote.ip(), remote.port()),
         family: Family::V4,
         v4_mapped: false,

@@ -27,6 +27,13 @@ pub(super) struct Call {
     turn: u64,
 }
 
+/// Whether a call to one address made a connection to another: to no address in
+/// particular is to loopback.
+pub(super) fn leads_to(called: &Endpoint, remote: &Endpoint) -> bool {
+    called == remote
+        || called.port == remote.port && called.ip.is_unspecified() && remote.ip.is_loopback()
+}
+
 #[derive(Debug)]
 struct Mptcp {
     caller: Rc<Caller>,
@@ -76,7 +83,7 @@ impl Calls {
             v4_mapped: connect.v4_mapped,
             turn,
         };
-        let cookie = connect.key.cookie;
+        let cookie = connect.cookie;
         let forgotten = self.held.len() >= BOUND && !self.held.contains_key(&cookie);
         if forgotten {
             self.forget_oldest();
@@ -140,7 +147,11 @@ impl Calls {
 
     /// The caller whose MPTCP socket may have made a subflow to this destination.
     pub fn mptcp(&self, remote: &Endpoint) -> Option<Rc<Caller>> {
-        let newest = self.mptcp.iter().rev().find(|it| it.remote == *remote);
+        let newest = self
+            .mptcp
+            .iter()
+            .rev()
+            .find(|it| leads_to(&it.remote, remote));
         newest.map(|it| Rc::clone(&it.caller))
     }
 
@@ -158,12 +169,13 @@ impl Calls {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Comm, Family, Netns, Origin, SocketKey};
+    use crate::model::{Comm, Family, Netns, Origin};
 
     fn connect(cookie: u64, pid: u32) -> Connect {
         Connect {
             origin: Origin::Lsm,
-            key: SocketKey::new(Netns(1), Cookie(cookie)),
+            cookie: Cookie(cookie),
+            netns: Some(Netns(1)),
             remote: Endpoint::new([10, 0, 0, 2], 80),
             family: Family::V4,
             v4_mapped: false,

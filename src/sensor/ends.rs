@@ -6,8 +6,6 @@
 //! it was before it was bound anew, or may never have heard of it. Each of these
 //! is settled here, so that every view hears of one opening and one end.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
 use super::calls::Call;
 use super::net_socket::NetSocket;
 use super::views::{End, How};
@@ -197,10 +195,12 @@ impl NetSocket {
 fn placed(notice: &Notice, call: Option<&Call>) -> Notice {
     let mut placed = *notice;
     if let Some(call) = call.filter(|_| notice.is_wiped()) {
-        placed.id.remote = call.remote;
-        placed.id.v4_mapped = call.v4_mapped;
-        if call.v4_mapped && placed.id.local.ip == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
-            placed.id.local.ip = Ipv4Addr::UNSPECIFIED.into();
+        let end = &mut placed.id.remote;
+        end.port = call.remote.port;
+        // What was called may be no address in particular.
+        if end.ip.is_unspecified() {
+            end.ip = call.remote.ip;
+            placed.id.v4_mapped = call.v4_mapped;
         }
     }
     placed

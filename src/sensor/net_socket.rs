@@ -94,11 +94,11 @@ impl NetSocket {
     /// A hook saw a connect(). Its socket learns who called, if it is one of this
     /// namespace and not sockwatch's own.
     pub fn called(&mut self, connect: &Connect) {
-        if connect.key.netns != self.netns || self.own.contains_key(&connect.key.cookie) {
-            return;
+        let key = self.key(connect.cookie);
+        if connect.netns == Some(self.netns) && !self.own.contains_key(&connect.cookie) {
+            let entry = self.sockets.find_mut(key);
+            self.ways.call(connect, entry, self.number);
         }
-        let entry = self.sockets.find_mut(connect.key);
-        self.ways.call(connect, entry, self.number);
     }
 
     /// How many sockets are held.

@@ -16,11 +16,11 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use super::calls::{Call, Calls};
+use super::calls::{Call, Calls, leads_to};
 use super::listeners::{Listeners, Local};
 use crate::model::{
-    Attempt, Connect, Cookie, Coverage, Direction, Evidence, Family, Notice, Proto, Row, Sighting,
-    SockId, StateGroups, TcpState,
+    Attempt, Connect, Cookie, Coverage, Direction, Evidence, Family, Notice, Origin, Proto, Row,
+    Sighting, SockId, StateGroups, TcpState,
 };
 use crate::stats::Stats;
 use crate::table::{Entry, Mark};
@@ -76,11 +76,19 @@ impl Ways {
     pub fn call(&mut self, connect: &Connect, entry: Option<&mut Entry>, number: u32) {
         let caller = self.calls.caller(connect.caller);
         if connect.mptcp {
-            return self.calls.keep_mptcp(connect.remote, caller, number);
+            let caller = Rc::clone(&caller);
+            self.calls.keep_mptcp(connect.remote, caller, number);
+            // The cookie is not one that the table knows, but with the cgroup
+            // hook, which sees the first subflow.
+            if connect.origin != Origin::Cgroup {
+                return;
+            }
         }
-        self.candidates.remove(&connect.key.cookie);
+        self.candidates.remove(&connect.cookie);
         match entry {
-            Some(entry) if is_connection(entry) && entry.id().remote == connect.remote => {
+            Some(entry)
+                if is_connection(entry) && leads_to(&connect.remote, &entry.id().remote) =>
+            {
                 entry.set_process(caller);
             }
             // The row with its new ends, or its notice, will take it.
@@ -229,7 +237,8 @@ impl Ways {
     fn attempt(&self, entry: &Entry, evidence: Evidence) -> Option<Attempt> {
         let id = entry.id();
         self.wanted.then(|| Attempt {
-            key: entry.key(),
+            cookie: entry.key().cookie,
+            netns: Some(entry.key().netns),
             remote: id.remote,
             family: id.family,
             v4_mapped: id.v4_mapped,

@@ -8,6 +8,7 @@
 #![allow(unsafe_code)]
 
 mod files;
+pub mod memory;
 mod netlink;
 pub mod output;
 mod own;
@@ -15,7 +16,7 @@ mod packet;
 mod signal;
 
 pub use files::{open_dir, read_at};
-pub use netlink::{Netlink, RecvError};
-pub use own::{hostname, netns, own_cookies, unbound_socket_cookie};
+pub use netlink::{Netlink, RecvError, share_of};
+pub use own::{connect_nowhere, hostname, netns, own_cookies, thread_cpu, unbound_socket_cookie};
 pub use packet::{Packets, Received, Way};
 pub use signal::{Signal, Signals};

@@ -152,3 +152,39 @@ fn a_handshake_is_waited_for() {
         daemon.stop();
     });
 }
+
+/// Dumps that cost more than they may make ticks rarer; ends are told at once all
+/// the same, and nothing is missed.
+#[test]
+fn ticks_stretch_to_keep_within_the_budget() {
+    netns::run("gate::ticks_stretch_to_keep_within_the_budget", || {
+        let listener = Sock::listener(Domain::V4);
+        let _crowd: Vec<_> = (0..300).map(|_| Sock::pair(&listener)).collect();
+        let daemon = Launch::new(Tick::Fast)
+            .setting("gate", "off")
+            .setting("cpu-budget", "1%")
+            .start();
+        let mut cookies = Vec::new();
+        for _ in 0..20 {
+            let (client, server) = Sock::pair(&listener);
+            cookies.extend([client.cookie, server.cookie]);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let record = daemon.finish(&cookies);
+        for cookie in &cookies {
+            record.find("opened", *cookie);
+            record.find("closed", *cookie);
+        }
+        assert!(
+            counted(&record.log, "ticks_stretched") > 0,
+            "{}",
+            record.log
+        );
+        assert!(record.log.contains("cpu-budget"), "{}", record.log);
+        let dumps = counted(&record.log, "dumps");
+        assert!(
+            dumps < 100,
+            "{dumps} dumps, one a round: that is no stretch"
+        );
+    });
+}

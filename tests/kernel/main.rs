@@ -42,6 +42,7 @@ mod overrun;
 mod rebound;
 mod refused;
 mod sensors;
+mod shards;
 mod syn_sent;
 mod udp;
 

@@ -7,8 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::model::{
     Action, Attempt, Caller, Comm, ConnectData, Cookie, Data, Degraded, Direction, Endpoint, Event,
     Evidence, Family, Gap, GapCause, Host, HostUnknown, Life, Listener, Name, Netns, NoResults,
-    Origin, Owner, OwnerUnknown, Proto, Restored, Sighting, SockId, SocketData, SocketKey,
-    TcpState, Traffic,
+    Origin, Owner, OwnerUnknown, Proto, Restored, Sighting, SockId, SocketData, TcpState, Traffic,
 };
 
 fn ts() -> SystemTime {
@@ -214,7 +213,8 @@ fn caller() -> Caller {
 pub(super) fn connect() -> ConnectData {
     ConnectData {
         attempt: Attempt {
-            key: SocketKey::new(Netns(4_026_531_833), Cookie(4097)),
+            cookie: Cookie(4097),
+            netns: Some(Netns(4_026_531_833)),
             remote: endpoint("203.0.113.7", 443),
             family: Family::V4,
             v4_mapped: false,
@@ -239,6 +239,7 @@ pub(super) fn connect_mapped() -> ConnectData {
     data.attempt.family = Family::V6;
     data.attempt.v4_mapped = true;
     data.attempt.mptcp = true;
+    data.attempt.netns = None;
     data.attempt.sighting = Sighting::Hook {
         origin: Origin::Cgroup,
         caller: Caller {

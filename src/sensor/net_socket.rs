@@ -91,6 +91,11 @@ impl NetSocket {
         self.ways.take_attempts()
     }
 
+    /// Whether a dump of TCP would tell which of these are connect() calls.
+    pub fn has_candidates(&self) -> bool {
+        self.ways.has_candidates()
+    }
+
     /// A hook saw a connect(). Its socket learns who called, if it is one of this
     /// namespace and not sockwatch's own.
     pub fn called(&mut self, connect: &Connect) {

@@ -33,8 +33,7 @@ pub(super) struct File {
 pub(super) struct Sensor {
     pub profile: Option<Vec<String>>,
     pub description: Option<String>,
-    #[serde(rename = "listener")]
-    _listener: Listener,
+    pub listener: Listener,
     pub opts: Option<Vec<Opt>>,
     pub interval: Option<Period>,
     pub tag: Option<String>,
@@ -42,10 +41,22 @@ pub(super) struct Sensor {
 }
 
 /// The listeners that exist.
-#[derive(Debug, Deserialize)]
-enum Listener {
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub(super) enum Listener {
     #[serde(rename = "net.socket")]
     NetSocket,
+    #[serde(rename = "net.tcp_connect")]
+    TcpConnect,
+}
+
+/// The hooks that can be forced.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Hook {
+    Lsm,
+    Fentry,
+    Cgroup,
+    SockDiag,
 }
 
 /// What a sensor reports.
@@ -54,6 +65,7 @@ enum Listener {
 pub(super) enum Opt {
     Opened,
     Closed,
+    Connect,
 }
 
 /// The `args` of a sensor.
@@ -69,6 +81,7 @@ pub(super) struct Args {
     pub skip_reverse_dns: Option<bool>,
     pub locked: Option<bool>,
     pub initial: Option<bool>,
+    pub hook: Option<Hook>,
 }
 
 /// The settings of the daemon.

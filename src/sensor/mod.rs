@@ -3,13 +3,16 @@
 //! whether a socket is in a sensor's view.
 
 mod absence;
+mod calls;
 mod ends;
+mod listeners;
 pub mod net_socket;
 mod rows;
 #[cfg(test)]
 mod tests;
 mod verdicts;
 mod views;
+mod ways;
 
 pub use absence::Suspect;
 pub use net_socket::NetSocket;

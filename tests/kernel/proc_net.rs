@@ -134,7 +134,7 @@ pub fn notices() -> Notices {
     /// NETLINK_SOCK_DIAG.
     const SOCK_DIAG: &str = "4";
     let table =
-        std::fs::read_to_string("/proc/thread-self/net/netlink").expect("/proc/thread-self/net/netlink");
+        std::fs::read_to_string("/proc/thread-self/net/netlink").expect("/proc/net/netlink");
     let mut notices = Notices {
         waiting: 0,
         dropped: 0,

@@ -82,7 +82,12 @@ fn chain() {
     ];
     let hosts = "203.0.113.7 host.example\n";
     run_with("connect::names::chain", &conf, hosts, |watch, server| {
-        let results = ["shop.example", "cdn.example", "edge.example", "host.example"];
+        let results = [
+            "shop.example",
+            "cdn.example",
+            "edge.example",
+            "host.example",
+        ];
         visit(watch, server, By::Udp, "shop.example", &results);
     });
 }

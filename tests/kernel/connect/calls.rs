@@ -3,12 +3,20 @@
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::watch::{run, run_with};
+use super::watch::{Watch, run, run_with};
 use crate::daemon::PATIENCE;
 use crate::netns;
 use crate::record::Record;
 use crate::sock::{Domain, Sock};
 use crate::syn_sent::nobody;
+
+/// Connects to a listener, which accepts: a connection that is not accepted ends
+/// in a way of its own ([`super::silent`]).
+fn connect(watch: &Watch, client: &Sock, listener: &Sock) {
+    watch.expect(client, listener.local());
+    client.connect(listener.local()).expect("a listener on lo");
+    drop(listener.accept());
+}
 
 /// Asserts how a call failed.
 fn assert_failed(result: io::Result<()>, code: libc::c_int) {
@@ -22,9 +30,7 @@ fn blocking() {
         for domain in Domain::ALL {
             let listener = Sock::listener(domain);
             let client = Sock::tcp(domain);
-            watch.expect(&client, listener.local());
-            client.connect(listener.local()).expect("a listener on lo");
-            drop(listener.accept());
+            connect(watch, &client, &listener);
         }
     });
 }
@@ -38,6 +44,7 @@ fn non_blocking() {
             watch.expect(&client, listener.local());
             client.connect_nonblocking(listener.local());
             client.outcome(PATIENCE).expect("a listener on lo");
+            let _server = listener.accept();
             // The call that asks how it went.
             client.connect(listener.local()).expect("it went well");
         }
@@ -77,6 +84,7 @@ fn connected_already() {
             let client = Sock::tcp(domain);
             watch.expect(&client, listener.local());
             client.connect(listener.local()).expect("a listener on lo");
+            let _server = listener.accept();
             for _ in 0..3 {
                 assert_failed(client.connect(listener.local()), libc::EISCONN);
             }
@@ -96,8 +104,7 @@ fn again_after_a_refusal() {
                 watch.expect(&client, closed);
                 assert_failed(client.connect(closed), libc::ECONNREFUSED);
             }
-            watch.expect(&client, listener.local());
-            client.connect(listener.local()).expect("a listener on lo");
+            connect(watch, &client, &listener);
         }
     });
 }
@@ -109,8 +116,7 @@ fn again_after_a_disconnect() {
         let (first, second) = (Sock::listener(Domain::V4), Sock::listener(Domain::V4));
         let client = Sock::tcp(Domain::V4);
         for listener in [&first, &second] {
-            watch.expect(&client, listener.local());
-            client.connect(listener.local()).expect("a listener on lo");
+            connect(watch, &client, listener);
             client.disconnect();
         }
     });
@@ -174,8 +180,7 @@ fn bound() {
             let listener = Sock::listener(domain);
             let client = Sock::tcp(domain);
             client.bind_loopback();
-            watch.expect(&client, listener.local());
-            client.connect(listener.local()).expect("a listener on lo");
+            connect(watch, &client, &listener);
         }
     });
 }
@@ -190,6 +195,7 @@ fn unspecified_destination() {
             let client = Sock::tcp(domain);
             watch.expect(&client, to);
             client.connect(to).expect("a listener on lo");
+            drop(listener.accept());
         }
     });
 }

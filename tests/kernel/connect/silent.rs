@@ -113,6 +113,29 @@ fn accepted() {
     });
 }
 
+/// What a listener never accepts ends with it, and its notice has lost its peer's
+/// port. It was nobody's call all the same.
+#[test]
+fn never_accepted() {
+    run("connect::silent::never_accepted", |watch| {
+        for domain in Domain::ALL {
+            let listener = Sock::listener(domain);
+            watch.dumps();
+            let clients: Vec<Sock> = (0..5)
+                .map(|_| {
+                    let client = Sock::tcp(domain);
+                    watch.expect(&client, listener.local());
+                    client.connect(listener.local()).expect("a listener on lo");
+                    client
+                })
+                .collect();
+            drop(listener);
+            drop(clients);
+            watch.dumps();
+        }
+    });
+}
+
 /// Bound, and nothing more.
 #[test]
 fn bound() {

@@ -1,7 +1,7 @@
 //! A daemon that watches connects by the hook under test, and the account of
 //! what it said.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
@@ -164,6 +164,7 @@ pub struct Watch {
     expected: RefCell<Vec<Call>>,
     /// The namespaces of this test.
     netns: RefCell<Vec<u64>>,
+    ignored_port: Cell<Option<u16>>,
 }
 
 /// Runs a test in a namespace of its own, beside a daemon, and holds what the
@@ -202,9 +203,15 @@ pub fn privileged(name: &str, body: impl FnOnce()) {
 impl Watch {
     /// Starts it, with these sensors besides.
     pub fn start(sensors: &str) -> Watch {
+        Watch::start_narrow("*", sensors)
+    }
+
+    /// Starts it with a pattern for `connects`.
+    pub fn start_narrow(pattern: &str, sensors: &str) -> Watch {
         let hook = hook();
         let own = format!(
-            "  connects: {{listener: net.tcp_connect, tag: outbound, args: {{hook: {hook}}}}}\n"
+            "  connects: {{listener: net.tcp_connect, tag: outbound, \
+             args: {{hook: {hook}, patterns: [\"{pattern}\"]}}}}\n"
         );
         let daemon = Launch::new(Tick::Fast)
             .sensors(&format!("{own}{sensors}"))
@@ -213,6 +220,7 @@ impl Watch {
             daemon,
             expected: RefCell::default(),
             netns: RefCell::new(vec![netns::inode()]),
+            ignored_port: Cell::default(),
         }
     }
 
@@ -225,6 +233,11 @@ impl Watch {
     pub fn expect_call(&self, call: Call) {
         self.netns.borrow_mut().push(call.netns());
         self.expected.borrow_mut().push(call);
+    }
+
+    /// Calls to this port need not be expected.
+    pub fn ignore_port(&self, port: u16) {
+        self.ignored_port.set(Some(port));
     }
 
     /// Waits until a call has been reported.
@@ -262,10 +275,12 @@ impl Watch {
         let daemon = u64::from(self.daemon.id());
         let record = self.daemon.stop();
         let namespaces = self.netns.into_inner();
+        let ignored = self.ignored_port.get().map(|port| json!(port));
         let mine = |event: &&Value| {
             let (netns, pid) = (&event["data"]["netns"], &event["data"]["process"]["pid"]);
             let pids = [u64::from(std::process::id()), daemon];
             is_connect(event)
+                && Some(&event["data"]["dstPort"]) != ignored.as_ref()
                 && (netns
                     .as_u64()
                     .is_some_and(|netns| namespaces.contains(&netns))

@@ -29,6 +29,7 @@ use crate::lock::Locks;
 use crate::log::Plain;
 use crate::model::Now;
 use crate::stats::Stats;
+use crate::sys;
 use inbox::Inbox;
 use program::Program;
 use selected::Selected;
@@ -129,6 +130,11 @@ impl Handlers {
                     programs.push(Program::new(name, exec, inbox, stats));
                 }
             }
+        }
+        if !programs.is_empty()
+            && let Err(error) = sys::keep_descriptors()
+        {
+            log::debug!("programs get the descriptors that the daemon was given: {error}");
         }
         Ok(Handlers {
             programs,

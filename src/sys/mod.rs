@@ -13,7 +13,7 @@ pub mod output;
 mod own;
 mod signal;
 
-pub use child::{Child, Ending, Spawned};
+pub use child::{Child, Ending, Spawned, keep_descriptors};
 pub use netlink::{Netlink, RecvError};
 pub use own::{hostname, netns, own_cookies, unbound_socket_cookie};
 pub use signal::{Signal, Signals};

@@ -33,6 +33,7 @@ mod connections;
 mod degraded;
 mod dump;
 mod half_closed;
+mod handlers;
 mod lagging;
 mod leftovers;
 mod listeners;

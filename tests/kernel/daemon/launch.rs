@@ -34,6 +34,8 @@ pub struct Launch {
     interval: Tick,
     daemon: String,
     sensors: String,
+    handlers: String,
+    debug: bool,
     beacon: bool,
     read: bool,
     refusal: Option<Refusal>,
@@ -46,6 +48,8 @@ impl Launch {
             interval,
             daemon: String::new(),
             sensors: "  sockets: {listener: net.socket}\n".to_string(),
+            handlers: String::new(),
+            debug: false,
             beacon: true,
             read: true,
             refusal: None,
@@ -55,6 +59,18 @@ impl Launch {
     /// With these sensors: YAML, indented by two.
     pub fn sensors(mut self, yaml: &str) -> Launch {
         self.sensors = yaml.to_string();
+        self
+    }
+
+    /// With these handlers: YAML, indented by two.
+    pub fn handlers(mut self, yaml: &str) -> Launch {
+        self.handlers = format!("handlers:\n{yaml}");
+        self
+    }
+
+    /// With a log that says everything.
+    pub fn debug(mut self) -> Launch {
+        self.debug = true;
         self
     }
 
@@ -88,6 +104,7 @@ impl Launch {
             interval,
             daemon,
             sensors,
+            handlers,
             ..
         } = self;
         let interval = interval.interval();
@@ -98,7 +115,7 @@ impl Launch {
                 "  beacon: {{listener: net.socket, args: {{patterns: [\"{pattern}\"]}}}}\n"
             );
         }
-        text
+        text + handlers
     }
 
     /// Starts it and waits until it is ready.
@@ -114,6 +131,9 @@ impl Launch {
         let config = scratch.write("sockwatch.yaml", &self.config());
         let mut command = Command::new(BINARY);
         command.arg("--config").arg(config);
+        if self.debug {
+            command.env("SOCKWATCH_LOG", "debug");
+        }
         if let Some(refusal) = self.refusal {
             let filter = refusal.filter();
             // SAFETY: installing a filter is two system calls on memory that was

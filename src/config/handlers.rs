@@ -4,6 +4,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,18 +25,18 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const QUEUE: usize = 1024;
 
 /// What takes events beside standard output.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Handler {
     /// Its name.
     pub name: Arc<str>,
     /// The event ids that it takes; all where there is none.
-    pub matches: Option<IdGlob>,
+    pub matches: Option<Rc<IdGlob>>,
     /// What it does with them.
     pub action: Action,
 }
 
 /// What a handler does with an event.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Runs a program.
     Exec(Exec),
@@ -44,7 +45,7 @@ pub enum Action {
 }
 
 /// How a program is run.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exec {
     /// The program, an absolute path.
     pub program: PathBuf,
@@ -222,7 +223,7 @@ fn settle(name: &str, given: typed::Handler) -> Result<Handler, Problem> {
     };
     Ok(Handler {
         name: name.into(),
-        matches,
+        matches: matches.map(Rc::new),
         action,
     })
 }

@@ -33,7 +33,9 @@ pub(super) fn open(
         tokens: TOKENS.0,
         stats: Rc::clone(stats),
     };
-    Handlers::open(handlers, surroundings, fan).map_err(RunError::Handler)
+    let mut opened = Handlers::new(surroundings);
+    opened.replace(handlers, fan).map_err(RunError::Handler)?;
+    Ok(opened)
 }
 
 impl Daemon {

@@ -169,6 +169,11 @@ pub trait Sink {
         Ok(Flush::Drained)
     }
 
+    /// Whether nobody wants it any more: it is flushed once more and dropped.
+    fn is_over(&self) -> bool {
+        false
+    }
+
     /// The descriptor to wait on (writable) while blocked.
     fn source(&self) -> Option<RawFd> {
         None

@@ -14,6 +14,7 @@ mod run;
 mod selected;
 mod vars;
 
+use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -32,11 +33,9 @@ use crate::stats::Stats;
 use crate::sys;
 use inbox::Inbox;
 use program::Program;
+use run::Pipes;
 use selected::Selected;
 
-/// How many programs are started in one turn of the loop: the kernel takes up to
-/// a millisecond for each.
-const STARTS_A_TURN: usize = 4;
 /// How long a run may go on when the daemon is to end; then SIGTERM.
 const LAST_RUNS: Duration = Duration::from_secs(2);
 
@@ -79,73 +78,102 @@ pub struct Surroundings {
 
 /// All handlers.
 pub struct Handlers {
+    /// What is configured, and what tells its sink that it is not any more.
+    configured: Vec<(Handler, Rc<Cell<bool>>)>,
+    /// Those with `exec`, and those that still have runs and are configured no
+    /// more.
     programs: Vec<Program>,
     reopen: Reopen,
     json: Json,
-    registry: Registry,
-    tokens: usize,
     /// How many runs there have been.
     runs: usize,
     /// A child may have ended.
     reap: bool,
-    stats: Rc<Stats>,
+    surroundings: Surroundings,
 }
 
 impl Handlers {
-    /// Opens the handlers and adds their sinks.
+    /// None yet.
+    pub fn new(surroundings: Surroundings) -> Handlers {
+        Handlers {
+            configured: Vec::new(),
+            programs: Vec::new(),
+            reopen: Reopen::default(),
+            json: Json::new(surroundings.host.as_str()),
+            runs: 0,
+            reap: false,
+            surroundings,
+        }
+    }
+
+    /// Has these handlers from now on, with their sinks in `fan`. One that is
+    /// configured as before goes on with what it has queued. One that is not there
+    /// any more, or is configured otherwise, starts nothing: what it has queued is
+    /// counted as left, and its runs end as they would have.
     ///
     /// # Errors
-    /// A file that cannot be opened.
-    pub fn open(
-        handlers: Vec<Handler>,
-        surroundings: Surroundings,
-        fan: &mut Fan,
-    ) -> Result<Handlers, OpenError> {
-        let json = Json::new(surroundings.host);
-        let reopen = Reopen::default();
-        let mut programs = Vec::new();
-        for Handler {
-            name,
-            matches,
-            action,
-        } in handlers
-        {
-            let sink: Arc<str> = format!("handlers.{name}").into();
-            match action {
-                Action::File(path) => {
-                    let renderer = Renderer::Json(json.clone());
-                    let queue = surroundings.queue;
-                    let file = File::open(sink.clone(), &path, renderer, queue, reopen.clone());
-                    let file = file.map_err(|error| OpenError {
-                        handler: name,
-                        path,
-                        error,
-                    })?;
-                    fan.add(Selected::new(matches, file).with_gaps_of(sink));
-                }
-                Action::Exec(exec) => {
-                    let inbox = Inbox::new(sink, exec.queue, exec.unlock);
-                    fan.add(Selected::new(matches, inbox.clone()));
-                    let stats = Rc::clone(&surroundings.stats);
-                    programs.push(Program::new(name, exec, inbox, stats));
-                }
+    /// A file that cannot be opened; then nothing has changed.
+    pub fn replace(&mut self, handlers: Vec<Handler>, fan: &mut Fan) -> Result<(), OpenError> {
+        let mut fresh = Vec::new();
+        for handler in &handlers {
+            if !self.configured.iter().any(|(known, _)| known == handler) {
+                fresh.push((handler.clone(), self.ready_file(handler)?));
             }
         }
-        if !programs.is_empty()
+        self.configured.retain(|(known, over)| {
+            let stays = handlers.contains(known);
+            if !stays {
+                over.set(true);
+                let mut programs = self.programs.iter_mut();
+                if let Some(program) = programs.find(|program| program.is(&known.name)) {
+                    program.retire("the handler is not configured any more");
+                }
+            }
+            stays
+        });
+        for (handler, file) in fresh {
+            let over = self.add(&handler, file, fan);
+            self.configured.push((handler, over));
+        }
+        if !self.programs.is_empty()
             && let Err(error) = sys::keep_descriptors()
         {
             log::debug!("programs get the descriptors that the daemon was given: {error}");
         }
-        Ok(Handlers {
-            programs,
-            reopen,
-            json,
-            registry: surroundings.registry,
-            tokens: surroundings.tokens,
-            runs: 0,
-            reap: false,
-            stats: surroundings.stats,
-        })
+        Ok(())
+    }
+
+    /// The file of a handler that has one, open.
+    fn ready_file(&self, handler: &Handler) -> Result<Option<File>, OpenError> {
+        let Action::File(path) = &handler.action else {
+            return Ok(None);
+        };
+        let renderer = Renderer::Json(self.json.clone());
+        let (queue, reopen) = (self.surroundings.queue, self.reopen.clone());
+        match File::open(sink_name(handler), path, renderer, queue, reopen) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) => Err(OpenError {
+                handler: Arc::clone(&handler.name),
+                path: path.clone(),
+                error,
+            }),
+        }
+    }
+
+    fn add(&mut self, handler: &Handler, file: Option<File>, fan: &mut Fan) -> Rc<Cell<bool>> {
+        let over = Rc::new(Cell::new(false));
+        let (sink, matches) = (sink_name(handler), handler.matches.clone());
+        if let Some(file) = file {
+            fan.add(Selected::new(matches, file, Rc::clone(&over)).with_gaps_of(sink));
+        } else if let Action::Exec(exec) = &handler.action {
+            let inbox = Inbox::new(sink, exec.queue, exec.unlock);
+            fan.add(Selected::new(matches, inbox.clone(), Rc::clone(&over)));
+            let stats = Rc::clone(&self.surroundings.stats);
+            let name = Arc::clone(&handler.name);
+            self.programs
+                .push(Program::new(name, exec.clone(), inbox, stats));
+        }
+        over
     }
 
     /// Has the files opened anew before they are written next.
@@ -155,11 +183,11 @@ impl Handlers {
 
     /// A descriptor of a run is ready, or its other end is gone.
     pub fn ready(&mut self, token: Token) {
-        let Some(number) = token.0.checked_sub(self.tokens).map(|at| at / 2) else {
+        let Some(at) = token.0.checked_sub(self.surroundings.tokens) else {
             return;
         };
         for program in &mut self.programs {
-            program.ready(number);
+            program.ready(at / 2);
         }
     }
 
@@ -169,42 +197,43 @@ impl Handlers {
     }
 
     /// Carries runs on, ends those that take too long, reaps those that have
-    /// ended, releases locks, and starts what there is room for. Whether there is
-    /// more to do at once.
+    /// ended, releases locks, and starts one that there is room for: the loop
+    /// waits until the kernel has loaded a program, 0.15 ms where a processor is
+    /// free for it and some 10 ms where none is, and meanwhile nothing is heard.
+    /// Whether there is more to do at once.
     pub fn work(&mut self, locks: &mut Locks, now: Now) -> bool {
         let reap = std::mem::take(&mut self.reap);
+        let Surroundings {
+            registry,
+            tokens,
+            stats,
+            ..
+        } = &self.surroundings;
         let mut release = |name: &str, eid: &str| {
             if let Some(lock) = locks.release(eid) {
-                self.stats.locks_released.bump();
+                stats.locks_released.bump();
                 let muted = lock.muted;
                 log::debug!("handler {name} released {eid}, which had muted {muted} events");
             }
         };
         let mut busy = false;
-        let mut starts = STARTS_A_TURN;
         for program in &mut self.programs {
             busy |= program.carry_on(reap, &mut release, now);
-            while starts > 0 && program.can_start() {
-                starts -= 1;
-                let token = self.tokens + 2 * self.runs;
-                program.start(
-                    self.runs,
-                    token,
-                    &self.registry,
-                    &self.json,
-                    &mut release,
-                    now,
-                );
-                // Tokens come round after more runs than can be under way.
-                self.runs = (self.runs + 1) % (1 << 24);
-            }
-            busy |= program.can_start();
         }
-        // Where many wait, the next one's turn comes first.
-        if busy && !self.programs.is_empty() {
-            self.programs.rotate_left(1);
+        self.programs.retain(|program| !program.is_over());
+        if let Some(at) = self.programs.iter().position(Program::can_start) {
+            let pipes = Pipes {
+                registry,
+                number: self.runs,
+                token: tokens + 2 * self.runs,
+            };
+            self.programs[at].start(&self.json, pipes, &mut release, now);
+            // Tokens come round after more runs than can be under way.
+            self.runs = (self.runs + 1) % (1 << 24);
+            // The next one comes first next time.
+            self.programs.rotate_left(at + 1);
         }
-        busy
+        busy || self.programs.iter().any(Program::can_start)
     }
 
     /// When a run takes too long, or something in the log is due.
@@ -232,3 +261,11 @@ impl Handlers {
         }
     }
 }
+
+/// The name of a handler's sink, as it stands in the record of a loss.
+fn sink_name(handler: &Handler) -> Arc<str> {
+    format!("handlers.{}", handler.name).into()
+}
+
+#[cfg(test)]
+mod tests;

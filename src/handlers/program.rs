@@ -7,10 +7,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mio::Registry;
-
 use super::inbox::Inbox;
-use super::run::Run;
+use super::run::{Pipes, Run};
 use super::vars;
 use crate::config::{Exec, Unlock};
 use crate::emit::Json;
@@ -32,6 +30,8 @@ pub(super) struct Program {
     name: Arc<str>,
     exec: Exec,
     inbox: Inbox,
+    /// It is configured no more.
+    retired: bool,
     runs: Vec<Run>,
     lines: RateLimit,
     failures: RateLimit,
@@ -45,6 +45,7 @@ impl Program {
             name,
             exec,
             inbox,
+            retired: false,
             runs: Vec::new(),
             lines: RateLimit::new(LINES.0, LINES.1),
             failures: RateLimit::new(FAILURES.0, FAILURES.1),
@@ -59,35 +60,28 @@ impl Program {
         }
     }
 
+    /// As [`Program::ready`] for all its runs, where no loop tells.
+    #[cfg(test)]
+    pub fn all_ready(&mut self) {
+        for run in &mut self.runs {
+            run.ready = true;
+        }
+    }
+
     /// Whether an event waits and there is room for its run.
     pub fn can_start(&self) -> bool {
         self.runs.len() < self.exec.concurrency && !self.inbox.is_empty()
     }
 
     /// Starts the run of the next event.
-    pub fn start(
-        &mut self,
-        number: usize,
-        token: usize,
-        registry: &Registry,
-        json: &Json,
-        release: &mut Release<'_>,
-        now: Now,
-    ) {
+    pub fn start(&mut self, json: &Json, pipes: Pipes<'_>, release: &mut Release<'_>, now: Now) {
         let Some(event) = self.inbox.next() else {
             return;
         };
         let due = now.mono + self.exec.timeout;
-        let run = self.spawn(&event, json).and_then(|(spawned, line)| {
-            Run::new(
-                number,
-                event.eid.clone(),
-                spawned,
-                line,
-                due,
-                (registry, token),
-            )
-        });
+        let run = self
+            .spawn(&event, json)
+            .and_then(|(spawned, line)| Run::new(event.eid.clone(), spawned, line, due, pipes));
         match run {
             Ok(run) => {
                 log::debug!("handler {}[{}] runs for {}", self.name, run.pid(), run.eid);
@@ -223,16 +217,32 @@ impl Program {
         runs.chain(limits.into_iter().flatten()).min()
     }
 
-    /// Starts nothing any more; runs are ended at this time.
-    pub fn finish(&mut self, at: Instant) {
+    /// Whether it is the one of this name that is configured.
+    pub fn is(&self, name: &str) -> bool {
+        !self.retired && *self.name == *name
+    }
+
+    /// Starts nothing any more; what waits is counted as left, for this reason.
+    pub fn retire(&mut self, why: &str) {
+        self.retired = true;
         let left = self.inbox.close().len();
         if left > 0 {
             self.stats.runs_left.add(left as u64);
             log::warn!(
-                "handler {}: {left} events are left without a run: the daemon ends",
+                "handler {}: {left} events are left without a run: {why}",
                 self.name
             );
         }
+    }
+
+    /// Whether it is retired and its last run has ended.
+    pub fn is_over(&self) -> bool {
+        self.retired && self.runs.is_empty()
+    }
+
+    /// The daemon is to end: as [`Program::retire`], and runs are ended then.
+    pub fn finish(&mut self, at: Instant) {
+        self.retire("the daemon ends");
         for run in &mut self.runs {
             run.end_by(at);
         }

@@ -17,6 +17,17 @@ const LINE: usize = 1024;
 /// What is read of a run's output in one turn: a pipe's whole capacity.
 const READ_A_TURN: usize = 64 * 1024;
 
+/// Where the pipes of a run are registered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pipes<'r> {
+    /// With what.
+    pub registry: &'r Registry,
+    /// The number by which they are known.
+    pub number: usize,
+    /// The first of their two tokens.
+    pub token: usize,
+}
+
 /// A run under way.
 #[derive(Debug)]
 pub(super) struct Run {
@@ -40,19 +51,22 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// Takes over what was started; `line` goes to its standard input. The two
-    /// tokens from `token` on are its own.
+    /// Takes over what was started; `line` goes to its standard input.
     ///
     /// # Errors
     /// Those of epoll_ctl(2); the child is killed then.
     pub fn new(
-        number: usize,
         eid: String,
         spawned: Spawned,
         line: Vec<u8>,
         due: Instant,
-        (registry, token): (&Registry, usize),
+        pipes: Pipes<'_>,
     ) -> io::Result<Run> {
+        let Pipes {
+            registry,
+            number,
+            token,
+        } = pipes;
         let Spawned {
             child,
             mut input,

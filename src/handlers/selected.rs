@@ -1,6 +1,8 @@
 //! A sink for some events only.
 
+use std::cell::Cell;
 use std::os::fd::RawFd;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::emit::{Delivery, Flush, Loss, OutputError, Sink, is_gap_of};
@@ -10,17 +12,19 @@ use crate::model::Event;
 /// A sink, and the event ids that it is for.
 #[derive(Debug)]
 pub(super) struct Selected<S> {
-    matches: Option<IdGlob>,
+    matches: Option<Rc<IdGlob>>,
     gaps_of: Option<Arc<str>>,
+    over: Rc<Cell<bool>>,
     sink: S,
 }
 
 impl<S: Sink> Selected<S> {
-    /// For the ids that match; all where there is no glob.
-    pub fn new(matches: Option<IdGlob>, sink: S) -> Selected<S> {
+    /// For the ids that match, all where there is no glob, until `over` is set.
+    pub fn new(matches: Option<Rc<IdGlob>>, sink: S, over: Rc<Cell<bool>>) -> Selected<S> {
         Selected {
             matches,
             gaps_of: None,
+            over,
             sink,
         }
     }
@@ -43,7 +47,7 @@ impl<S: Sink> Selected<S> {
 
 impl<S: Sink> Sink for Selected<S> {
     fn offer(&mut self, event: &Event) -> Delivery {
-        if self.wants(event) {
+        if !self.over.get() && self.wants(event) {
             self.sink.offer(event)
         } else {
             Delivery::Unwanted
@@ -56,6 +60,10 @@ impl<S: Sink> Sink for Selected<S> {
 
     fn flush(&mut self) -> Result<Flush, OutputError> {
         self.sink.flush()
+    }
+
+    fn is_over(&self) -> bool {
+        self.over.get()
     }
 
     fn source(&self) -> Option<RawFd> {

@@ -38,6 +38,7 @@ mod degraded;
 mod dns_tap;
 mod dump;
 mod half_closed;
+mod handlers;
 mod lagging;
 mod leftovers;
 mod listeners;

@@ -8,6 +8,7 @@
 mod budget;
 mod connects;
 mod groups;
+mod handlers;
 mod losses;
 mod schedule;
 mod sources;
@@ -25,6 +26,7 @@ use mio::{Interest, Poll, Registry, Token, Waker};
 use crate::config::Settings;
 use crate::emit::{Fan, Flush, Format, OutputError, Stdout};
 use crate::enrich::Names;
+use crate::handlers::{self as handling, Handlers};
 use crate::model::{Listener, Now, Origin, SensorIx};
 use crate::pipeline::{Dns, Pipeline, Stage};
 use crate::reactor::{self, Handler, Turn};
@@ -60,6 +62,8 @@ pub enum RunError {
     Start(&'static str, io::Error),
     /// Standard output cannot be used.
     Open(OpenError),
+    /// A handler cannot be had.
+    Handler(handling::OpenError),
     /// The loop itself failed.
     Loop(io::Error),
     /// Standard output failed.
@@ -79,10 +83,11 @@ impl fmt::Display for RunError {
         match self {
             RunError::Start(what, error) => write!(f, "cannot {what}: {error}"),
             RunError::Open(error) => write!(f, "standard output {error}"),
+            RunError::Handler(error) => write!(f, "{error}"),
             RunError::Loop(error) => write!(f, "the event loop failed: {error}"),
             RunError::Output(error) => write!(f, "writing to standard output failed: {error}"),
             RunError::Unwritten => f.write_str(
-                "ended with events that standard output did not take; they are lost",
+                "ended with events that could not be written; they are lost",
             ),
             RunError::Hook(hook, reason) => write!(
                 f,
@@ -149,6 +154,7 @@ struct Daemon {
     sources: Sources,
     pipeline: Pipeline,
     schedule: Schedule,
+    handlers: Handlers,
     signals: Signals,
     names_woken: bool,
     retry_output: Option<Instant>,
@@ -202,6 +208,13 @@ impl Daemon {
             let renderer = format.renderer(sys::hostname(), settings.sensors.len() > 1);
             fan.add(Stdout::open(renderer, settings.daemon.queue).map_err(RunError::Open)?);
         }
+        let handlers = handlers::open(
+            settings.handlers,
+            &settings.daemon,
+            &registry,
+            &stats,
+            &mut fan,
+        )?;
         let wake = Arc::new(move || {
             if let Err(error) = waker.wake() {
                 log::error!("cannot wake the event loop for a name: {error}");
@@ -236,6 +249,7 @@ impl Daemon {
             sources,
             pipeline,
             schedule: Schedule::new(ticks.into_iter(), now.mono),
+            handlers,
             signals,
             names_woken: false,
             retry_output: None,
@@ -298,12 +312,15 @@ impl Daemon {
                         released.muted
                     );
                 }
+                Signal::Hangup => self.handlers.reopen(),
+                Signal::Child => self.handlers.child_ended(),
                 Signal::End if self.ending.is_some() => self.ending = Some(now.mono),
                 Signal::End => {
                     self.ending = Some(now.mono + FAREWELL);
                     self.sources.last_words(&mut self.pipeline)?;
                     self.pipeline.finish(now);
                     self.settle();
+                    self.handlers.finish(now);
                 }
             }
         }
@@ -334,6 +351,7 @@ impl Daemon {
             self.sources.deadline(now),
             named,
             self.retry_output,
+            self.handlers.deadline(),
         ]
         .into_iter()
         .flatten()
@@ -351,6 +369,7 @@ impl Handler for Daemon {
             NAMES => self.names_woken = true,
             SIGNALS => self.signals(now)?,
             TAP => self.sources.names_came(),
+            _ if token >= handlers::TOKENS => self.handlers.ready(token),
             // Every turn writes what there is, and looks into the ring.
             _ => {}
         }
@@ -365,20 +384,34 @@ impl Handler for Daemon {
                 self.sources.notices_ready = true;
                 Ok(())
             }
+            _ if token >= handlers::TOKENS => {
+                self.handlers.ready(token);
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
 
     fn turn(&mut self, now: Now) -> Result<Turn, RunError> {
         if let Some(until) = self.ending {
-            if self.flush(now)? {
+            let busy = self.work_handlers(now);
+            let written = self.flush(now)?;
+            if written && self.handlers.are_idle() {
                 return Ok(Turn::Done);
             }
             if now.mono >= until {
-                return Err(RunError::Unwritten);
+                self.handlers.kill();
+                return if written {
+                    Ok(Turn::Done)
+                } else {
+                    Err(RunError::Unwritten)
+                };
             }
-            let again = self.retry_output.map_or(until, |retry| retry.min(until));
-            return Ok(Turn::Idle(Some(again)));
+            if busy {
+                return Ok(Turn::Busy);
+            }
+            let due = [self.retry_output, self.handlers.deadline()];
+            return Ok(Turn::Idle(due.into_iter().flatten().chain([until]).min()));
         }
         let called = self.sources.calls(&mut self.pipeline, now);
         self.sources.hear(&mut self.pipeline, now)?;
@@ -388,6 +421,7 @@ impl Handler for Daemon {
         if self.sources.scope.take_replaced() {
             self.watch(self.sources.scope.as_raw_fd(), DUMP, Interest::READABLE)?;
         }
+        let busy = self.work_handlers(now) || busy;
         self.flush(now)?;
         Ok(if busy || called {
             Turn::Busy

@@ -16,6 +16,7 @@ mod automaton;
 mod check;
 mod ends;
 mod globs;
+mod ids;
 mod matcher;
 #[cfg(test)]
 mod properties;
@@ -25,6 +26,7 @@ mod syntax;
 mod tests;
 
 pub use globs::Globs;
+pub use ids::IdGlob;
 pub use matcher::{About, Matcher as Glob};
 pub use shape::Subject;
 pub use syntax::GlobError;

@@ -176,7 +176,7 @@ pub struct Gap {
     /// Closed events that the reconciliation found (overrun).
     pub closed_recovered: Option<u64>,
     /// The sink that lost events, and how many (queue).
-    pub lost: Option<(&'static str, u64)>,
+    pub lost: Option<(Arc<str>, u64)>,
     /// Connect records that the kernel had no room for (ring).
     pub connects_lost: Option<u64>,
     /// How long it lasted, in milliseconds.

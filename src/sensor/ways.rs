@@ -86,8 +86,11 @@ impl Ways {
         }
         self.candidates.remove(&connect.cookie);
         match entry {
+            // A staged one may go again: its dump can fail.
             Some(entry)
-                if is_connection(entry) && leads_to(&connect.remote, &entry.id().remote) =>
+                if is_connection(entry)
+                    && !entry.is(Mark::Staged)
+                    && leads_to(&connect.remote, &entry.id().remote) =>
             {
                 entry.set_process(caller);
             }

@@ -7,6 +7,7 @@
 
 #![allow(unsafe_code)]
 
+mod child;
 pub mod memory;
 mod netlink;
 pub mod output;
@@ -16,6 +17,7 @@ mod packet;
 mod ring;
 mod signal;
 
+pub use child::{Child, Ending, Spawned, keep_descriptors};
 pub use netlink::{Netlink, RecvError, share_of};
 pub use own::{connect_nowhere, hostname, netns, own_cookies, thread_cpu, unbound_socket_cookie};
 pub use packet::{Packets, Received, Way};

@@ -39,6 +39,7 @@ mod degraded;
 mod dns_tap;
 mod dump;
 mod half_closed;
+mod handlers;
 mod lagging;
 mod leftovers;
 mod listeners;
@@ -49,6 +50,7 @@ mod refused;
 mod sensors;
 mod shards;
 mod syn_sent;
+mod tcp_connect;
 mod udp;
 
 // Shared with the tests of the same bytes as files.

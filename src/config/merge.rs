@@ -72,13 +72,23 @@ pub(super) fn daemon(files: &[(Arc<Path>, Outline, typed::File)]) -> Daemon {
             .map_or(daemon.receive_buffer, |size| size.0);
         daemon.queue = given.queue.unwrap_or(daemon.queue);
         daemon.stdout = given.stdout.unwrap_or(daemon.stdout);
+        daemon.control = given.control.clone().or(daemon.control);
+        if let Some(uids) = &given.control_uids {
+            daemon.control_uids.clone_from(uids);
+        }
+        if let Some(gids) = &given.control_gids {
+            daemon.control_gids.clone_from(gids);
+        }
     }
     daemon
 }
 
-/// Standard output is the only sink there is yet; without it a daemon has nobody to
-/// tell anything.
+/// Without standard output and a control socket to subscribe at, a daemon has
+/// nobody to tell anything.
 pub(super) fn without_output(files: &[(Arc<Path>, Outline, typed::File)]) -> Option<Problem> {
+    if daemon(files).control.is_some() {
+        return None;
+    }
     let (path, outline, _) = files.iter().find(|(_, _, file)| {
         let stdout = file.daemon.as_ref().and_then(|daemon| daemon.stdout);
         stdout == Some(false)

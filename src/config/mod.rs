@@ -41,6 +41,7 @@ use crate::filter::{Filter, Globs};
 pub use builtin::builtin;
 use check::Outline;
 pub use problem::{Position, Problem};
+pub(crate) use schema::nearest;
 use tree::View;
 
 /// The tick, where nothing else is configured.
@@ -109,6 +110,12 @@ pub struct Daemon {
     pub queue: usize,
     /// Whether events go to standard output.
     pub stdout: bool,
+    /// Where the control socket is; none without a path.
+    pub control: Option<PathBuf>,
+    /// Users that may use it besides root and the daemon's own.
+    pub control_uids: Vec<u32>,
+    /// Groups whose members may use it.
+    pub control_gids: Vec<u32>,
 }
 
 impl Default for Daemon {
@@ -118,6 +125,9 @@ impl Default for Daemon {
             receive_buffer: 8 << 20,
             queue: 65_536,
             stdout: true,
+            control: None,
+            control_uids: Vec::new(),
+            control_gids: Vec::new(),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::path::PathBuf;
 
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
@@ -79,6 +80,9 @@ pub(super) struct Daemon {
     pub receive_buffer: Option<Size>,
     pub queue: Option<usize>,
     pub stdout: Option<bool>,
+    pub control: Option<PathBuf>,
+    pub control_uids: Option<Vec<u32>>,
+    pub control_gids: Option<Vec<u32>>,
 }
 
 /// The entries of a map in the order of the file.

@@ -5,11 +5,13 @@
 //! receive buffer loses ends, while a dump waits in the kernel for as long as it
 //! has to.
 
+mod control;
 mod groups;
 mod losses;
 mod schedule;
 mod sources;
 
+use std::cell::RefCell;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -21,7 +23,8 @@ use mio::unix::SourceFd;
 use mio::{Interest, Poll, Registry, Token, Waker};
 
 use crate::config::Settings;
-use crate::emit::{Fan, Flush, Format, OutputError, Stdout};
+use crate::control::{ListenError, Server};
+use crate::emit::{Fan, Flush, Format, OutputError, Stdout, Subscribers};
 use crate::enrich::Names;
 use crate::model::{Now, SensorIx};
 use crate::pipeline::{Dns, Pipeline, Stage};
@@ -55,6 +58,8 @@ pub enum RunError {
     Open(OpenError),
     /// The loop itself failed.
     Loop(io::Error),
+    /// There is to be a control socket, and it is not to be had.
+    Control(ListenError),
     /// Standard output failed.
     Output(io::Error),
     /// The program was to end, but not everything queued could be written.
@@ -71,6 +76,7 @@ impl fmt::Display for RunError {
             RunError::Start(what, error) => write!(f, "cannot {what}: {error}"),
             RunError::Open(error) => write!(f, "standard output {error}"),
             RunError::Loop(error) => write!(f, "the event loop failed: {error}"),
+            RunError::Control(error) => write!(f, "{error}"),
             RunError::Output(error) => write!(f, "writing to standard output failed: {error}"),
             RunError::Unwritten => f.write_str(
                 "ended with events that standard output did not take; they are lost",
@@ -139,7 +145,9 @@ struct Daemon {
     names_woken: bool,
     retry_output: Option<Instant>,
     ending: Option<Instant>,
-    registry: Registry,
+    control: Option<Server>,
+    registry: Rc<Registry>,
+    stats: Rc<Stats>,
 }
 
 impl Daemon {
@@ -177,6 +185,14 @@ impl Daemon {
             let renderer = format.renderer(sys::hostname(), settings.sensors.len() > 1);
             fan.add(Stdout::open(renderer, settings.daemon.queue).map_err(RunError::Open)?);
         }
+        let subscribers = Rc::new(RefCell::new(Subscribers::new(
+            sys::hostname(),
+            settings.sensors.len() > 1,
+            settings.daemon.queue,
+            Rc::clone(&stats),
+        )));
+        fan.add(Rc::clone(&subscribers));
+        let control = control::open(&settings.daemon, subscribers, Rc::clone(&stats), now)?;
         let wake = Arc::new(move || {
             if let Err(error) = waker.wake() {
                 log::error!("cannot wake the event loop for a name: {error}");
@@ -198,7 +214,7 @@ impl Daemon {
             }),
             locked: sensor.locked,
         });
-        let mut pipeline = Pipeline::new(stages.collect(), names, fan, stats);
+        let mut pipeline = Pipeline::new(stages.collect(), names, fan, Rc::clone(&stats));
         sources.join(settings.daemon.receive_buffer, &mut pipeline, now);
         Ok(Daemon {
             sources,
@@ -208,7 +224,9 @@ impl Daemon {
             names_woken: false,
             retry_output: None,
             ending: None,
-            registry,
+            control,
+            registry: Rc::new(registry),
+            stats,
         })
     }
 
@@ -224,7 +242,7 @@ impl Daemon {
             self.registry
                 .register(&mut SourceFd(&fd), OUTPUT, Interest::WRITABLE)?;
         }
-        Ok(())
+        self.register_control(&self.registry)
     }
 
     fn watch(&self, fd: RawFd, token: Token, interest: Interest) -> io::Result<()> {
@@ -294,7 +312,9 @@ impl Daemon {
 
     fn deadline(&mut self, now: Now) -> Option<Instant> {
         let named = self.pipeline.deadline();
+        let control = self.control.as_ref().and_then(Server::deadline);
         [
+            control,
             self.schedule.next(),
             self.sources.deadline(now),
             named,
@@ -315,6 +335,7 @@ impl Handler for Daemon {
             DUMP => self.sources.dump_ready = true,
             NAMES => self.names_woken = true,
             SIGNALS => self.signals(now)?,
+            _ if token >= control::CONTROL => self.control_ready(token),
             // Every turn writes what there is.
             _ => {}
         }
@@ -329,17 +350,26 @@ impl Handler for Daemon {
                 self.sources.notices_ready = true;
                 Ok(())
             }
-            _ => Ok(()),
+            _ => {
+                self.control_broken(token);
+                Ok(())
+            }
         }
     }
 
     fn turn(&mut self, now: Now) -> Result<Turn, RunError> {
         if let Some(until) = self.ending {
-            if self.flush(now)? {
+            let written = self.flush(now)?;
+            // Subscribers get what they take at once; nobody waits for them.
+            let busy = self.control(now);
+            if written && (!busy || now.mono >= until) {
                 return Ok(Turn::Done);
             }
             if now.mono >= until {
                 return Err(RunError::Unwritten);
+            }
+            if busy {
+                return Ok(Turn::Busy);
             }
             let again = self.retry_output.map_or(until, |retry| retry.min(until));
             return Ok(Turn::Idle(Some(again)));
@@ -352,6 +382,7 @@ impl Handler for Daemon {
             self.watch(self.sources.scope.as_raw_fd(), DUMP, Interest::READABLE)?;
         }
         self.flush(now)?;
+        let busy = self.control(now) || busy;
         Ok(if busy {
             Turn::Busy
         } else {

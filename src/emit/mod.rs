@@ -11,6 +11,7 @@ mod json;
 mod object;
 mod queue;
 mod stdout;
+mod subscribers;
 mod table;
 mod text;
 
@@ -19,7 +20,9 @@ mod golden;
 
 pub use fan::Fan;
 pub use json::Json;
+pub(crate) use object::Object;
 pub use stdout::Stdout;
+pub use subscribers::{Subscribers, Subscription, Terms};
 pub use table::table;
 pub use text::Text;
 
@@ -46,6 +49,21 @@ impl Format {
             Format::Text
         } else {
             Format::Json
+        }
+    }
+
+    /// The format of a name; none for `auto`.
+    ///
+    /// # Errors
+    /// What names there are.
+    pub fn named(word: &str) -> Result<Option<Format>, String> {
+        match word {
+            "auto" => Ok(None),
+            "text" => Ok(Some(Format::Text)),
+            "json" => Ok(Some(Format::Json)),
+            other => Err(format!(
+                "'{other}' is no format; expected 'auto', 'text' or 'json'"
+            )),
         }
     }
 

@@ -14,6 +14,7 @@
 
 mod automaton;
 mod check;
+mod eid;
 mod ends;
 mod globs;
 mod matcher;
@@ -24,6 +25,7 @@ mod syntax;
 #[cfg(test)]
 mod tests;
 
+pub use eid::EidGlob;
 pub use globs::Globs;
 pub use matcher::{About, Matcher as Glob};
 pub use syntax::GlobError;

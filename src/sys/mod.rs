@@ -11,7 +11,9 @@ mod netlink;
 pub mod output;
 mod own;
 mod signal;
+mod unix;
 
 pub use netlink::{Netlink, RecvError};
 pub use own::{hostname, netns, own_cookies, unbound_socket_cookie};
 pub use signal::{Signal, Signals};
+pub use unix::{Peer, bind_private, effective_uid, peer, peer_groups, try_lock};

@@ -143,7 +143,8 @@ fn unwritten(error: io::Error) -> CtlFailed {
 /// See [`CtlFailed`]; [`CtlFailed::ReaderGone`] is no failure.
 pub fn run(call: &Call) -> Result<(), CtlFailed> {
     let mut out = Patient(Output::standard().map_err(CtlFailed::Open)?);
-    let mut daemon = Connection::open(&call.socket)?;
+    let socket = std::path::absolute(&call.socket).unwrap_or_else(|_| call.socket.clone());
+    let mut daemon = Connection::open(&socket)?;
     let mut shown = Shown::new(&call.command);
     let mut failed = None;
     for request in requests(&call.command, call.format) {
@@ -154,8 +155,10 @@ pub fn run(call: &Call) -> Result<(), CtlFailed> {
             other => other?,
         }
     }
-    let text = shown.finish();
-    out.write_all(text.as_bytes()).map_err(unwritten)?;
+    if call.format == Format::Text {
+        let text = shown.finish();
+        out.write_all(text.as_bytes()).map_err(unwritten)?;
+    }
     failed.map_or(Ok(()), Err)
 }
 

@@ -212,9 +212,9 @@ mod tests {
         assert!(out.is_empty());
         assert_eq!(
             shown.finish(),
-            "EVENT ID     MUTED  FIRST  LAST\n\
+            "EVENT ID      MUTED  FIRST  LAST\n\
              a\\u{1b}[2J        7  x      y\n\
-             bb         1234567  x      y\n"
+             bb          1234567  x      y\n"
         );
     }
 

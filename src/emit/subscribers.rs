@@ -267,3 +267,7 @@ impl Sink for Shared {
         None
     }
 }
+
+#[cfg(test)]
+#[path = "subscribers_tests.rs"]
+mod tests;

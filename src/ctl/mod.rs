@@ -277,6 +277,10 @@ impl Connection {
         loop {
             self.next()?;
             if let Some(reply) = reply(&self.line)? {
+                // What was done before it failed is shown all the same.
+                out.write_all(&text).map_err(unwritten)?;
+                text.clear();
+                refused(&reply)?;
                 if matches!(call.command, Command::Subscribe(_)) {
                     self.wait_for_ever();
                     continue;
@@ -318,30 +322,34 @@ impl Connection {
     }
 }
 
-/// A line that is a reply; an error when it is not `ok`.
+/// A line that is a reply.
 fn reply(line: &[u8]) -> Result<Option<Value>, CtlFailed> {
     // It is the first key of a reply, and of nothing else.
-    if !line.starts_with(br#"{"ok":"#) {
-        return Ok(None);
+    if line.starts_with(br#"{"ok":"#) {
+        parsed(line).map(Some)
+    } else {
+        Ok(None)
     }
-    let reply = parsed(line)?;
+}
+
+/// An error when a reply is not `ok`.
+fn refused(reply: &Value) -> Result<(), CtlFailed> {
     if reply["ok"] == true {
-        return Ok(Some(reply));
+        return Ok(());
     }
     let texts = |key: &str| -> Vec<String> {
         let list = reply[key].as_array().map(Vec::as_slice).unwrap_or_default();
         let texts = list.iter().filter_map(Value::as_str);
         texts.map(str::to_owned).collect()
     };
-    let problems = [texts("problems"), texts("unknown")].concat();
+    let mut problems = [texts("problems"), texts("unknown")].concat();
+    if problems.len() == 1 {
+        // It is in the sentence.
+        problems.clear();
+    }
     Err(CtlFailed::Refused {
         error: reply["error"].as_str().unwrap_or("it failed").to_owned(),
-        // One alone is in the sentence.
-        problems: if problems.len() > 1 {
-            problems
-        } else {
-            Vec::new()
-        },
+        problems,
     })
 }
 
@@ -386,7 +394,8 @@ mod tests {
     #[test]
     fn a_reply_that_is_not_ok_is_a_sentence() {
         let line = br#"{"ok":false,"request":"unlock","error":"no \u001b","unknown":["a"]}"#;
-        let error = reply(line).unwrap_err().to_string();
+        let no = reply(line).unwrap().unwrap();
+        let error = refused(&no).unwrap_err().to_string();
         assert_eq!(error, "no \\u{1b}");
         assert!(reply(br#"{"eid":"x"}"#).unwrap().is_none());
         assert!(matches!(reply(br#"{"ok":"#), Err(CtlFailed::Garbled)));

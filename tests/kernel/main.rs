@@ -30,6 +30,7 @@ mod churn;
 mod command;
 mod congestion;
 mod connections;
+mod control;
 mod degraded;
 mod dump;
 mod half_closed;

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::config::nearest;
 use crate::emit::Terms;
-use crate::filter::EidGlob;
+use crate::filter::IdGlob;
 use crate::log::Plain;
 
 /// What is asked for.
@@ -156,11 +156,11 @@ fn texts(value: Value) -> Result<Vec<String>, String> {
         .ok_or_else(|| EXPECTED.to_owned())
 }
 
-fn compiled(value: Value) -> Result<EidGlob, String> {
+fn compiled(value: Value) -> Result<IdGlob, String> {
     let Value::String(text) = value else {
         return Err("`glob` must be a text".to_owned());
     };
-    EidGlob::new(&text).map_err(|error| {
+    IdGlob::new(&text).map_err(|error| {
         let error = error.to_string();
         format!("the glob `{}` is no glob: {}", Plain(&text), Plain(&error))
     })

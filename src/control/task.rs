@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 
 use super::{Commands, replies};
 use crate::emit::Json;
-use crate::filter::EidGlob;
+use crate::filter::IdGlob;
 use crate::log::Plain;
 use crate::sensor::Listing;
 
@@ -31,7 +31,7 @@ pub(super) struct Unlock {
     /// Ids and globs.
     left: VecDeque<String>,
     /// The glob under way, and the lock that it has come to.
-    glob: Option<(EidGlob, Option<String>)>,
+    glob: Option<(IdGlob, Option<String>)>,
     locks: u64,
     muted: u64,
     /// Ids that are not locked, and globs that are none.
@@ -111,7 +111,7 @@ impl Unlock {
         if self.release(&eid, commands, out) {
             return false;
         }
-        match EidGlob::new(&eid) {
+        match IdGlob::new(&eid) {
             Ok(glob) if !glob.is_literal() => self.glob = Some((glob, None)),
             Ok(_) | Err(_) => self.unknown.push(eid),
         }
@@ -122,11 +122,11 @@ impl Unlock {
     /// are more.
     fn sweep(
         &mut self,
-        glob: EidGlob,
+        glob: IdGlob,
         after: Option<String>,
         commands: &mut impl Commands,
         out: &mut Vec<u8>,
-    ) -> Option<(EidGlob, Option<String>)> {
+    ) -> Option<(IdGlob, Option<String>)> {
         let (mut last, mut matching) = (None, Vec::new());
         for (eid, _) in commands.locks().after(after.as_deref()).take(PIECE) {
             if glob.matches(eid) {

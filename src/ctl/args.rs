@@ -8,7 +8,7 @@ use lexopt::{Arg, ValueExt};
 use super::Command;
 use crate::config::nearest;
 use crate::emit::Format;
-use crate::filter::EidGlob;
+use crate::filter::IdGlob;
 
 /// Where the socket is when nobody says otherwise.
 const SOCKET: &str = "/run/sockwatch/control.sock";
@@ -116,7 +116,7 @@ fn command(words: Vec<String>) -> Result<Command, String> {
         "subscribe" => {
             let glob = words.next();
             if let Some(glob) = &glob {
-                EidGlob::new(glob).map_err(|error| format!("'{glob}' is no glob: {error}"))?;
+                IdGlob::new(glob).map_err(|error| format!("'{glob}' is no glob: {error}"))?;
             }
             Command::Subscribe(glob)
         }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::{Delivery, Json, Loss, Sink, Text};
-use crate::filter::EidGlob;
+use crate::filter::IdGlob;
 use crate::model::{Data, Event, Listener};
 use crate::stats::Stats;
 
@@ -25,7 +25,7 @@ const SCANNED: usize = 4096;
 #[derive(Debug, Default)]
 pub struct Terms {
     /// Only events whose id matches.
-    pub glob: Option<EidGlob>,
+    pub glob: Option<IdGlob>,
     /// Lines for a person, each as the `text` of an object, instead of records.
     pub as_text: bool,
 }

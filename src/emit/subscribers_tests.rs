@@ -28,7 +28,7 @@ fn subscribers(limit: usize) -> Subscribers {
 
 fn glob(text: &str) -> Terms {
     Terms {
-        glob: Some(EidGlob::new(text).unwrap()),
+        glob: Some(IdGlob::new(text).unwrap()),
         as_text: false,
     }
 }

@@ -138,8 +138,8 @@ impl Automaton {
         !run(&self.dfa, cache, [prefix]).is_dead()
     }
 
-    /// Whether a text as a whole matches.
-    pub fn is_match(&self, text: &str) -> bool {
+    /// Whether a whole text matches.
+    pub fn matches_text(&self, text: &str) -> bool {
         let cache = &mut *self.cache.borrow_mut();
         let at = run(&self.dfa, cache, [text]);
         self.dfa

@@ -7,13 +7,18 @@
 
 #![allow(unsafe_code)]
 
+mod files;
+pub mod memory;
 mod netlink;
 pub mod output;
 mod own;
+mod packet;
 mod signal;
 mod unix;
 
-pub use netlink::{Netlink, RecvError};
-pub use own::{hostname, netns, own_cookies, unbound_socket_cookie};
+pub use files::{open_dir, read_at};
+pub use netlink::{Netlink, RecvError, share_of};
+pub use own::{connect_nowhere, hostname, netns, own_cookies, thread_cpu, unbound_socket_cookie};
+pub use packet::{Packets, Received, Way};
 pub use signal::{Signal, Signals};
 pub use unix::{Peer, bind_private, effective_uid, peer, peer_groups, try_lock};

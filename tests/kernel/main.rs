@@ -18,6 +18,7 @@ mod child;
 mod crowd;
 mod daemon;
 mod expect;
+mod gate;
 mod netns;
 mod proc_net;
 mod record;
@@ -42,6 +43,7 @@ mod overrun;
 mod rebound;
 mod refused;
 mod sensors;
+mod shards;
 mod syn_sent;
 mod udp;
 

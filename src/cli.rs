@@ -250,7 +250,15 @@ fn ask(args: impl Iterator<Item = OsString>) -> ExitCode {
     };
     match ctl::run(&call) {
         Ok(()) | Err(CtlFailed::ReaderGone) => ExitCode::SUCCESS,
-        Err(error) => fail(&error),
+        Err(error) => {
+            let code = fail(&error);
+            if let CtlFailed::Refused { problems, .. } = &error {
+                for problem in problems {
+                    complain(&Plain(problem));
+                }
+            }
+            code
+        }
     }
 }
 

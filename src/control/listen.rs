@@ -14,7 +14,7 @@ use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use super::Access;
@@ -189,7 +189,9 @@ fn clear(path: &Path) -> Result<(), ListenError> {
         }
         Ok(_) => {}
     }
-    match UnixStream::connect(path) {
+    // mio's does not wait where std's would: for a place in the line of those who
+    // are to be accepted.
+    match mio::net::UnixStream::connect(path) {
         // Nobody listens (unix(7)).
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
             log::info!(
@@ -199,6 +201,9 @@ fn clear(path: &Path) -> Result<(), ListenError> {
             fs::remove_file(path).map_err(refused("replace"))
         }
         Ok(_) => Err(ListenError::Live(path.to_owned())),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => {
+            Err(ListenError::Live(path.to_owned()))
+        }
         // Of another type (EPROTOTYPE), or not to be asked: not ours to remove.
         Err(error) => Err(refused("ask who is at")(error)),
     }
@@ -208,6 +213,7 @@ fn clear(path: &Path) -> Result<(), ListenError> {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::net::UnixStream;
 
     /// A path in a directory of its own.
     fn path(name: &str) -> PathBuf {

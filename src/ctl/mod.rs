@@ -115,13 +115,7 @@ impl fmt::Display for CtlFailed {
             CtlFailed::Garbled => {
                 f.write_str("what answers there is no sockwatch, or one of another version")
             }
-            CtlFailed::Refused { error, problems } => {
-                write!(f, "{}", Plain(error))?;
-                for problem in problems {
-                    write!(f, "\n  {}", Plain(problem))?;
-                }
-                Ok(())
-            }
+            CtlFailed::Refused { error, .. } => write!(f, "{}", Plain(error)),
             CtlFailed::Output(error) => write!(f, "writing to standard output failed: {error}"),
             CtlFailed::ReaderGone => f.write_str("the reader of standard output is gone"),
         }

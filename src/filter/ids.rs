@@ -99,6 +99,7 @@ mod tests {
         ] {
             let compiled = IdGlob::new(glob).unwrap();
             assert_eq!(compiled.matches(v4), four, "{glob}");
+            assert_eq!(compiled.is_literal(), [v4, "sockets"].contains(&glob));
             assert_eq!(compiled.matches(v6), six, "{glob}");
         }
         let glob = IdGlob::new("sockets|net.socket*|opened@*").unwrap();

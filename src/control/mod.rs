@@ -116,3 +116,6 @@ pub trait Commands {
     /// The mistakes, a line each.
     fn reload(&mut self, now: Now) -> Result<String, Vec<String>>;
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,8 @@ const REQUESTS: usize = 16;
 /// How long a client may take over what it owes: the first request, the rest of
 /// a line, the reading of a reply.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// After how long over it a client makes room for another.
+const STUCK: Duration = Duration::from_millis(100);
 
 /// A connection.
 #[derive(Debug)]
@@ -92,9 +94,15 @@ impl Client {
         }
     }
 
-    /// Whether nothing is under way, so that closing it loses nothing.
-    pub fn is_idle(&self) -> bool {
-        self.subscription.is_none() && self.task.is_none() && self.output.is_empty()
+    /// Whether it owes something and has not got on with it.
+    pub fn is_stuck(&self, now: Instant) -> bool {
+        self.owes() && now.saturating_duration_since(self.since) >= STUCK
+    }
+
+    fn owes(&self) -> bool {
+        !self.proven
+            || self.subscription.is_none()
+                && !(self.input.is_empty() && self.output.is_empty() && self.task.is_none())
     }
 
     /// Whether the table must keep its order for it.
@@ -104,10 +112,7 @@ impl Client {
 
     /// When it is closed for what it owes.
     pub fn due(&self) -> Option<Instant> {
-        let owes = !self.proven
-            || self.subscription.is_none()
-                && !(self.input.is_empty() && self.output.is_empty() && self.task.is_none());
-        owes.then(|| self.since + PATIENCE)
+        self.owes().then(|| self.since + PATIENCE)
     }
 
     /// Does a bounded piece of what there is to do; the bytes that it wrote.
@@ -258,7 +263,7 @@ impl Client {
             Request::Locks => return self.task = Some(Task::locks()),
             Request::Unlock(eids) => return self.task = Some(Task::unlock(eids)),
             Request::Dump => return self.task = Some(Task::dump()),
-            Request::Subscribe(terms) => return self.subscribe(terms, desk),
+            Request::Subscribe(terms) => return self.subscribe(*terms, desk),
             Request::Reload => match desk.commands.reload(desk.now) {
                 Ok(message) => replies::ok(&mut self.output, name, |line| {
                     line.text("message", &message);

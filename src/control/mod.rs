@@ -46,8 +46,9 @@
 //! ([`Subscribers`](crate::emit::Subscribers)). One that has made no request
 //! in 30 seconds, or owes the rest of a line or the reading of a reply for so
 //! long, is closed. When all places are taken the oldest that has made no request
-//! goes, or else the one that has been idle longest; subscribers stay, and may
-//! take three quarters of the places.
+//! goes, or else one that has not got on with what it owes, or else the one that
+//! has been idle longest; subscribers stay, and may take three quarters of the
+//! places.
 
 mod client;
 mod listen;

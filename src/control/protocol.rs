@@ -26,7 +26,7 @@ pub(super) enum Request {
     /// Release these: ids or globs.
     Unlock(Vec<String>),
     /// Events from now on.
-    Subscribe(Terms),
+    Subscribe(Box<Terms>),
     /// The sockets in view.
     Dump,
     /// Read the configuration again.
@@ -131,7 +131,7 @@ fn read(name: &str, keys: &[&str], fields: Vec<(String, Value)>) -> Result<Reque
         "unlock" => Request::Unlock(eid.ok_or(
             "`unlock` needs `eid`: the event id to release, a glob over event ids, or a list of them",
         )?),
-        "subscribe" => Request::Subscribe(Terms { glob, as_text }),
+        "subscribe" => Request::Subscribe(Box::new(Terms { glob, as_text })),
         "dump" => Request::Dump,
         "reload" => Request::Reload,
         _ => Request::Ping,

@@ -246,7 +246,7 @@ impl Server {
             );
             return turn_away(stream, &error);
         }
-        let Some(at) = self.free_place() else {
+        let Some(at) = self.free_place(now.mono) else {
             self.stats.control_evicted.bump();
             let error = format!("all {CLIENTS} places are taken; try again later");
             return turn_away(stream, &error);
@@ -277,9 +277,9 @@ impl Server {
                 .is_ok_and(|groups| groups.iter().any(|group| gids.contains(group)))
     }
 
-    /// A place for one more, if need be that of somebody who has made no request
-    /// or has nothing under way.
-    fn free_place(&mut self) -> Option<usize> {
+    /// A place for one more, if need be that of somebody who has made no request,
+    /// does not get on with something, or has been idle for long.
+    fn free_place(&mut self, now: Instant) -> Option<usize> {
         if let Some(at) = self.clients.iter().position(Option::is_none) {
             return Some(at);
         }
@@ -294,7 +294,9 @@ impl Server {
                 .min_by_key(|(_, client)| client.since)
                 .map(|(at, _)| at)
         };
-        let at = oldest(&|client| !client.proven).or_else(|| oldest(&|client| client.is_idle()))?;
+        let at = oldest(&|client| !client.proven)
+            .or_else(|| oldest(&|client| client.is_stuck(now)))
+            .or_else(|| oldest(&|client| client.subscription.is_none()))?;
         self.stats.control_evicted.bump();
         self.close(at);
         Some(at)

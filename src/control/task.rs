@@ -22,7 +22,7 @@ const PIECE: usize = 64;
 pub(super) enum Task {
     Dump { listing: Listing, rows: u64 },
     Locks { after: Option<String>, count: u64 },
-    Unlock(Unlock),
+    Unlock(Box<Unlock>),
 }
 
 /// Locks being released.
@@ -54,10 +54,10 @@ impl Task {
     }
 
     pub fn unlock(eids: Vec<String>) -> Task {
-        Task::Unlock(Unlock {
+        Task::Unlock(Box::new(Unlock {
             left: eids.into(),
             ..Unlock::default()
-        })
+        }))
     }
 
     /// Whether the table must keep its order for it.

@@ -169,6 +169,31 @@ fn who_has_made_no_request_makes_room() {
 }
 
 #[test]
+fn who_reads_no_reply_makes_room() {
+    let mut room = Room::new("unread");
+    for at in 0..5000 {
+        let eid = format!("{at:0200}");
+        room.daemon.locks.admit(&eid, SystemTime::UNIX_EPOCH);
+    }
+    let mut good = room.connect();
+    room.say(&mut good, PING);
+    let mut unread: Vec<UnixStream> = Vec::new();
+    for _ in 1..CLIENTS {
+        room.now.mono += Duration::from_millis(1);
+        let mut one = room.connect();
+        one.write_all(b"{\"request\":\"locks\"}\n").unwrap();
+        room.turns();
+        unread.push(one);
+    }
+    room.now.mono += Duration::from_millis(100);
+    let mut late = room.connect();
+    assert!(room.say(&mut late, PING).contains("\"ok\":true"));
+    assert!(room.say(&mut good, PING).contains("\"ok\":true"));
+    assert_eq!(heard(&mut unread[0]), None);
+    assert!(heard(&mut unread[1]).is_some());
+}
+
+#[test]
 fn subscribers_leave_room_for_others() {
     let mut room = Room::new("subscribers");
     let ask = "{\"request\":\"subscribe\"}\n";

@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -81,6 +82,13 @@ fn resident(pid: &Value) -> u64 {
         .expect("a number")
 }
 
+/// The processor time that a process has taken (proc_pid_schedstat(5): in ns).
+fn cpu(pid: &Value) -> Duration {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).expect("it runs");
+    let first = text.split_whitespace().next().expect("three numbers");
+    Duration::from_nanos(first.parse().expect("a number"))
+}
+
 fn launch(place: &Place) -> Launch {
     place
         .launch(Tick::Slow)
@@ -133,16 +141,21 @@ fn a_thousand() {
             "{stats}"
         );
         assert_eq!(stats["counters"]["overruns"], 0);
+        // Whoever neither reads nor writes costs no time.
+        let spent = cpu(&before["pid"]);
+        std::thread::sleep(Duration::from_millis(500));
+        let spent = cpu(&before["pid"]) - spent;
+        assert!(spent < Duration::from_millis(100), "{spent:?} for nothing");
         drop(hostile);
         // All places are free again.
-        let deadline = std::time::Instant::now() + PATIENCE;
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let (_, stats) = Client::new(&place.socket).ask(r#"{"request":"stats"}"#);
             if stats["clients"].as_u64() <= Some(3) {
                 break;
             }
-            assert!(std::time::Instant::now() < deadline, "they stay: {stats}");
-            std::thread::sleep(std::time::Duration::from_millis(20));
+            assert!(Instant::now() < deadline, "they stay: {stats}");
+            std::thread::sleep(Duration::from_millis(20));
         }
         let record = daemon.finish(&sockets);
         for action in ["opened", "closed"] {

@@ -57,11 +57,12 @@ impl fmt::Display for ListenError {
                 shown(path)
             ),
             ListenError::Io(path, what, error) => {
-                write!(
-                    f,
-                    "cannot {what} the control socket {}: {error}",
-                    shown(path)
-                )
+                let path = shown(path);
+                write!(f, "cannot {what} the control socket {path}: {error}")?;
+                match error.kind() {
+                    ErrorKind::NotFound => f.write_str("; its directory must exist"),
+                    _ => Ok(()),
+                }
             }
         }
     }

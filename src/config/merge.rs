@@ -78,17 +78,22 @@ pub(super) fn daemon(files: &[(Arc<Path>, Outline, typed::File)]) -> Daemon {
         daemon.cpu_budget = given.cpu_budget.map_or(daemon.cpu_budget, |share| share.0);
         daemon.queue = given.queue.unwrap_or(daemon.queue);
         daemon.stdout = given.stdout.unwrap_or(daemon.stdout);
+        daemon.control = given.control.clone().or(daemon.control);
+        if let Some(uids) = &given.control_uids {
+            daemon.control_uids.clone_from(uids);
+        }
+        if let Some(gids) = &given.control_gids {
+            daemon.control_gids.clone_from(gids);
+        }
     }
     daemon
 }
 
-/// Without standard output and without a handler a daemon has nobody to tell
-/// anything.
+/// Without standard output, a handler or a control socket to subscribe at, a
+/// daemon has nobody to tell anything.
 pub(super) fn without_output(files: &[(Arc<Path>, Outline, typed::File)]) -> Option<Problem> {
-    if files
-        .iter()
-        .any(|(_, outline, _)| !outline.handlers.is_empty())
-    {
+    let handled = |(_, outline, _): &(_, Outline, _)| !outline.handlers.is_empty();
+    if files.iter().any(handled) || daemon(files).control.is_some() {
         return None;
     }
     let (path, outline, _) = files.iter().find(|(_, _, file)| {

@@ -6,12 +6,14 @@
 //! has to.
 
 mod budget;
+mod control;
 mod groups;
 mod handlers;
 mod losses;
 mod schedule;
 mod sources;
 
+use std::cell::RefCell;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -23,7 +25,8 @@ use mio::unix::SourceFd;
 use mio::{Interest, Poll, Registry, Token, Waker};
 
 use crate::config::Settings;
-use crate::emit::{Fan, Flush, Format, OutputError, Stdout};
+use crate::control::{ListenError, Server};
+use crate::emit::{Fan, Flush, Format, OutputError, Stdout, Subscribers};
 use crate::enrich::Names;
 use crate::handlers::{self as handling, Handlers};
 use crate::model::{Now, SensorIx};
@@ -62,6 +65,8 @@ pub enum RunError {
     Handler(handling::OpenError),
     /// The loop itself failed.
     Loop(io::Error),
+    /// There is to be a control socket, and it is not to be had.
+    Control(ListenError),
     /// Standard output failed.
     Output(io::Error),
     /// The program was to end, but not everything queued could be written.
@@ -79,6 +84,7 @@ impl fmt::Display for RunError {
             RunError::Open(error) => write!(f, "standard output {error}"),
             RunError::Handler(error) => write!(f, "{error}"),
             RunError::Loop(error) => write!(f, "the event loop failed: {error}"),
+            RunError::Control(error) => write!(f, "{error}"),
             RunError::Output(error) => write!(f, "writing to standard output failed: {error}"),
             RunError::Unwritten => f.write_str(
                 "ended with events that could not be written; they are lost",
@@ -148,7 +154,9 @@ struct Daemon {
     names_woken: bool,
     retry_output: Option<Instant>,
     ending: Option<Instant>,
-    registry: Registry,
+    control: Option<Server>,
+    registry: Rc<Registry>,
+    stats: Rc<Stats>,
 }
 
 impl Daemon {
@@ -201,6 +209,14 @@ impl Daemon {
             &stats,
             &mut fan,
         )?;
+        let subscribers = Rc::new(RefCell::new(Subscribers::new(
+            sys::hostname(),
+            settings.sensors.len() > 1,
+            settings.daemon.queue,
+            Rc::clone(&stats),
+        )));
+        fan.add(Rc::clone(&subscribers));
+        let control = control::open(&settings.daemon, subscribers, Rc::clone(&stats), now)?;
         let wake = Arc::new(move || {
             if let Err(error) = waker.wake() {
                 log::error!("cannot wake the event loop for a name: {error}");
@@ -222,7 +238,7 @@ impl Daemon {
             }),
             locked: sensor.locked,
         });
-        let mut pipeline = Pipeline::new(stages.collect(), names, fan, stats);
+        let mut pipeline = Pipeline::new(stages.collect(), names, fan, Rc::clone(&stats));
         sources.join(settings.daemon.receive_buffer, &mut pipeline, now);
         Ok(Daemon {
             sources,
@@ -233,7 +249,9 @@ impl Daemon {
             names_woken: false,
             retry_output: None,
             ending: None,
-            registry,
+            control,
+            registry: Rc::new(registry),
+            stats,
         })
     }
 
@@ -247,7 +265,7 @@ impl Daemon {
             self.registry
                 .register(&mut SourceFd(&fd), OUTPUT, Interest::WRITABLE)?;
         }
-        Ok(())
+        self.register_control(&self.registry)
     }
 
     fn watch(&self, fd: RawFd, token: Token, interest: Interest) -> io::Result<()> {
@@ -320,7 +338,9 @@ impl Daemon {
 
     fn deadline(&mut self, now: Now) -> Option<Instant> {
         let named = self.pipeline.deadline();
+        let control = self.control.as_ref().and_then(Server::deadline);
         [
+            control,
             self.schedule.next(),
             self.sources.deadline(now),
             named,
@@ -343,6 +363,7 @@ impl Handler for Daemon {
             NAMES => self.names_woken = true,
             SIGNALS => self.signals(now)?,
             _ if token >= handlers::TOKENS => self.handlers.ready(token),
+            _ if token >= control::CONTROL => self.control_ready(token),
             // Every turn writes what there is.
             _ => {}
         }
@@ -361,7 +382,10 @@ impl Handler for Daemon {
                 self.handlers.ready(token);
                 Ok(())
             }
-            _ => Ok(()),
+            _ => {
+                self.control_broken(token);
+                Ok(())
+            }
         }
     }
 
@@ -369,7 +393,9 @@ impl Handler for Daemon {
         if let Some(until) = self.ending {
             let busy = self.work_handlers(now);
             let written = self.flush(now)?;
-            if written && self.handlers.are_idle() {
+            // Subscribers get what they take at once; nobody waits for them.
+            let busy = self.control(now) || busy;
+            if written && self.handlers.are_idle() && (!busy || now.mono >= until) {
                 return Ok(Turn::Done);
             }
             if now.mono >= until {
@@ -395,6 +421,7 @@ impl Handler for Daemon {
         }
         let busy = self.work_handlers(now) || busy;
         self.flush(now)?;
+        let busy = self.control(now) || busy;
         Ok(if busy {
             Turn::Busy
         } else {

@@ -2,6 +2,7 @@
 //! returned before the tap was drained is known, and nothing else is.
 
 mod burst;
+mod fixtures;
 mod forged;
 mod resolvers;
 mod veth;

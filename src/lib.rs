@@ -47,6 +47,7 @@
 //! | --- | --- | --- |
 //! | 0 | [`sys`] | file descriptors and system calls; the only `unsafe` |
 //! | 0 | [`stats`], [`log`](mod@log) | counters; the log, and how often it may speak |
+//! | 0 | [`aging`] | a bounded table, oldest out |
 //! | 1 | [`model`] | plain data |
 //! | 2 | [`wire`] | bytes to model and back; pure |
 //! | 3 | [`source`] | descriptors to observations: a scope's dumps, queries, notices |
@@ -112,6 +113,7 @@
 //! sensor; a change of semantics starts there. `tests/kernel/` does the same with
 //! the real one, in namespaces that it makes itself.
 
+pub mod aging;
 pub mod cli;
 pub mod config;
 pub mod daemon;

@@ -47,6 +47,14 @@ stats! {
     dumps,
     /// Dumps that failed or were cut short.
     dumps_failed,
+    /// Dumps that the gate spared: the counters said that nothing was new.
+    dumps_spared,
+    /// Dumps that nothing but the time since the last one spoke for.
+    dumps_forced,
+    /// Sockets that such dumps found: opened without moving a counter.
+    forced_found,
+    /// Ticks put off because dumps had used up `cpu-budget`.
+    ticks_stretched,
     /// Rows read.
     rows,
     /// Ticks that came while a dump was still under way.
@@ -91,6 +99,31 @@ stats! {
     names_overload,
     /// Sockets of sockwatch's own that were left out.
     own_sockets,
+    /// Connects read from a hook's ring.
+    connects,
+    /// Connects that found the ring full.
+    connects_lost,
+    /// Ring records that sockwatch's program does not write.
+    connects_rejected,
+    /// DNS queries seen leaving this host.
+    dns_queries,
+    /// DNS answers that matched a query.
+    dns_answers,
+    /// DNS answers to a query that had been answered already.
+    dns_repeated,
+    /// DNS answers that matched no query: nobody asked, or the wrong id, port,
+    /// address or question.
+    dns_unmatched,
+    /// Packets of port 53 that are no DNS message that can be read.
+    dns_malformed,
+    /// Packets that the kernel dropped because the tap's receive buffer was full.
+    dns_dropped,
+    /// Unanswered DNS queries that were forgotten to make room.
+    dns_queries_forgotten,
+    /// TCP connections to port 53 that were given up: too much missing, or too many.
+    dns_streams_lost,
+    /// Resolved names that were forgotten before their time, to make room.
+    dns_names_forgotten,
 }
 
 impl fmt::Display for Stats {

@@ -77,13 +77,15 @@ fn what_is_left_out_has_the_documented_default() {
         (daemon.receive_buffer, daemon.queue, daemon.stdout),
         (8 << 20, 65_536, true)
     );
+    assert_eq!(daemon.gate, Some(Duration::from_secs(30)));
+    assert_eq!(daemon.cpu_budget, Some(10));
 }
 
 #[test]
 fn every_setting_arrives() {
     let settings = good(
         r#"
-daemon: {interval: 2s, receive-buffer: 4KiB, queue: 7, stdout: false}
+daemon: {interval: 2s, receive-buffer: 4KiB, queue: 7, stdout: false, gate: off, cpu-budget: 25%}
 sensors:
     second: {listener: net.socket}
     first:
@@ -98,6 +100,7 @@ sensors:
         (daemon.receive_buffer, daemon.queue, daemon.stdout),
         (4096, 7, false)
     );
+    assert_eq!((daemon.gate, daemon.cpu_budget), (None, Some(25)));
     // In the order of the file, and with the daemon's interval.
     let [second, first] = settings.sensors.as_slice() else {
         panic!("two sensors");

@@ -74,6 +74,8 @@ pub(super) fn daemon(files: &[(Arc<Path>, Outline, typed::File)]) -> Daemon {
         daemon.receive_buffer = given
             .receive_buffer
             .map_or(daemon.receive_buffer, |size| size.0);
+        daemon.gate = given.gate.map_or(daemon.gate, |limit| limit.0);
+        daemon.cpu_budget = given.cpu_budget.map_or(daemon.cpu_budget, |share| share.0);
         daemon.queue = given.queue.unwrap_or(daemon.queue);
         daemon.stdout = given.stdout.unwrap_or(daemon.stdout);
     }

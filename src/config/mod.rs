@@ -47,6 +47,8 @@ use tree::View;
 
 /// The tick, where nothing else is configured.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// How long ticks may go without a dump.
+const GATE: Duration = Duration::from_secs(30);
 /// How long a reverse name, or that there is none, is kept.
 const DNS_TTL: Duration = Duration::from_secs(60);
 /// How long an event waits for its reverse name.
@@ -111,6 +113,12 @@ pub struct Daemon {
     pub receive_buffer: usize,
     /// How many events a sink may lag behind.
     pub queue: usize,
+    /// After how long a tick dumps whatever the counters say; `None` where every
+    /// tick does.
+    pub gate: Option<Duration>,
+    /// How many percent of one core dumps may cost before ticks stretch; `None`
+    /// where they never do.
+    pub cpu_budget: Option<u32>,
     /// Whether events go to standard output.
     pub stdout: bool,
 }
@@ -121,6 +129,8 @@ impl Default for Daemon {
             interval: INTERVAL,
             receive_buffer: 8 << 20,
             queue: 65_536,
+            gate: Some(GATE),
+            cpu_budget: Some(10),
             stdout: true,
         }
     }

@@ -31,6 +31,10 @@ pub(super) enum Value {
     Flag,
     /// A duration within bounds.
     Duration(Duration, Duration),
+    /// A duration within bounds, or `off`.
+    Limit(Duration, Duration),
+    /// A share of one core, or `off`.
+    Share,
     /// A size within bounds, in bytes.
     Size(usize, usize),
     /// A number within bounds.
@@ -119,6 +123,8 @@ pub(super) const DAEMON: &[Key] = &[
     key("interval", INTERVAL),
     key("receive-buffer", Value::Size(1 << 10, 1 << 30)),
     key("queue", Value::Count(1, 1 << 20)),
+    key("cpu-budget", Value::Share),
+    key("gate", Value::Limit(MS_10, Duration::from_secs(24 * 3600))),
     key("stdout", Value::Flag),
 ];
 
@@ -167,6 +173,14 @@ impl Value {
                 Written(*least),
                 Written(*most)
             ),
+            Value::Limit(least, most) => format!(
+                "a duration from {} to {}, such as `30s`, or `off`",
+                Written(*least),
+                Written(*most)
+            ),
+            Value::Share => {
+                "a share of one core from 1% to 100%, such as `10%`, or `off`".to_owned()
+            }
             Value::Size(least, most) => format!(
                 "a size from {} to {}, such as `65536`, `64KiB` or `8MiB`",
                 WrittenSize(*least),

@@ -16,7 +16,7 @@ use super::check::Shape;
 use super::handlers::Unlock;
 use super::problem::{Problem, Spot};
 use super::tree::Node;
-use super::value::{Period, Size};
+use super::value::{Limit, Period, Share, Size};
 
 /// A file.
 #[derive(Debug, Default, Deserialize)]
@@ -95,6 +95,8 @@ pub(super) struct Daemon {
     pub interval: Option<Period>,
     pub receive_buffer: Option<Size>,
     pub queue: Option<usize>,
+    pub gate: Option<Limit>,
+    pub cpu_budget: Option<Share>,
     pub stdout: Option<bool>,
 }
 

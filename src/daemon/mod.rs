@@ -5,6 +5,7 @@
 //! receive buffer loses ends, while a dump waits in the kernel for as long as it
 //! has to.
 
+mod budget;
 mod groups;
 mod handlers;
 mod losses;
@@ -29,9 +30,11 @@ use crate::model::{Now, SensorIx};
 use crate::pipeline::{Dns, Pipeline, Stage};
 use crate::reactor::{self, Handler, Turn};
 use crate::sensor::View;
+use crate::source::gate::Gate;
 use crate::stats::Stats;
 use crate::sys::output::OpenError;
 use crate::sys::{self, Signal, Signals};
+use budget::Budget;
 use schedule::Schedule;
 use sources::Sources;
 
@@ -161,11 +164,18 @@ impl Daemon {
         let ticks: Vec<_> = settings
             .sensors
             .iter()
-            .map(|sensor| (sensor.interval, sensor.filter.needs()))
+            .map(|sensor| {
+                let filter = &sensor.filter;
+                let force_after = settings.daemon.gate;
+                let gate = Gate::new(force_after.unwrap_or_default(), |proto| {
+                    force_after.is_none() || filter.names_uncounted(proto)
+                });
+                (sensor.interval, filter.needs(), gate)
+            })
             .collect();
         let needs = ticks
             .iter()
-            .fold(Default::default(), |all, (_, needs)| all | *needs);
+            .fold(Default::default(), |all, (_, needs, _)| all | *needs);
         let views = settings
             .sensors
             .iter()
@@ -178,6 +188,7 @@ impl Daemon {
                 syn_recv: sensor.filter.watches(crate::model::TcpState::SynRecv),
             });
         let mut sources = Sources::open(views.collect(), needs, Rc::clone(&stats), now)?;
+        sources.budget = Budget::new(settings.daemon.cpu_budget, now.mono);
         let mut fan = Fan::new(Rc::clone(&stats));
         if settings.daemon.stdout {
             let renderer = format.renderer(sys::hostname(), settings.sensors.len() > 1);
@@ -227,11 +238,9 @@ impl Daemon {
     }
 
     fn register(&mut self) -> io::Result<()> {
-        self.watch(
-            self.sources.notices.as_raw_fd(),
-            NOTICES,
-            Interest::READABLE,
-        )?;
+        for fd in self.sources.notices.fds() {
+            self.watch(fd, NOTICES, Interest::READABLE)?;
+        }
         self.watch(self.sources.scope.as_raw_fd(), DUMP, Interest::READABLE)?;
         self.watch(self.signals.as_raw_fd(), SIGNALS, Interest::READABLE)?;
         for fd in self.pipeline.fan_mut().sources() {
@@ -261,8 +270,8 @@ impl Daemon {
     }
 
     fn tick(&mut self, now: Now) {
-        if let Some(needs) = self.schedule.due(now.mono) {
-            self.sources.ask(needs);
+        if self.schedule.is_due(now.mono) {
+            self.sources.tick(&mut self.schedule, now);
         }
     }
 

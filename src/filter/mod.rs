@@ -158,6 +158,15 @@ impl Filter {
         }
     }
 
+    /// Whether a socket of this protocol can enter by a change of state that no
+    /// counter of the kernel tells: then every tick must dump.
+    pub fn names_uncounted(&self, proto: Proto) -> bool {
+        let named = |globs: &[Rc<Matcher>], ignore| {
+            globs.iter().any(|glob| glob.names_uncounted(proto, ignore))
+        };
+        named(&self.patterns, false) || named(&self.ignore, true)
+    }
+
     /// Whether minisockets in this state open something: a pattern's last word
     /// is literally SYN_RECV or TIME_WAIT. No for every other state.
     pub fn watches(&self, state: TcpState) -> bool {

@@ -8,12 +8,15 @@
 #![allow(unsafe_code)]
 
 mod child;
+pub mod memory;
 mod netlink;
 pub mod output;
 mod own;
+mod packet;
 mod signal;
 
 pub use child::{Child, Ending, Spawned, keep_descriptors};
-pub use netlink::{Netlink, RecvError};
-pub use own::{hostname, netns, own_cookies, unbound_socket_cookie};
+pub use netlink::{Netlink, RecvError, share_of};
+pub use own::{connect_nowhere, hostname, netns, own_cookies, thread_cpu, unbound_socket_cookie};
+pub use packet::{Packets, Received, Way};
 pub use signal::{Signal, Signals};

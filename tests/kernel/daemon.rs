@@ -266,6 +266,8 @@ impl Daemon {
         for _ in 0..=count {
             let beacon = Sock::tcp(Domain::V4);
             beacon.bind(beacon_address());
+            // A socket that is only bound moves no counter: no gate would open.
+            beacon.listen(1);
             self.reported("beacon", "opened", beacon.cookie);
         }
     }

@@ -17,7 +17,9 @@
 mod child;
 mod crowd;
 mod daemon;
+mod dnsmasq;
 mod expect;
+mod gate;
 mod netns;
 mod proc_net;
 mod record;
@@ -31,6 +33,7 @@ mod command;
 mod congestion;
 mod connections;
 mod degraded;
+mod dns_tap;
 mod dump;
 mod half_closed;
 mod handlers;
@@ -42,6 +45,7 @@ mod overrun;
 mod rebound;
 mod refused;
 mod sensors;
+mod shards;
 mod syn_sent;
 mod udp;
 

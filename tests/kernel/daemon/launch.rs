@@ -29,6 +29,9 @@ impl Tick {
     }
 }
 
+/// The overflow user: it owns nothing and may nothing.
+const NOBODY: u32 = 65_534;
+
 /// A daemon about to be started.
 pub struct Launch {
     interval: Tick,
@@ -39,6 +42,7 @@ pub struct Launch {
     beacon: bool,
     read: bool,
     refusal: Option<Refusal>,
+    nobody: bool,
 }
 
 impl Launch {
@@ -53,6 +57,7 @@ impl Launch {
             beacon: true,
             read: true,
             refusal: None,
+            nobody: false,
         }
     }
 
@@ -90,6 +95,12 @@ impl Launch {
     /// With a reader that does not read until [`Daemon::read`].
     pub fn unread(mut self) -> Launch {
         self.read = false;
+        self
+    }
+
+    /// As a user without any privilege, where the test itself has some.
+    pub fn as_nobody(mut self) -> Launch {
+        self.nobody = true;
         self
     }
 
@@ -133,6 +144,9 @@ impl Launch {
         command.arg("--config").arg(config);
         if self.debug {
             command.env("SOCKWATCH_LOG", "debug");
+        }
+        if self.nobody && crate::netns::is_root() {
+            command.gid(NOBODY).uid(NOBODY);
         }
         if let Some(refusal) = self.refusal {
             let filter = refusal.filter();

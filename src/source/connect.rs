@@ -1,0 +1,48 @@
+//! Every connect() on a TCP socket, told by the kernel: a BPF program writes a
+//! record into a ring, and [`Connects`] reads it.
+//!
+//! There are three places to hook in, and which of them a kernel offers is known
+//! only when it has been tried. So [`Connects::open`] tries them, best first, and
+//! believes none before it has shown a connect() of sockwatch's own. Why a better
+//! one failed is returned in words that help.
+//!
+//! Built without the feature `bpf` there is no hook at all, and this says so.
+
+#[cfg(not(feature = "bpf"))]
+mod absent;
+#[cfg(feature = "bpf")]
+mod hooks;
+#[cfg(feature = "bpf")]
+mod mounts;
+#[cfg(feature = "bpf")]
+mod reasons;
+#[cfg(feature = "bpf")]
+mod ring;
+
+#[cfg(not(feature = "bpf"))]
+pub use absent::Connects;
+#[cfg(feature = "bpf")]
+pub use ring::Connects;
+
+use crate::model::Origin;
+
+/// A hook that was tried and is not used, or not fully.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Tried {
+    /// Which.
+    pub hook: Origin,
+    /// What failed. Made of sockwatch's and the kernel's words, one line.
+    pub reason: String,
+    /// What would help, where anything would.
+    pub remedy: Option<&'static str>,
+}
+
+/// The hooks that a BPF program can have, best first.
+const HOOKS: [Origin; 3] = [Origin::Lsm, Origin::Fentry, Origin::Cgroup];
+
+/// Those to try: all, or the one that is forced.
+fn candidates(forced: Option<Origin>) -> impl Iterator<Item = Origin> {
+    HOOKS
+        .into_iter()
+        .filter(move |hook| forced.is_none_or(|forced| forced == *hook))
+}

@@ -13,10 +13,14 @@ mod netlink;
 pub mod output;
 mod own;
 mod packet;
+#[cfg(feature = "bpf")]
+mod ring;
 mod signal;
 
 pub use child::{Child, Ending, Spawned, keep_descriptors};
 pub use netlink::{Netlink, RecvError, share_of};
 pub use own::{connect_nowhere, hostname, netns, own_cookies, thread_cpu, unbound_socket_cookie};
 pub use packet::{Packets, Received, Way};
+#[cfg(feature = "bpf")]
+pub use ring::Ring;
 pub use signal::{Signal, Signals};

@@ -31,6 +31,8 @@ mod capture;
 mod churn;
 mod command;
 mod congestion;
+#[cfg(feature = "bpf")]
+mod connect_source;
 mod connections;
 mod degraded;
 mod dns_tap;

@@ -142,11 +142,11 @@ impl Launch {
         let config = scratch.write("sockwatch.yaml", &self.config());
         let mut command = Command::new(BINARY);
         command.arg("--config").arg(config);
-        if self.debug {
-            command.env("SOCKWATCH_LOG", "debug");
-        }
         if self.nobody && crate::netns::is_root() {
             command.gid(NOBODY).uid(NOBODY);
+        }
+        if self.debug {
+            command.env("SOCKWATCH_LOG", "debug");
         }
         if let Some(refusal) = self.refusal {
             let filter = refusal.filter();

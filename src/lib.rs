@@ -60,6 +60,7 @@
 //! | 4 | [`pipeline`] | changes to records; pure but for its sinks and the pool |
 //! | 5 | [`config`] | YAML to settings, every mistake at once |
 //! | 6 | [`reactor`] | the one loop |
+//! | 6 | [`handlers`] | programs and files that take events, and release locks |
 //! | 7 | [`daemon`], [`dump`] | the two modes, wired from all of the above |
 //! | 8 | [`cli`] | flags, modes, exit codes |
 //!
@@ -122,6 +123,7 @@ pub mod dump;
 pub mod emit;
 pub mod enrich;
 pub mod filter;
+pub mod handlers;
 pub mod lock;
 pub mod log;
 pub mod model;

@@ -79,6 +79,16 @@ stats! {
     locks_full,
     /// Events that a sink dropped.
     events_dropped,
+    /// Locks that a handler released.
+    locks_released,
+    /// Runs of handlers that ended with status 0.
+    runs,
+    /// Runs of handlers that could not be started, failed, or were ended.
+    runs_failed,
+    /// Of those, the ones that were ended because they took too long.
+    runs_timed_out,
+    /// Events that still waited for a handler's run at the end.
+    runs_left,
     /// Events that a subscriber fell behind by too far to be told of.
     subscribers_lost,
     /// Connections to the control socket.

@@ -6,8 +6,9 @@
 #     apt-get install --no-install-recommends clang-19 llvm-19
 #     src/bpf/build.sh
 set -euo pipefail
-cd "$(dirname "$0")"
-out=${1:-connect.bpf.o}
+here=$(dirname "$0")
+out=$(realpath -m "${1:-$here/connect.bpf.o}")
+cd "$here"
 
 # -mcpu=v2: what every kernel with a ring buffer runs. -g for BTF, which the
 # loader relocates by; of the rest of the debug information nothing is kept.

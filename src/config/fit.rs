@@ -4,6 +4,7 @@
 //! this knows what may stand behind them.
 
 use super::check::Checked;
+use super::handlers::is_path;
 use super::problem::{Problem, quoted};
 use super::schema::{self, Item, SOCKET_PATH, Value};
 use super::tree::{Entry, Type};
@@ -54,8 +55,11 @@ impl Checked<'_> {
                 }
                 is_map || entry.value.is_null()
             }
-            // Only at the top level, where `file` handles it.
-            Value::Sensors => true,
+            Value::IdGlob => return self.id_glob(&entry, value),
+            Value::Command => return self.command(&entry, value),
+            Value::Path => text.is_some_and(is_path),
+            // Only at the top level, where `file` handles them.
+            Value::Sensors | Value::Handlers => true,
         };
         if !good {
             self.misfit(&entry, value);

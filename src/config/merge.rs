@@ -40,7 +40,11 @@ pub(super) fn collisions<'o>(
             let what = ("`daemon` setting", *key);
             (what, "each setting once", *spot)
         });
-        for (what, expected, spot) in sensors.chain(daemon) {
+        let handlers = outline.handlers.iter().map(|(name, spot)| {
+            let what = ("handler", name.as_str());
+            (what, "each name once", *spot)
+        });
+        for (what, expected, spot) in sensors.chain(handlers).chain(daemon) {
             match first.entry(what) {
                 Slot::Vacant(slot) => {
                     slot.insert((number, path, spot));
@@ -85,10 +89,14 @@ pub(super) fn daemon(files: &[(Arc<Path>, Outline, typed::File)]) -> Daemon {
     daemon
 }
 
-/// Without standard output and a control socket to subscribe at, a daemon has
-/// nobody to tell anything.
+/// Without standard output, a handler, and a control socket to subscribe at, a
+/// daemon has nobody to tell anything.
 pub(super) fn without_output(files: &[(Arc<Path>, Outline, typed::File)]) -> Option<Problem> {
-    if daemon(files).control.is_some() {
+    if daemon(files).control.is_some()
+        || files
+            .iter()
+            .any(|(_, outline, _)| !outline.handlers.is_empty())
+    {
         return None;
     }
     let (path, outline, _) = files.iter().find(|(_, _, file)| {
@@ -97,7 +105,7 @@ pub(super) fn without_output(files: &[(Arc<Path>, Outline, typed::File)]) -> Opt
     })?;
     let (_, spot) = outline.daemon.iter().find(|(key, _)| *key == "stdout")?;
     let found = "`stdout: false` while nothing else takes events";
-    let expected = "`stdout: true`: now nobody is told anything";
+    let expected = "`stdout: true`, or a handler: now nobody is told anything";
     Some(Problem::new(found, expected).of(path).at(*spot))
 }
 

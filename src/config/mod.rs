@@ -11,7 +11,7 @@
 //! 2. `parse`, `notation`, `tree`: a tree in which everything knows its position;
 //! 3. `check`, `fit`, `schema`, `value`: the tree against the table of keys;
 //! 4. `agree`, `typed`: the values, through serde_yaml, which has to agree;
-//! 5. `merge`: several files and the profiles to one list of sensors.
+//! 5. `merge`, `handlers`: several files and the profiles to one list of each.
 //!
 //! A value behind an alias is checked wherever it is used. A mistake in it is
 //! told once, at the anchor, if the anchor's own place shows it too; otherwise
@@ -22,6 +22,7 @@ mod builtin;
 mod check;
 mod fit;
 mod globs;
+mod handlers;
 mod merge;
 mod notation;
 mod parse;
@@ -40,6 +41,7 @@ use crate::filter::{Filter, Globs};
 
 pub use builtin::builtin;
 use check::Outline;
+pub use handlers::{Action, Exec, Handler, Unlock};
 pub use problem::{Position, Problem};
 pub(crate) use schema::nearest;
 use tree::View;
@@ -59,6 +61,8 @@ pub struct Settings {
     /// The sensors that apply, in the order of the files; at least one, and at
     /// most [`SensorIx::MAX`](crate::model::SensorIx::MAX).
     pub sensors: Vec<Sensor>,
+    /// What takes events beside standard output, in the order of the files.
+    pub handlers: Vec<Handler>,
     /// What does not belong to one sensor.
     pub daemon: Daemon,
     /// What is legal but cannot do what it seems to be meant for.
@@ -199,9 +203,23 @@ fn settings(read: Vec<Read>, profiles: &[String]) -> Result<Settings, Vec<Proble
     let daemon = merge::daemon(&files);
     warnings.extend(merge::without_output(&files));
     warnings.extend(merge::unknown_profiles(&files, profiles));
-    let sensors = merge::sensors(files, profiles, daemon.interval, &globs)?;
+    let (handlers, mut problems) = handlers::handlers(&mut files);
+    let sensors = merge::sensors(files, profiles, daemon.interval, &globs);
+    let sensors = match sensors {
+        Ok(sensors) if problems.is_empty() => sensors,
+        Ok(_) => return Err(problems),
+        Err(more) => {
+            problems.extend(more);
+            return Err(problems);
+        }
+    };
+    warnings.extend(handlers::warnings(&handlers, &sensors));
     Ok(Settings {
         sensors,
+        handlers: handlers
+            .into_iter()
+            .map(|(_, _, handler)| handler)
+            .collect(),
         daemon,
         warnings,
     })

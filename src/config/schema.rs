@@ -49,6 +49,14 @@ pub(super) enum Value {
     Map(&'static [Key]),
     /// A map of sensor ids.
     Sensors,
+    /// A map of handlers' names.
+    Handlers,
+    /// A glob over event ids.
+    IdGlob,
+    /// A program and its arguments.
+    Command,
+    /// An absolute path of a file.
+    Path,
 }
 
 /// What the items of a list must be.
@@ -67,12 +75,9 @@ pub(super) enum Item {
 /// The keys that tell a file with sections from a plain map of sensor ids.
 pub(super) const SECTIONS: &[Key] = &[
     key("sensors", Value::Sensors),
+    key("handlers", Value::Handlers),
     key("daemon", Value::Map(DAEMON)),
 ];
-
-/// Top-level words that are taken although nothing is behind them yet: as sensor
-/// ids they would change their meaning later.
-pub(super) const RESERVED_SECTIONS: &[&str] = &["handlers"];
 
 /// The listeners that exist.
 pub(super) const LISTENERS: &[&str] = &["net.socket"];
@@ -104,6 +109,17 @@ pub(super) const ARGS: &[Key] = &[
     spelled("skip-reverse-dns", "skip_reverse_dns", Value::Flag),
     key("locked", Value::Flag),
     key("initial", Value::Flag),
+];
+
+/// The keys of a handler: `match`, and those of one kind or the other.
+pub(super) const HANDLER: &[Key] = &[
+    key("match", Value::IdGlob),
+    key("exec", Value::Command),
+    key("unlock", Value::Word(&["never", "on-success", "always"])),
+    key("timeout", Value::Duration(MS_10, Duration::from_secs(3600))),
+    key("concurrency", Value::Count(1, 64)),
+    key("queue", Value::Count(1, 1 << 16)),
+    key("file", Value::Path),
 ];
 
 /// The keys of `daemon`.
@@ -191,6 +207,12 @@ impl Value {
             ),
             Value::Map(_) => "a map".to_owned(),
             Value::Sensors => "a map of sensor ids".to_owned(),
+            Value::Handlers => "a map of handlers' names".to_owned(),
+            Value::IdGlob => ID_GLOB.to_owned(),
+            Value::Command => "a list of a program's absolute path and its arguments, such as \
+                 `[/usr/bin/logger, --tag, sockets]`"
+                .to_owned(),
+            Value::Path => "the absolute path of a file".to_owned(),
         }
     }
 }
@@ -209,6 +231,10 @@ impl Item {
 
 /// What is expected of an id or a tag.
 pub(super) const NAME: &str = "a text without `|`, `@`, white space and control characters";
+
+/// What is expected of a glob over event ids.
+pub(super) const ID_GLOB: &str =
+    "a glob over the event id, such as `\"web|net.socket*|opened@*|0\"`";
 
 const GLOB: &str = "\"tcp * *:443 * ESTABLISHED\"";
 

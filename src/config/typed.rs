@@ -14,6 +14,7 @@ use crate::log::Plain;
 
 use super::agree::Same;
 use super::check::Shape;
+use super::handlers::Unlock;
 use super::problem::{Problem, Spot};
 use super::tree::Node;
 use super::value::{Limit, Period, Share, Size};
@@ -24,6 +25,8 @@ use super::value::{Limit, Period, Share, Size};
 pub(super) struct File {
     #[serde(default)]
     pub sensors: Option<InOrder<Sensor>>,
+    #[serde(default)]
+    pub handlers: Option<InOrder<Handler>>,
     #[serde(default)]
     pub daemon: Option<Daemon>,
 }
@@ -70,6 +73,20 @@ pub(super) struct Args {
     pub skip_reverse_dns: Option<bool>,
     pub locked: Option<bool>,
     pub initial: Option<bool>,
+}
+
+/// A handler as it is written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Handler {
+    #[serde(rename = "match")]
+    pub matches: Option<String>,
+    pub exec: Option<Vec<String>>,
+    pub unlock: Option<Unlock>,
+    pub timeout: Option<Period>,
+    pub concurrency: Option<usize>,
+    pub queue: Option<usize>,
+    pub file: Option<String>,
 }
 
 /// The settings of the daemon.
@@ -124,7 +141,7 @@ pub(super) fn load(text: &str, root: &Node, shape: Shape) -> Result<File, Proble
         Shape::Sections => serde_yaml::from_str(text),
         Shape::Plain => serde_yaml::from_str(text).map(|sensors| File {
             sensors: Some(sensors),
-            daemon: None,
+            ..File::default()
         }),
     }
     .map_err(|error| refused(&error))

@@ -8,6 +8,7 @@
 mod budget;
 mod control;
 mod groups;
+mod handlers;
 mod losses;
 mod schedule;
 mod sources;
@@ -27,6 +28,7 @@ use crate::config::Settings;
 use crate::control::{ListenError, Server};
 use crate::emit::{Fan, Flush, Format, OutputError, Stdout, Subscribers};
 use crate::enrich::Names;
+use crate::handlers::{self as handling, Handlers};
 use crate::model::{Now, SensorIx};
 use crate::pipeline::{Dns, Pipeline, Stage};
 use crate::reactor::{self, Handler, Turn};
@@ -59,6 +61,8 @@ pub enum RunError {
     Start(&'static str, io::Error),
     /// Standard output cannot be used.
     Open(OpenError),
+    /// A handler cannot be had.
+    Handler(handling::OpenError),
     /// The loop itself failed.
     Loop(io::Error),
     /// There is to be a control socket, and it is not to be had.
@@ -78,11 +82,12 @@ impl fmt::Display for RunError {
         match self {
             RunError::Start(what, error) => write!(f, "cannot {what}: {error}"),
             RunError::Open(error) => write!(f, "standard output {error}"),
+            RunError::Handler(error) => write!(f, "{error}"),
             RunError::Loop(error) => write!(f, "the event loop failed: {error}"),
             RunError::Control(error) => write!(f, "{error}"),
             RunError::Output(error) => write!(f, "writing to standard output failed: {error}"),
             RunError::Unwritten => f.write_str(
-                "ended with events that standard output did not take; they are lost",
+                "ended with events that could not be written; they are lost",
             ),
             RunError::NoSource => f.write_str(
                 "the kernel answers no dump that the sensors need (are tcp_diag and udp_diag missing?)",
@@ -144,6 +149,7 @@ struct Daemon {
     sources: Sources,
     pipeline: Pipeline,
     schedule: Schedule,
+    handlers: Handlers,
     signals: Signals,
     names_woken: bool,
     retry_output: Option<Instant>,
@@ -196,6 +202,13 @@ impl Daemon {
             let renderer = format.renderer(sys::hostname(), settings.sensors.len() > 1);
             fan.add(Stdout::open(renderer, settings.daemon.queue).map_err(RunError::Open)?);
         }
+        let handlers = handlers::open(
+            settings.handlers,
+            &settings.daemon,
+            &registry,
+            &stats,
+            &mut fan,
+        )?;
         let subscribers = Rc::new(RefCell::new(Subscribers::new(
             sys::hostname(),
             settings.sensors.len() > 1,
@@ -231,6 +244,7 @@ impl Daemon {
             sources,
             pipeline,
             schedule: Schedule::new(ticks.into_iter(), now.mono),
+            handlers,
             signals,
             names_woken: false,
             retry_output: None,
@@ -290,12 +304,15 @@ impl Daemon {
                         released.muted
                     );
                 }
+                Signal::Hangup => self.handlers.reopen(),
+                Signal::Child => self.handlers.child_ended(),
                 Signal::End if self.ending.is_some() => self.ending = Some(now.mono),
                 Signal::End => {
                     self.ending = Some(now.mono + FAREWELL);
                     self.sources.last_words(&mut self.pipeline)?;
                     self.pipeline.finish(now);
                     self.settle();
+                    self.handlers.finish(now);
                 }
             }
         }
@@ -328,6 +345,7 @@ impl Daemon {
             self.sources.deadline(now),
             named,
             self.retry_output,
+            self.handlers.deadline(),
         ]
         .into_iter()
         .flatten()
@@ -344,6 +362,7 @@ impl Handler for Daemon {
             DUMP => self.sources.dump_ready = true,
             NAMES => self.names_woken = true,
             SIGNALS => self.signals(now)?,
+            _ if token >= handlers::TOKENS => self.handlers.ready(token),
             _ if token >= control::CONTROL => self.control_ready(token),
             // Every turn writes what there is.
             _ => {}
@@ -359,6 +378,10 @@ impl Handler for Daemon {
                 self.sources.notices_ready = true;
                 Ok(())
             }
+            _ if token >= handlers::TOKENS => {
+                self.handlers.ready(token);
+                Ok(())
+            }
             _ => {
                 self.control_broken(token);
                 Ok(())
@@ -368,20 +391,26 @@ impl Handler for Daemon {
 
     fn turn(&mut self, now: Now) -> Result<Turn, RunError> {
         if let Some(until) = self.ending {
+            let busy = self.work_handlers(now);
             let written = self.flush(now)?;
             // Subscribers get what they take at once; nobody waits for them.
-            let busy = self.control(now);
-            if written && (!busy || now.mono >= until) {
+            let busy = self.control(now) || busy;
+            if written && !busy && self.handlers.are_idle() {
                 return Ok(Turn::Done);
             }
             if now.mono >= until {
-                return Err(RunError::Unwritten);
+                self.handlers.kill();
+                return if written {
+                    Ok(Turn::Done)
+                } else {
+                    Err(RunError::Unwritten)
+                };
             }
             if busy {
                 return Ok(Turn::Busy);
             }
-            let again = self.retry_output.map_or(until, |retry| retry.min(until));
-            return Ok(Turn::Idle(Some(again)));
+            let due = [self.retry_output, self.handlers.deadline()];
+            return Ok(Turn::Idle(due.into_iter().flatten().chain([until]).min()));
         }
         self.sources.hear(&mut self.pipeline, now)?;
         self.names(now);
@@ -390,6 +419,7 @@ impl Handler for Daemon {
         if self.sources.scope.take_replaced() {
             self.watch(self.sources.scope.as_raw_fd(), DUMP, Interest::READABLE)?;
         }
+        let busy = self.work_handlers(now) || busy;
         self.flush(now)?;
         let busy = self.control(now) || busy;
         Ok(if busy {

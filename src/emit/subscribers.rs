@@ -226,7 +226,7 @@ impl Lost {
     /// The record of it.
     fn told(&self) -> Event {
         let loss = Loss {
-            sink: "subscriber",
+            sink: Arc::from("subscriber"),
             lost: self.events,
             duration: self.until.duration_since(self.since).unwrap_or_default(),
         };

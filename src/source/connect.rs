@@ -37,6 +37,29 @@ pub struct Tried {
     pub remedy: Option<&'static str>,
 }
 
+/// How a hook is set up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Setup {
+    /// How many bytes the ring has at least: rings are powers of two, of a page or
+    /// more. A record takes 96.
+    pub ring_bytes: u32,
+    /// Whether the kernel's BTF is used where there is some. Without it there is
+    /// the `cgroup` hook alone, which then knows neither other network namespaces
+    /// nor MPTCP.
+    pub btf: bool,
+}
+
+impl Default for Setup {
+    /// Room for 43,690 records: a burst of 20,000 connects that nobody reads, and
+    /// as many of everybody else's.
+    fn default() -> Setup {
+        Setup {
+            ring_bytes: 4 << 20,
+            btf: true,
+        }
+    }
+}
+
 /// The hooks that a BPF program can have, best first.
 const HOOKS: [Origin; 3] = [Origin::Lsm, Origin::Fentry, Origin::Cgroup];
 

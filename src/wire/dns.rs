@@ -5,6 +5,8 @@
 //! compression pointers, each backwards), records by [`RECORDS`], chains of CNAMEs
 //! by [`CHAIN`].
 
+#[cfg(test)]
+pub(crate) mod build;
 pub mod packet;
 
 use std::hash::Hasher;

@@ -213,6 +213,13 @@ impl Daemon {
         }
     }
 
+    /// Waits until a sensor has reported the end of these.
+    pub fn closed_by(&self, sensor: &str, cookies: &[u64]) {
+        for &cookie in cookies {
+            self.reported(sensor, "closed", cookie);
+        }
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: libc::c_int) {
         // SAFETY: the pid is that of a child not waited for yet, so nobody
@@ -220,7 +227,8 @@ impl Daemon {
         check(unsafe { libc::kill(self.pid(), signal) }).expect("one's own child takes signals");
     }
 
-    fn pid(&self) -> libc::pid_t {
+    /// Its process id.
+    pub fn pid(&self) -> libc::pid_t {
         self.child.id() as libc::pid_t
     }
 

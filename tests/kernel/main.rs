@@ -17,6 +17,7 @@
 mod child;
 mod crowd;
 mod daemon;
+mod dnsmasq;
 mod expect;
 mod gate;
 mod netns;
@@ -30,11 +31,15 @@ mod capture;
 mod churn;
 mod command;
 mod congestion;
+#[cfg(feature = "bpf")]
+mod connect_source;
 mod connections;
 mod control;
 mod degraded;
+mod dns_tap;
 mod dump;
 mod half_closed;
+mod handlers;
 mod lagging;
 mod leftovers;
 mod listeners;

@@ -37,6 +37,11 @@ impl Connects {
         match self.0 {}
     }
 
+    /// Whether records are kept back.
+    pub fn blocked(&self) -> bool {
+        match self.0 {}
+    }
+
     /// The records that were lost.
     ///
     /// # Errors

@@ -2,18 +2,20 @@
 
 use std::error::Error;
 use std::io;
+use std::os::fd::AsFd;
 
-use aya::maps::{Array, MapData, MapError, PerCpuArray, RingBuf};
+use aya::maps::{Array, Map, MapData, MapError, PerCpuArray};
 use aya::programs::cgroup_sock_addr::CgroupSockAddrLink;
 use aya::programs::fentry::FEntryLink;
 use aya::programs::lsm::LsmLink;
 use aya::programs::{CgroupAttachMode, CgroupSockAddr, FEntry, Lsm, Program, ProgramError};
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
 
-use super::Tried;
 use super::mounts::{self, Cgroup};
 use super::reasons::Facts;
+use super::{Setup, Tried};
 use crate::model::Origin;
+use crate::sys::Ring;
 
 /// The compiled `src/bpf/connect.bpf.c`, whose names are used below.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/connect.bpf.o");
@@ -44,7 +46,10 @@ pub enum Attached {
 /// The maps that the programs share with sockwatch.
 pub struct Maps {
     /// The records.
-    pub ring: RingBuf<MapData>,
+    pub ring: Ring,
+    /// The ring's map. Until a program is loaded it knows its maps by the numbers
+    /// of these descriptors.
+    _records: MapData,
     /// How many found it full, counted for each CPU.
     pub lost: PerCpuArray<MapData, u64>,
     /// The process whose connects are left out; 0 for none.
@@ -54,9 +59,10 @@ pub struct Maps {
 /// The programs, none of them in the kernel yet.
 pub struct Programs {
     ebpf: Ebpf,
-    btf: Option<Btf>,
+    /// Or why there is none.
+    btf: Result<Btf, String>,
     /// What the machine tells of itself.
-    pub facts: Facts,
+    facts: Facts,
 }
 
 impl Programs {
@@ -64,38 +70,41 @@ impl Programs {
     ///
     /// # Errors
     /// What keeps every hook from being had, as `hook`'s.
-    pub fn load(ring_bytes: u32, hook: Origin) -> Result<(Programs, Maps), Tried> {
+    pub fn load(setup: Setup, hook: Origin) -> Result<(Programs, Maps), Tried> {
         let facts = Facts::read();
-        #[expect(
-            clippy::needless_late_init,
-            reason = "it must be declared before the loader, which borrows it"
-        )]
-        let btf;
+        let ring_bytes = Ring::size(setup.ring_bytes);
+        // Declared before the loader, which borrows it.
+        let mut btf;
         // The loader reads the kernel's BTF by itself and does not lend it out; its
         // copy goes before ours is made.
         let mut loader = EbpfLoader::new();
         loader.btf(None).map_max_entries("records", ring_bytes);
-        btf = Btf::from_sys_fs()
-            .inspect_err(|error| log::debug!("no BTF of the kernel: {error}"))
-            .ok();
-        let loaded = match loader.btf(btf.as_ref()).load(OBJECT) {
+        btf = if setup.btf {
+            Btf::from_sys_fs().map_err(|error| format!("no BTF of the kernel: {}", chain(&error)))
+        } else {
+            Err("BTF is not used".to_string())
+        };
+        let mut unfit = None;
+        let loaded = match loader.btf(btf.as_ref().ok()).load(OBJECT) {
             // Without BTF there is still the cgroup hook.
-            Err(error) if btf.is_some() && !matches!(error, EbpfError::MapError(_)) => {
-                log::debug!("the BTF of the kernel is of no use: {}", chain(&error));
-                loader.btf(None).load(OBJECT).map(|ebpf| (ebpf, false))
+            Err(error) if btf.is_ok() && !matches!(error, EbpfError::MapError(_)) => {
+                unfit = Some(format!(
+                    "the BTF of the kernel does not fit: {}",
+                    chain(&error)
+                ));
+                loader.btf(None).load(OBJECT)
             }
-            loaded => loaded.map(|ebpf| (ebpf, true)),
+            loaded => loaded,
         };
-        let step = "its maps cannot be made";
-        let (mut ebpf, fitted) = loaded.map_err(|error| explained(&facts, hook, step, &error))?;
         drop(loader);
-        let maps = Maps::take(&mut ebpf).map_err(|error| explained(&facts, hook, step, &error))?;
-        let programs = Programs {
-            ebpf,
-            btf: btf.filter(|_| fitted),
-            facts,
-        };
-        Ok((programs, maps))
+        if let Some(reason) = unfit {
+            btf = Err(reason);
+        }
+        let step = "its maps cannot be made";
+        let mut ebpf = loaded.map_err(|error| explained(&facts, hook, step, &error))?;
+        let maps = Maps::take(&mut ebpf, ring_bytes)
+            .map_err(|error| explained(&facts, hook, step, &*error))?;
+        Ok((Programs { ebpf, btf, facts }, maps))
     }
 
     /// Attaches a hook. What is attached but cannot tell everything says so in a
@@ -127,7 +136,7 @@ impl Programs {
     fn lsm(&mut self) -> Result<LsmLink, Tried> {
         let Programs { ebpf, btf, facts } = self;
         let hook = Origin::Lsm;
-        let btf = btf.as_ref().ok_or_else(|| Facts::no_btf(hook))?;
+        let btf = btf.as_ref().map_err(|reason| no_btf(hook, reason))?;
         let program: &mut Lsm = named(ebpf, "lsm_connect", hook)?;
         program
             .load(LSM_HOOK, btf)
@@ -141,7 +150,7 @@ impl Programs {
     fn fentry(&mut self) -> Result<FEntryLink, Tried> {
         let Programs { ebpf, btf, facts } = self;
         let hook = Origin::Fentry;
-        let btf = btf.as_ref().ok_or_else(|| Facts::no_btf(hook))?;
+        let btf = btf.as_ref().map_err(|reason| no_btf(hook, reason))?;
         let program: &mut FEntry = named(ebpf, "fentry_connect", hook)?;
         program
             .load(FUNCTION, btf)
@@ -161,8 +170,8 @@ impl Programs {
             remedy: Some("mount cgroup2, for example at /sys/fs/cgroup"),
         })?;
         let blind = match &self.btf {
-            None => Facts::no_btf(hook).reason,
-            Some(_) => match self.both(["detailed_connect4", "detailed_connect6"], &root) {
+            Err(reason) => reason.clone(),
+            Ok(_) => match self.both(["detailed_connect4", "detailed_connect6"], &root) {
                 Ok(links) => return Ok((links, partial(&root))),
                 Err(tried) => tried.reason,
             },
@@ -197,14 +206,19 @@ impl Programs {
 }
 
 impl Maps {
-    fn take(ebpf: &mut Ebpf) -> Result<Maps, MapError> {
+    fn take(ebpf: &mut Ebpf, ring_bytes: u32) -> Result<Maps, Box<dyn Error>> {
         let mut map = |name: &str| {
             ebpf.take_map(name).ok_or_else(|| MapError::InvalidName {
                 name: name.to_string(),
             })
         };
+        let Map::RingBuf(records) = map("records")? else {
+            return Err("the map of the records is no ring".into());
+        };
+        let fd = records.fd().as_fd().try_clone_to_owned()?;
         Ok(Maps {
-            ring: RingBuf::<MapData>::try_from(map("records")?)?,
+            ring: Ring::new(fd, ring_bytes as usize)?,
+            _records: records,
             lost: PerCpuArray::<MapData, u64>::try_from(map("lost")?)?,
             own: Array::<MapData, u32>::try_from(map("own")?)?,
         })
@@ -223,6 +237,15 @@ where
             reason: format!("the object holds no program {name} for it"),
             remedy: None,
         })
+}
+
+/// Why there is no point in trying a hook that needs BTF.
+fn no_btf(hook: Origin, reason: &str) -> Tried {
+    Tried {
+        hook,
+        reason: reason.to_string(),
+        remedy: Some("use a kernel built with CONFIG_DEBUG_INFO_BTF"),
+    }
 }
 
 /// What the cgroup hook misses where the root is not to be had.
@@ -246,7 +269,9 @@ fn explained(facts: &Facts, hook: Origin, step: &str, error: &(dyn Error + 'stat
         while !text.is_char_boundary(from) {
             from += 1;
         }
-        log::debug!("{}: the verifier said: {}", hook.as_str(), &text[from..]);
+        if !text.is_empty() {
+            log::debug!("{}: the verifier said: {}", hook.as_str(), &text[from..]);
+        }
     }
     match causes(error).find_map(|cause| cause.downcast_ref::<io::Error>()) {
         Some(error) => facts.explain(hook, step, error),

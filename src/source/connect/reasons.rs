@@ -123,15 +123,6 @@ impl Facts {
         }
     }
 
-    /// Why there is no point in trying a hook that needs BTF.
-    pub fn no_btf(hook: Origin) -> Tried {
-        Tried {
-            hook,
-            reason: "the kernel has no BTF (/sys/kernel/btf/vmlinux)".to_string(),
-            remedy: Some("use a kernel built with CONFIG_DEBUG_INFO_BTF"),
-        }
-    }
-
     /// Why there is no point in trying `lsm`, if there is none: a program can be
     /// attached where the BPF LSM is not active, but is never called.
     pub fn no_bpf_lsm(&self) -> Option<Tried> {

@@ -7,19 +7,14 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use aya::maps::{MapData, MapError, PerCpuArray, RingBuf};
+use aya::maps::{MapData, MapError, PerCpuArray};
 
 use super::hooks::{Attached, Maps, Programs};
-use super::{Tried, candidates};
+use super::{Setup, Tried, candidates};
 use crate::model::{Connect, Netns, Origin};
 use crate::stats::Stats;
-use crate::sys;
-use crate::sys::memory;
+use crate::sys::{self, Ring, memory};
 use crate::wire::connect::{self, Record};
-
-/// The size of the ring: 21,845 records of 88 bytes with a header of 8. Two whole
-/// seconds of 10,000 connects a second find room while nobody reads.
-pub const RING_BYTES: u32 = 2 << 20;
 
 /// How long a hook may take to show the connect() that proves it. It takes none:
 /// the record is in the ring before connect() returns, unless one that was begun
@@ -29,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// A hook in place, and the ring it writes to. Dropped, the hook is gone.
 pub struct Connects {
     origin: Origin,
-    ring: RingBuf<MapData>,
+    ring: Ring,
     lost: PerCpuArray<MapData, u64>,
     /// How many of the lost have been told.
     told: u64,
@@ -47,23 +42,22 @@ impl Connects {
     /// process are left out from then on. What failed is in the list, and so is
     /// what the hook that is used cannot tell.
     pub fn open(forced: Option<Origin>, stats: Rc<Stats>) -> (Option<Connects>, Vec<Tried>) {
-        Connects::with_ring(forced, RING_BYTES, stats)
+        Connects::open_with(forced, Setup::default(), stats)
     }
 
-    /// The same with a ring of another size in bytes: the next power of two, a
-    /// page at least.
-    pub fn with_ring(
+    /// The same with a set-up other than the usual.
+    pub fn open_with(
         forced: Option<Origin>,
-        bytes: u32,
+        setup: Setup,
         stats: Rc<Stats>,
     ) -> (Option<Connects>, Vec<Tried>) {
         // The kernel's BTF takes 16 MB while it is read.
-        memory::briefly(|| Connects::first(forced, bytes, stats))
+        memory::briefly(|| Connects::first(forced, setup, stats))
     }
 
     fn first(
         forced: Option<Origin>,
-        bytes: u32,
+        setup: Setup,
         stats: Rc<Stats>,
     ) -> (Option<Connects>, Vec<Tried>) {
         let mut tried = Vec::new();
@@ -71,7 +65,7 @@ impl Connects {
         let Some(best) = hooks.first() else {
             return (None, tried);
         };
-        let (mut programs, mut maps) = match Programs::load(bytes, *best) {
+        let (mut programs, mut maps) = match Programs::load(setup, *best) {
             Ok(loaded) => loaded,
             Err(failed) => {
                 tried.extend(hooks.into_iter().map(|hook| Tried {
@@ -113,16 +107,15 @@ impl Connects {
     }
 
     /// Hands out what the ring holds, oldest first, at most `limit` records; true
-    /// when there may be more. Reads shared memory alone: an empty ring costs no
-    /// system call.
+    /// when there may be more. An empty ring costs no system call.
     ///
     /// # Errors
-    /// None today; a ring that had to be read by system calls would have some.
+    /// Those of mmap(2), by which another part of the ring comes into sight.
     pub fn drain(&mut self, limit: usize, each: &mut dyn FnMut(Connect)) -> io::Result<bool> {
         for _ in 0..limit {
             let record = match self.held.pop_front() {
                 Some(record) => Some(record),
-                None => match next(&mut self.ring, &self.stats) {
+                None => match next(&mut self.ring, &self.stats)? {
                     Next::Record(record) => Some(record),
                     Next::Rejected => None,
                     Next::Empty => return Ok(false),
@@ -134,6 +127,14 @@ impl Connects {
             }
         }
         Ok(true)
+    }
+
+    /// After a drain that left nothing: whether a record that is not finished yet
+    /// keeps others back, so that a connect() which has gone on may still be unread.
+    /// That lasts as long as a task is kept from its CPU; then the descriptor is
+    /// readable.
+    pub fn blocked(&self) -> bool {
+        self.ring.blocked()
     }
 
     /// How many connects found the ring full since the last call.
@@ -183,18 +184,16 @@ enum Next {
     Empty,
 }
 
-fn next(ring: &mut RingBuf<MapData>, stats: &Stats) -> Next {
-    let Some(item) = ring.next() else {
-        return Next::Empty;
-    };
-    match connect::record(&item) {
-        Ok(record) => Next::Record(record),
-        Err(malformed) => {
+fn next(ring: &mut Ring, stats: &Stats) -> io::Result<Next> {
+    Ok(match ring.next(connect::record)? {
+        None => Next::Empty,
+        Some(Ok(record)) => Next::Record(record),
+        Some(Err(malformed)) => {
             stats.connects_rejected.bump();
             log::debug!("a connect record was rejected: {}", malformed.as_str());
             Next::Rejected
         }
-    }
+    })
 }
 
 /// What a connect() of sockwatch's own brought to light.
@@ -226,7 +225,8 @@ impl Proof {
                     )));
                 }
             };
-            let seen = await_cookie(&mut maps.ring, stats, &mut held, cookie);
+            let seen = await_cookie(&mut maps.ring, stats, &mut held, cookie)
+                .map_err(|error| failed(format!("its ring cannot be read: {error}")))?;
             own = Some(seen.ok_or_else(|| {
                 failed(format!(
                     "attached, but blind to {} connects",
@@ -254,21 +254,21 @@ impl Proof {
 /// Reads up to the record of the socket with this cookie, and keeps the others.
 /// They are as many as the ring holds at most, or what came within the patience.
 fn await_cookie(
-    ring: &mut RingBuf<MapData>,
+    ring: &mut Ring,
     stats: &Stats,
     held: &mut VecDeque<Record>,
     cookie: u64,
-) -> Option<Record> {
+) -> io::Result<Option<Record>> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        match next(ring, stats) {
-            Next::Record(record) if record.connect.cookie.0 == cookie => return Some(record),
+        match next(ring, stats)? {
+            Next::Record(record) if record.connect.cookie.0 == cookie => return Ok(Some(record)),
             Next::Record(record) => held.push_back(record),
             Next::Rejected => {}
             Next::Empty if Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(1));
             }
-            Next::Empty => return None,
+            Next::Empty => return Ok(None),
         }
     }
 }

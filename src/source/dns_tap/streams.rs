@@ -299,6 +299,3 @@ fn whole(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = bytes.split_first_chunk::<2>()?;
     rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))
 }
-
-#[cfg(test)]
-mod tests;

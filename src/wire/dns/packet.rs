@@ -207,3 +207,6 @@ fn u32(bytes: &[u8], at: usize) -> Result<u32, Unreadable> {
         .map(|four| u32::from_be_bytes(*four))
         .ok_or(Unreadable)
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,6 +37,8 @@ pub struct Launch {
     interval: Tick,
     daemon: String,
     sensors: String,
+    handlers: String,
+    debug: bool,
     beacon: bool,
     read: bool,
     refusal: Option<Refusal>,
@@ -50,6 +52,8 @@ impl Launch {
             interval,
             daemon: String::new(),
             sensors: "  sockets: {listener: net.socket}\n".to_string(),
+            handlers: String::new(),
+            debug: false,
             beacon: true,
             read: true,
             refusal: None,
@@ -60,6 +64,18 @@ impl Launch {
     /// With these sensors: YAML, indented by two.
     pub fn sensors(mut self, yaml: &str) -> Launch {
         self.sensors = yaml.to_string();
+        self
+    }
+
+    /// With these handlers: YAML, indented by two.
+    pub fn handlers(mut self, yaml: &str) -> Launch {
+        self.handlers = format!("handlers:\n{yaml}");
+        self
+    }
+
+    /// With a log that says everything.
+    pub fn debug(mut self) -> Launch {
+        self.debug = true;
         self
     }
 
@@ -99,6 +115,7 @@ impl Launch {
             interval,
             daemon,
             sensors,
+            handlers,
             ..
         } = self;
         let interval = interval.interval();
@@ -109,7 +126,7 @@ impl Launch {
                 "  beacon: {{listener: net.socket, args: {{patterns: [\"{pattern}\"]}}}}\n"
             );
         }
-        text
+        text + handlers
     }
 
     /// Starts it and waits until it is ready.
@@ -127,6 +144,9 @@ impl Launch {
         command.arg("--config").arg(config);
         if self.nobody && crate::netns::is_root() {
             command.gid(NOBODY).uid(NOBODY);
+        }
+        if self.debug {
+            command.env("SOCKWATCH_LOG", "debug");
         }
         if let Some(refusal) = self.refusal {
             let filter = refusal.filter();

@@ -89,11 +89,14 @@ pub(super) fn daemon(files: &[(Arc<Path>, Outline, typed::File)]) -> Daemon {
     daemon
 }
 
-/// Without standard output, a handler or a control socket to subscribe at, a
+/// Without standard output, a handler, and a control socket to subscribe at, a
 /// daemon has nobody to tell anything.
 pub(super) fn without_output(files: &[(Arc<Path>, Outline, typed::File)]) -> Option<Problem> {
-    let handled = |(_, outline, _): &(_, Outline, _)| !outline.handlers.is_empty();
-    if files.iter().any(handled) || daemon(files).control.is_some() {
+    if daemon(files).control.is_some()
+        || files
+            .iter()
+            .any(|(_, outline, _)| !outline.handlers.is_empty())
+    {
         return None;
     }
     let (path, outline, _) = files.iter().find(|(_, _, file)| {

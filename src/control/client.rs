@@ -16,6 +16,8 @@ use crate::sys::Peer;
 const ENOUGH: usize = 16 * 1024;
 /// Rounds of reading, working and writing in one turn.
 const ROUNDS: usize = 4;
+/// What a piece of work counts for, in bytes written: some 20 µs.
+const PIECE: usize = 4096;
 /// Requests in one round.
 const REQUESTS: usize = 16;
 /// How long a client may take over what it owes: the first request, the rest of
@@ -115,29 +117,31 @@ impl Client {
         self.owes().then(|| self.since + PATIENCE)
     }
 
-    /// Does a bounded piece of what there is to do; the bytes that it wrote.
+    /// Does a bounded piece of what there is to do, and tells what that has cost,
+    /// in bytes written.
     pub fn turn<C: Commands>(&mut self, desk: &mut Desk<'_, C>) -> (After, usize) {
-        let mut wrote = 0;
+        let mut cost = 0;
         for _ in 0..ROUNDS {
             let before = self.output.len();
             if self.read().is_err() {
-                return (After::Close, wrote);
+                return (After::Close, cost);
             }
-            let more = self.work(desk);
-            let made = more || self.output.len() > before;
-            match self.write(desk.now.mono) {
-                Ok(bytes) => wrote += bytes,
-                Err(_) => return (After::Close, wrote),
-            }
+            let more = self.work(desk, &mut cost);
+            let made = self.output.len() > before;
+            let Ok(wrote) = self.write(desk.now.mono) else {
+                return (After::Close, cost);
+            };
+            cost += wrote;
             if self.is_done() {
-                return (After::Close, wrote);
+                return (After::Close, cost);
             }
             let stuck = !self.output.is_empty() && !self.writable;
-            if stuck || !(made || self.readable && self.has_room() || self.task.is_some()) {
-                return (After::Waits, wrote);
+            let goes_on = more || made || wrote > 0 || self.task.is_some();
+            if stuck || !(goes_on || self.readable && self.has_room()) {
+                return (After::Waits, cost);
             }
         }
-        (After::Busy, wrote)
+        (After::Busy, cost)
     }
 
     fn has_room(&self) -> bool {
@@ -181,12 +185,13 @@ impl Client {
 
     /// Goes on with a reply, answers requests, and adds events; whether there are
     /// more of those.
-    fn work<C: Commands>(&mut self, desk: &mut Desk<'_, C>) -> bool {
+    fn work<C: Commands>(&mut self, desk: &mut Desk<'_, C>, cost: &mut usize) -> bool {
         let mut taken = 0;
         for _ in 0..REQUESTS {
             if self.output.len() >= ENOUGH || self.closing {
                 break;
             }
+            *cost += PIECE;
             if let Some(mut task) = self.task.take() {
                 if task.go_on(desk.commands, &mut self.output) {
                     self.finish(&task, desk);
@@ -215,7 +220,10 @@ impl Client {
                     replies::failed(&mut self.output, None, &error, |_| {});
                     self.closing = true;
                 }
-                None => break,
+                None => {
+                    *cost -= PIECE;
+                    break;
+                }
             }
         }
         self.input.drain(..taken);
@@ -223,9 +231,11 @@ impl Client {
             self.input = Vec::new();
         }
         match self.subscription {
-            Some(subscription) if self.task.is_none() => {
+            Some(subscription) if self.task.is_none() && self.output.len() < ENOUGH => {
                 let (subscribers, output) = (&mut *desk.subscribers, &mut self.output);
-                subscribers.fill(subscription, output, ENOUGH)
+                let more = subscribers.fill(subscription, output, ENOUGH);
+                *cost += if more { PIECE } else { 0 };
+                more
             }
             _ => false,
         }

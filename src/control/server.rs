@@ -25,8 +25,9 @@ use crate::sys::{self, Peer};
 const SUBSCRIBERS: usize = CLIENTS / 4 * 3;
 /// Connections taken in one turn.
 const ACCEPTS: usize = 32;
-/// Bytes written in one turn, beyond which the other clients wait for the next.
-const BYTES: usize = 1 << 20;
+/// What a turn may cost, in bytes written; beyond it the other clients wait for
+/// the next one. That is a few milliseconds.
+const COST: usize = 1 << 20;
 /// How soon a connection that could not be taken is tried again: no descriptor
 /// was left, and nothing tells when one is.
 const RETRY: Duration = Duration::from_secs(1);
@@ -130,16 +131,16 @@ impl Server {
             return self.pending;
         }
         let mut busy = self.pending;
-        let (mut wrote, count) = (0, self.clients.len());
+        let (mut spent, count) = (0, self.clients.len());
         let first = self.first % count;
         for at in (first..count).chain(0..first) {
-            if wrote >= BYTES {
+            if spent >= COST {
                 self.first = at;
                 busy = true;
                 break;
             }
-            let (after, bytes) = self.turn_of(at, commands, now);
-            wrote += bytes;
+            let (after, cost) = self.turn_of(at, commands, now);
+            spent += cost;
             busy |= after == After::Busy;
             if after == After::Close {
                 self.close(at);

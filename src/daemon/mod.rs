@@ -395,7 +395,7 @@ impl Handler for Daemon {
             let written = self.flush(now)?;
             // Subscribers get what they take at once; nobody waits for them.
             let busy = self.control(now) || busy;
-            if written && self.handlers.are_idle() && (!busy || now.mono >= until) {
+            if written && !busy && self.handlers.are_idle() {
                 return Ok(Turn::Done);
             }
             if now.mono >= until {

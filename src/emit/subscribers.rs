@@ -19,7 +19,7 @@ use crate::model::{Data, Event, Listener};
 use crate::stats::Stats;
 
 /// How many events are looked at for one subscriber in one go.
-const SCANNED: usize = 4096;
+const SCANNED: usize = 256;
 
 /// What a subscriber wants.
 #[derive(Debug, Default)]
@@ -226,7 +226,7 @@ impl Lost {
     /// The record of it.
     fn told(&self) -> Event {
         let loss = Loss {
-            sink: "subscriber".into(),
+            sink: Arc::from("subscriber"),
             lost: self.events,
             duration: self.until.duration_since(self.since).unwrap_or_default(),
         };

@@ -17,6 +17,7 @@ use crate::daemon::{self, RunError};
 use crate::dump;
 use crate::emit::Format;
 use crate::log::Plain;
+use crate::model::Listener;
 use crate::sys::output::{Output, Patient};
 
 const HELP: &str = "\
@@ -301,7 +302,16 @@ fn run_dump(flags: &Flags) -> ExitCode {
                 if !flags.dns {
                     warn(&settings);
                 }
-                filters.push(settings.sensors.into_iter().map(|one| one.filter).collect());
+                let sockets = |one: &config::Sensor| one.listener == Listener::NetSocket;
+                let sensors = settings.sensors.into_iter().filter(sockets);
+                let set: Vec<_> = sensors.map(|one| one.filter).collect();
+                if set.is_empty() {
+                    complain(
+                        &"--dump prints sockets, and the configuration has no net.socket sensor to choose them",
+                    );
+                    return ExitCode::from(2);
+                }
+                filters.push(set);
             }
             Err(problems) => return refuse(&problems),
         }

@@ -118,6 +118,12 @@ stats! {
     connects_lost,
     /// Ring records that sockwatch's program does not write.
     connects_rejected,
+    /// Calls whose sockets did not show in time, and that no socket's event will
+    /// name the process of.
+    calls_forgotten,
+    /// Connections that no hook saw, and of which too many waited for a dump to
+    /// tell whether they are connect() calls.
+    connects_unsettled,
     /// DNS queries seen leaving this host.
     dns_queries,
     /// DNS answers that matched a query.

@@ -416,3 +416,25 @@ fn a_byte_order_mark_moves_no_column() {
         ["t:1:6: number `1` for sensor `web`, expected a map with `listener`"]
     );
 }
+
+#[test]
+fn a_sensor_of_connects_has_defaults_of_its_own() {
+    use sockwatch::model::{Listener, Origin};
+
+    let settings = good(
+        "plain: {listener: net.tcp_connect}\n\
+         all: {listener: net.tcp_connect, opts: [connect], tag: t, interval: 2s, \
+         args: {patterns: [\"tcp - *:443 * CONNECT\"], dns: false, locked: true, hook: cgroup}}\n\
+         sockets: {listener: net.socket}",
+    );
+    let [plain, all, sockets] = settings.sensors.as_slice() else {
+        panic!("three sensors");
+    };
+    assert_eq!(plain.listener, Listener::TcpConnect);
+    assert!(plain.dns && !plain.locked && !plain.opened && !plain.closed);
+    assert_eq!(plain.hook, None);
+    assert!(!all.dns && all.locked);
+    assert_eq!(all.hook, Some(Origin::Cgroup));
+    assert_eq!(sockets.listener, Listener::NetSocket);
+    assert!(!sockets.dns && sockets.opened);
+}

@@ -118,7 +118,7 @@ impl Checked<'_> {
         let Some(items) = entry.value.items() else {
             return self.misfit(entry, value);
         };
-        if items.len() == 0 && !matches!(of, Item::Glob) {
+        if items.len() == 0 && !matches!(of, Item::Glob(_)) {
             return self.misfit(entry, value);
         }
         let mut seen: Vec<&str> = Vec::new();
@@ -126,7 +126,7 @@ impl Checked<'_> {
             let Some(text) = item.text().filter(|text| !text.is_empty()) else {
                 let found = format!("{} in {}", item.description(), quoted(entry.name));
                 let quotes = match of {
-                    Item::Glob if item.scalar().is_none() => " (in quotes)",
+                    Item::Glob(_) if item.scalar().is_none() => " (in quotes)",
                     _ => "",
                 };
                 self.problem(item.spot(), found, of.expected() + quotes);
@@ -134,7 +134,7 @@ impl Checked<'_> {
             };
             match of {
                 Item::Profile => {}
-                Item::Glob => self.glob(item, text),
+                Item::Glob(subject) => self.glob(item, text, subject),
                 Item::Word(words) if !words.contains(&text) => {
                     let found = format!("{} in {}", quoted(text), quoted(entry.name));
                     let near = schema::nearest(text, words.iter().copied());

@@ -38,6 +38,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::filter::{Filter, Globs};
+use crate::model::{Listener, Needs, Origin, Proto, StateGroups};
 
 pub use builtin::builtin;
 use check::Outline;
@@ -69,11 +70,14 @@ pub struct Settings {
     pub warnings: Vec<Problem>,
 }
 
-/// One `net.socket` sensor, with every default filled in.
+/// One sensor, with every default filled in. What its listener knows nothing of
+/// is false or none.
 #[derive(Debug)]
 pub struct Sensor {
     /// Its id.
     pub id: Arc<str>,
+    /// What it watches: sockets or connect() calls.
+    pub listener: Listener,
     /// What it is for, in its author's words: for who reads the file, nothing in
     /// the program does.
     pub description: Option<String>,
@@ -91,7 +95,7 @@ pub struct Sensor {
     pub ignore: Vec<String>,
     /// Both of these, compiled.
     pub filter: Filter,
-    /// Whether reverse names are looked up.
+    /// Whether reverse names are looked up, or resolved names collected.
     pub dns: bool,
     /// How long an answer, or that there is none, is kept.
     pub dns_ttl: Duration,
@@ -103,6 +107,27 @@ pub struct Sensor {
     pub locked: bool,
     /// Reports as opened what is open at start.
     pub initial: bool,
+    /// The hook that must see its connect() calls; the best one where there is
+    /// none.
+    pub hook: Option<Origin>,
+}
+
+impl Sensor {
+    /// What it needs from the kernel. Whoever needs TCP needs to know the
+    /// listeners: they tell which way a connection was opened.
+    pub fn needs(&self) -> Needs {
+        let mut needs = match self.listener {
+            Listener::TcpConnect => Needs {
+                tcp: StateGroups::CONNECTED,
+                udp: false,
+            },
+            Listener::NetSocket | Listener::Own => self.filter.needs(),
+        };
+        if needs.proto(Proto::Tcp) {
+            needs.tcp = needs.tcp | StateGroups::LISTEN;
+        }
+        needs
+    }
 }
 
 /// The settings of the daemon as a whole.

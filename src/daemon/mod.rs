@@ -6,6 +6,7 @@
 //! has to.
 
 mod budget;
+mod connects;
 mod control;
 mod groups;
 mod handlers;
@@ -29,7 +30,7 @@ use crate::control::{ListenError, Server};
 use crate::emit::{Fan, Flush, Format, OutputError, Stdout, Subscribers};
 use crate::enrich::Names;
 use crate::handlers::{self as handling, Handlers};
-use crate::model::{Now, SensorIx};
+use crate::model::{Listener, Now, Origin, SensorIx};
 use crate::pipeline::{Dns, Pipeline, Stage};
 use crate::reactor::{self, Handler, Turn};
 use crate::sensor::View;
@@ -38,6 +39,7 @@ use crate::stats::Stats;
 use crate::sys::output::OpenError;
 use crate::sys::{self, Signal, Signals};
 use budget::Budget;
+use connects::{ConnectSources, Wanted};
 use schedule::Schedule;
 use sources::Sources;
 
@@ -46,6 +48,8 @@ const DUMP: Token = Token(1);
 const NAMES: Token = Token(2);
 const SIGNALS: Token = Token(3);
 const OUTPUT: Token = Token(4);
+const CONNECTS: Token = Token(10);
+const TAP: Token = Token(11);
 
 /// Threads for reverse look-ups: getnameinfo(3) blocks.
 const NAME_THREADS: usize = 4;
@@ -71,6 +75,8 @@ pub enum RunError {
     Output(io::Error),
     /// The program was to end, but not everything queued could be written.
     Unwritten,
+    /// The hook for connect() calls that a sensor forces cannot be used: why.
+    Hook(Origin, String),
     /// Nobody answers for any protocol that a sensor needs.
     NoSource,
     /// The reader of standard output is gone: a quiet end.
@@ -88,6 +94,11 @@ impl fmt::Display for RunError {
             RunError::Output(error) => write!(f, "writing to standard output failed: {error}"),
             RunError::Unwritten => f.write_str(
                 "ended with events that could not be written; they are lost",
+            ),
+            RunError::Hook(hook, reason) => write!(
+                f,
+                "cannot use the hook {}, which a sensor forces: {reason}",
+                hook.as_str()
             ),
             RunError::NoSource => f.write_str(
                 "the kernel answers no dump that the sensors need (are tcp_diag and udp_diag missing?)",
@@ -176,9 +187,10 @@ impl Daemon {
                 let filter = &sensor.filter;
                 let force_after = settings.daemon.gate;
                 let gate = Gate::new(force_after.unwrap_or_default(), |proto| {
-                    force_after.is_none() || filter.names_uncounted(proto)
+                    let sockets = sensor.listener == Listener::NetSocket;
+                    force_after.is_none() || sockets && filter.names_uncounted(proto)
                 });
-                (sensor.interval, filter.needs(), gate)
+                (sensor.interval, sensor.needs(), gate)
             })
             .collect();
         let needs = ticks
@@ -188,6 +200,7 @@ impl Daemon {
             .sensors
             .iter()
             .enumerate()
+            .filter(|(_, sensor)| sensor.listener == Listener::NetSocket)
             .map(|(at, sensor)| View {
                 // The configuration refuses more sensors than SensorIx can number.
                 sensor: SensorIx(at as u8),
@@ -195,6 +208,7 @@ impl Daemon {
                 time_wait: sensor.filter.watches(crate::model::TcpState::TimeWait),
                 syn_recv: sensor.filter.watches(crate::model::TcpState::SynRecv),
             });
+        let wanted = Wanted::of(&settings.sensors);
         let mut sources = Sources::open(views.collect(), needs, Rc::clone(&stats), now)?;
         sources.budget = Budget::new(settings.daemon.cpu_budget, now.mono);
         let mut fan = Fan::new(Rc::clone(&stats));
@@ -223,15 +237,16 @@ impl Daemon {
             }
         });
         let names = Names::new(NAME_THREADS, wake, Rc::clone(&stats));
-        let default_tag: Arc<str> = Arc::from("net.socket");
         let stages = settings.sensors.into_iter().map(|sensor| Stage {
             id: sensor.id,
             tag: sensor.tag,
-            default_tag: Arc::clone(&default_tag),
+            listener: sensor.listener,
+            default_tag: Arc::from(sensor.listener.as_str()),
             filter: sensor.filter,
             opened: sensor.opened,
             closed: sensor.closed,
-            dns: sensor.dns.then_some(Dns {
+            results: sensor.dns && sensor.listener == Listener::TcpConnect,
+            dns: (sensor.dns && sensor.listener == Listener::NetSocket).then_some(Dns {
                 ttl: sensor.dns_ttl,
                 timeout: sensor.dns_timeout,
                 skip_special: sensor.skip_reverse_dns,
@@ -239,6 +254,12 @@ impl Daemon {
             locked: sensor.locked,
         });
         let mut pipeline = Pipeline::new(stages.collect(), names, fan, Rc::clone(&stats));
+        // Before the groups are joined: to try a hook makes sockets.
+        if let Some(wanted) = wanted {
+            sources.sensor.want_attempts();
+            let connects = ConnectSources::open(wanted, &stats, &mut pipeline, now)?;
+            sources.connects = Some(connects);
+        }
         sources.join(settings.daemon.receive_buffer, &mut pipeline, now);
         Ok(Daemon {
             sources,
@@ -261,6 +282,11 @@ impl Daemon {
         }
         self.watch(self.sources.scope.as_raw_fd(), DUMP, Interest::READABLE)?;
         self.watch(self.signals.as_raw_fd(), SIGNALS, Interest::READABLE)?;
+        if let Some(connects) = &self.sources.connects {
+            for (fd, token) in connects.fds().into_iter().zip([CONNECTS, TAP]) {
+                fd.map_or(Ok(()), |fd| self.watch(fd, token, Interest::READABLE))?;
+            }
+        }
         for fd in self.pipeline.fan_mut().sources() {
             self.registry
                 .register(&mut SourceFd(&fd), OUTPUT, Interest::WRITABLE)?;
@@ -362,9 +388,10 @@ impl Handler for Daemon {
             DUMP => self.sources.dump_ready = true,
             NAMES => self.names_woken = true,
             SIGNALS => self.signals(now)?,
+            TAP => self.sources.names_came(),
             _ if token >= handlers::TOKENS => self.handlers.ready(token),
             _ if token >= control::CONTROL => self.control_ready(token),
-            // Every turn writes what there is.
+            // Every turn writes what there is, and looks into the ring.
             _ => {}
         }
         Ok(())
@@ -412,6 +439,7 @@ impl Handler for Daemon {
             let due = [self.retry_output, self.handlers.deadline()];
             return Ok(Turn::Idle(due.into_iter().flatten().chain([until]).min()));
         }
+        let called = self.sources.calls(&mut self.pipeline, now);
         self.sources.hear(&mut self.pipeline, now)?;
         self.names(now);
         self.tick(now);
@@ -422,7 +450,7 @@ impl Handler for Daemon {
         let busy = self.work_handlers(now) || busy;
         self.flush(now)?;
         let busy = self.control(now) || busy;
-        Ok(if busy {
+        Ok(if busy || called {
             Turn::Busy
         } else {
             Turn::Idle(self.deadline(now))

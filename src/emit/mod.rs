@@ -131,6 +131,7 @@ impl Loss {
             cause: GapCause::Queue,
             closed_recovered: None,
             lost: Some((Arc::clone(&self.sink), self.lost)),
+            connects_lost: None,
             duration_ms: u64::try_from(self.duration.as_millis()).unwrap_or(u64::MAX),
         }
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::digits;
 use crate::log::is_harmful;
-use crate::model::Endpoint;
+use crate::model::{Endpoint, Name};
 
 /// An object under way. Keys are written in the order of the calls; they and the
 /// words need no escapes.
@@ -93,6 +93,19 @@ impl<'a> Object<'a> {
         out.push(b']');
     }
 
+    /// A list of names, which may be empty.
+    pub fn names(&mut self, key: &'static str, names: &[Name]) {
+        let out = self.key(key);
+        out.push(b'[');
+        for (index, name) in names.iter().enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            string(name.as_str(), out);
+        }
+        out.push(b']');
+    }
+
     /// An address and port.
     pub fn end(&mut self, key: &'static str, end: &Endpoint) {
         let out = self.key(key);
@@ -124,6 +137,11 @@ impl<'a> Object<'a> {
         if flag {
             self.key(key).extend_from_slice(b"true");
         }
+    }
+
+    /// `false`.
+    pub fn no(&mut self, key: &'static str) {
+        self.key(key).extend_from_slice(b"false");
     }
 
     /// What could not be known.

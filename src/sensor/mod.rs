@@ -3,7 +3,9 @@
 //! whether a socket is in a sensor's view.
 
 mod absence;
+mod calls;
 mod ends;
+mod listeners;
 mod listing;
 pub mod net_socket;
 mod rows;
@@ -11,6 +13,7 @@ mod rows;
 mod tests;
 mod verdicts;
 mod views;
+mod ways;
 
 pub use absence::Suspect;
 pub use listing::Listing;

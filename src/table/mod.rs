@@ -11,7 +11,7 @@ mod entry;
 mod tombstones;
 mod walk;
 
-pub use entry::Entry;
+pub use entry::{Entry, Mark};
 pub use tombstones::Tombstones;
 pub use walk::Walk;
 

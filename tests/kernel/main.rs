@@ -50,6 +50,7 @@ mod refused;
 mod sensors;
 mod shards;
 mod syn_sent;
+mod tcp_connect;
 mod udp;
 
 // Shared with the tests of the same bytes as files.

@@ -2,6 +2,7 @@
 //! at random.
 
 mod machine;
+mod ways;
 
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};

@@ -229,10 +229,17 @@ impl Ways {
             self.stats.connects_unsettled.bump();
             return;
         }
+        // The notice of a listener comes behind those of the children that it never
+        // accepted, and the kernel's work queue may take longer than a dump: the
+        // next one does not decide about what only a notice told of.
+        let after = match evidence {
+            Evidence::Notified => number.wrapping_add(1),
+            _ => number,
+        };
         let candidate = Candidate {
             id: entry.id(),
             attempt,
-            after: number,
+            after,
         };
         self.candidates.insert(entry.key().cookie, candidate);
     }

@@ -31,6 +31,7 @@ mod capture;
 mod churn;
 mod command;
 mod congestion;
+mod connect;
 #[cfg(feature = "bpf")]
 mod connect_source;
 mod connections;

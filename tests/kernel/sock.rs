@@ -7,6 +7,7 @@
 //! the question; those of std have none until somebody asks.
 
 mod address;
+mod unusual;
 
 pub use address::{Domain, to_wire};
 
@@ -115,6 +116,11 @@ impl Sock {
             .expect("a listener on lo takes connections");
         let server = listener.accept();
         (client, server)
+    }
+
+    /// Its family.
+    pub fn domain(&self) -> Domain {
+        self.domain
     }
 
     /// The descriptor.

@@ -118,7 +118,7 @@ pub(super) const HANDLER: &[Key] = &[
     key("unlock", Value::Word(&["never", "on-success", "always"])),
     key("timeout", Value::Duration(MS_10, Duration::from_secs(3600))),
     key("concurrency", Value::Count(1, 64)),
-    key("queue", Value::Count(1, 1 << 16)),
+    key("queue", Value::Count(2, 1 << 16)),
     key("file", Value::Path),
 ];
 

@@ -23,8 +23,8 @@ const MEMORY: u64 = 20 << 10;
 fn pour(stream: &mut UnixStream, bytes: &[u8], times: usize) {
     stream.set_nonblocking(true).expect("a flag can be set");
     for _ in 0..times {
-        match stream.write(bytes) {
-            Ok(_) => {}
+        match stream.write_all(bytes) {
+            Ok(()) => {}
             Err(error) => {
                 let expected = [
                     ErrorKind::WouldBlock,

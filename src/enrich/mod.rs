@@ -1,4 +1,5 @@
-//! What a socket's event says beyond the socket itself: reverse names.
+//! What a socket's event says beyond the socket itself: reverse names, the
+//! processes that have it open, their users and its cgroup.
 //!
 //! Everything here can block for seconds, so it runs on threads of its own: each
 //! kind of work has its own small [`pool`], and what one resolver does to its
@@ -8,5 +9,21 @@
 mod cache;
 pub mod names;
 pub mod pool;
+pub mod processes;
+pub mod users;
 
-pub use names::{Lookup, Names, ResolveError, skipped};
+pub use names::{Names, ResolveError, skipped};
+pub use processes::Processes;
+pub use users::Users;
+
+use crate::model::Host;
+
+/// What can be said at once.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Lookup<A = Host> {
+    /// This, and it is final.
+    Known(A),
+    /// Nothing yet: `collect` will have it, unless the asker's time is over
+    /// before.
+    Pending,
+}

@@ -11,6 +11,7 @@ mod endpoint;
 mod event;
 mod identity;
 mod observation;
+mod process;
 mod state;
 
 pub use change::{
@@ -22,6 +23,7 @@ pub use endpoint::{Endpoint, Family, Proto, SockId};
 pub use event::{Data, Degraded, Event, Gap, GapCause, Listener, Restored, SocketData, Traffic};
 pub use identity::{Cookie, Name, Netns, Owner, OwnerUnknown, SensorIx, SocketKey};
 pub use observation::{Notice, Row, RowKind, TcpInfo};
+pub use process::{Attribution, CgroupInfo, CgroupUnknown, Holders, Process, ProcessUnknown};
 pub use state::TcpState;
 
 use std::time::{Instant, SystemTime};

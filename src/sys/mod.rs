@@ -7,11 +7,13 @@
 
 #![allow(unsafe_code)]
 
+mod folder;
 mod netlink;
 pub mod output;
 mod own;
 mod signal;
 
+pub use folder::{Folder, Item, Items, Scratch};
 pub use netlink::{Netlink, RecvError};
 pub use own::{hostname, netns, own_cookies, unbound_socket_cookie};
 pub use signal::{Signal, Signals};

@@ -7,11 +7,13 @@
 //! cached, look-ups are bounded, and what was given up says why.
 
 mod cache;
+pub mod cgroups;
 pub mod names;
 pub mod pool;
 pub mod processes;
 pub mod users;
 
+pub use cgroups::Cgroups;
 pub use names::{Names, ResolveError, skipped};
 pub use processes::Processes;
 pub use users::Users;

@@ -46,7 +46,7 @@ pub type Resolver = Arc<dyn Fn(IpAddr) -> Result<Vec<u8>, ResolveError> + Send +
 #[derive(Debug)]
 pub struct Names {
     workers: Workers<IpAddr, Result<Vec<u8>, ResolveError>>,
-    cache: Cache,
+    cache: Cache<IpAddr, Host>,
     /// Until when somebody waits for an address.
     pending: HashMap<IpAddr, Instant>,
     /// How many of these there may be.

@@ -10,13 +10,16 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Bytes for one getdents64(2): some 800 entries of /proc.
 const ROOM: usize = 32 << 10;
 
 /// The longest name that a file can have, and its NUL.
 const LONGEST: usize = 256;
+
+/// linux/magic.h; libc has it for some targets.
+const CGROUP2_SUPER_MAGIC: libc::__fsword_t = 0x6367_7270;
 
 /// FILEID_KERNFS (linux/exportfs.h): a handle that is a kernfs node's id.
 const FILEID_KERNFS: libc::c_int = 0xfe;
@@ -187,6 +190,28 @@ impl Folder {
             0 => Ok((stat.st_ino, stat.st_uid)),
             _ => Err(io::Error::last_os_error()),
         }
+    }
+
+    /// Whether it is of a cgroup2 file system.
+    ///
+    /// # Errors
+    /// Those of fstatfs(2).
+    pub fn is_cgroup2(&self) -> io::Result<bool> {
+        // SAFETY: a statfs of zeros is a valid one.
+        let mut stat: libc::statfs = unsafe { std::mem::zeroed() };
+        // SAFETY: `stat` lives across the call, which writes to it alone.
+        match unsafe { libc::fstatfs(self.fd.as_raw_fd(), &raw mut stat) } {
+            0 => Ok(stat.f_type == CGROUP2_SUPER_MAGIC),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Where it is, as far as the calling process can see it.
+    ///
+    /// # Errors
+    /// Those of reading /proc/self/fd.
+    pub fn path(&self) -> io::Result<PathBuf> {
+        std::fs::read_link(format!("/proc/self/fd/{}", self.fd.as_raw_fd()))
     }
 
     /// Opens a directory of this kernfs file system (cgroup2) by its id, which

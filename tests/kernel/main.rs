@@ -26,6 +26,7 @@ mod sock;
 
 mod before_start;
 mod capture;
+mod cgroups;
 mod churn;
 mod command;
 mod congestion;
@@ -38,6 +39,7 @@ mod leftovers;
 mod listeners;
 mod names;
 mod overrun;
+mod processes;
 mod rebound;
 mod refused;
 mod sensors;

@@ -1,7 +1,7 @@
 //! What it costs to say who has a socket open, with 50 and with 2,000 processes
 //! on the machine: `cargo bench --bench attribution`.
 //!
-//! Each process holds five sockets. A figure is the time from the question to
+//! Each process holds five sockets. A figure is the CPU time from the question to
 //! the answer on the thread that scans, the median of many. Beside it stands
 //! what one pass over all of /proc/*/fd costs when it is written with std::fs.
 
@@ -11,7 +11,7 @@
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sockwatch::enrich::processes::{Scanner, Want};
 use sockwatch::enrich::users::Passwd;
@@ -91,7 +91,7 @@ fn listed() -> usize {
 }
 
 fn with_std() -> Duration {
-    let begun = Instant::now();
+    let begun = cpu_time();
     let mut sockets = 0;
     for process in std::fs::read_dir("/proc").expect("/proc").flatten() {
         let Ok(fds) = std::fs::read_dir(process.path().join("fd")) else {
@@ -104,7 +104,7 @@ fn with_std() -> Duration {
         }
     }
     assert!(sockets > 0);
-    begun.elapsed()
+    cpu_time() - begun
 }
 
 /// A scanner and its turns.

@@ -81,6 +81,16 @@ impl Drop for Child {
     }
 }
 
+/// A command that is ended with this.
+struct Spawned(std::process::Child);
+
+impl Drop for Spawned {
+    fn drop(&mut self) {
+        let ended = self.0.kill().and_then(|()| self.0.wait());
+        ended.expect("one's own child can be ended");
+    }
+}
+
 /// What a child does. SIGKILL ends it, at the latest with its parent.
 fn sleep_in_child(begin: impl FnOnce()) -> ! {
     // SAFETY: prctl(2) and pause(2) take no pointers.
@@ -314,7 +324,7 @@ fn an_inherited_descriptor_after_exec() {
             .stderr(std::process::Stdio::null())
             .spawn()
             .expect("sleep(1)");
-        let child = Child(child.id().cast_signed());
+        let child = Spawned(child);
         drop(listener);
         // spawn() returns in the middle of execve(), when the command line is
         // not there yet.
@@ -329,7 +339,7 @@ fn an_inherited_descriptor_after_exec() {
         let [process] = &holders.oldest[..] else {
             panic!("held by one: {holders:?}");
         };
-        assert_eq!(process.pid, child.pid());
+        assert_eq!(process.pid, child.0.id());
         assert_eq!(process.comm.bytes(), b"sleep");
         assert_eq!(process.cmdline.as_deref(), Some("sleep 100"));
     });

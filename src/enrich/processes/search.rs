@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
+use super::memory::common;
 use super::read::{self, Held, Named, Reading, Unread};
 use super::scan::{Report, Scanner, Want};
 use crate::model::Attribution;
@@ -350,22 +351,5 @@ impl<'a> Search<'a> {
             answers.push((want.inode, answer));
         }
         answers
-    }
-}
-
-/// The sockets that are both wanted and held; both lists are in order of inodes.
-fn common(wants: &[Want], held: &[Held]) -> Vec<Held> {
-    if wants.len() <= held.len() {
-        let find = |want: &Want| held.binary_search_by_key(&want.inode, |held| held.inode);
-        let places = wants.iter().filter_map(|want| find(want).ok());
-        places.filter_map(|at| held.get(at).copied()).collect()
-    } else {
-        let is_wanted = |inode| {
-            wants
-                .binary_search_by_key(&inode, |want| want.inode)
-                .is_ok()
-        };
-        let held = held.iter().copied();
-        held.filter(|held| is_wanted(held.inode)).collect()
     }
 }

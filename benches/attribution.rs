@@ -18,7 +18,7 @@ use sockwatch::enrich::users::Passwd;
 use sockwatch::model::Attribution;
 
 /// How many times each question is asked.
-const TIMES: usize = 101;
+const TIMES: usize = 21;
 /// The budget of one turn, as the daemon has it.
 const BUDGET: Duration = Duration::from_millis(20);
 /// Sockets of each process.

@@ -1,7 +1,7 @@
 //! Processes: who has a socket open.
 //!
 //! The reactor asks and goes on; one thread reads /proc for all who wait, a
-//! bounded time in each turn ([`scan`]). Deadlines are the asker's: what is not
+//! bounded time in each turn ([`Scanner`]). Deadlines are the asker's: what is not
 //! answered by then is no longer looked for.
 //!
 //! What it does not see: descriptors of a thread that has unshared its table

@@ -4,10 +4,11 @@
 //! this knows what may stand behind them.
 
 use super::check::Checked;
+use super::handlers::is_path;
 use super::problem::{Problem, quoted};
-use super::schema::{self, Item, Value};
+use super::schema::{self, Item, SOCKET_PATH, Value};
 use super::tree::{Entry, Type};
-use super::value::{count, duration, name_fault, size};
+use super::value::{count, duration, limit, name_fault, share, size};
 
 impl Checked<'_> {
     /// A value that is not what its key needs.
@@ -28,6 +29,10 @@ impl Checked<'_> {
             Value::Duration(least, most) => text
                 .and_then(duration)
                 .is_some_and(|it| (*least..=*most).contains(&it)),
+            Value::Limit(least, most) => text
+                .and_then(limit)
+                .is_some_and(|it| it.is_none_or(|it| (*least..=*most).contains(&it))),
+            Value::Share => text.and_then(share).is_some(),
             Value::Size(least, most) => written
                 .and_then(size)
                 .is_some_and(|it| (*least..=*most).contains(&it)),
@@ -37,6 +42,10 @@ impl Checked<'_> {
                 .and_then(count)
                 .is_some_and(|it| (*least..=*most).contains(&it)),
             Value::Word(words) => return self.word(&entry, value, words),
+            Value::SocketPath => text.is_some_and(|text| {
+                text.starts_with('/') && text.len() <= SOCKET_PATH && !text.contains('\0')
+            }),
+            Value::List(Item::Number) => return self.numbers(&entry, value),
             Value::List(item) => return self.list(&entry, value, *item),
             Value::Map(table) => {
                 let owner = quoted(entry.name);
@@ -46,8 +55,11 @@ impl Checked<'_> {
                 }
                 is_map || entry.value.is_null()
             }
-            // Only at the top level, where `file` handles it.
-            Value::Sensors => true,
+            Value::IdGlob => return self.id_glob(&entry, value),
+            Value::Command => return self.command(&entry, value),
+            Value::Path => text.is_some_and(is_path),
+            // Only at the top level, where `file` handles them.
+            Value::Sensors | Value::Handlers => true,
         };
         if !good {
             self.misfit(&entry, value);
@@ -76,6 +88,29 @@ impl Checked<'_> {
                 self.problems.push(problem.at(entry.value_spot()));
             }
             _ => self.misfit(entry, value),
+        }
+    }
+
+    /// Numbers of users or groups; -1 is none (chown(2)).
+    fn numbers(&mut self, entry: &Entry<'_>, value: &Value) {
+        let Some(items) = entry.value.items() else {
+            return self.misfit(entry, value);
+        };
+        let mut seen = Vec::new();
+        for item in items {
+            let number = item
+                .scalar()
+                .filter(|scalar| scalar.kind() == Type::Number)
+                .and_then(|scalar| count(&scalar.text))
+                .and_then(|number| u32::try_from(number).ok())
+                .filter(|number| *number != u32::MAX && !seen.contains(number));
+            match number {
+                Some(number) => seen.push(number),
+                None => {
+                    let found = format!("{} in {}", item.description(), quoted(entry.name));
+                    self.problem(item.spot(), found, Item::Number.expected());
+                }
+            }
         }
     }
 
@@ -111,6 +146,8 @@ impl Checked<'_> {
                     self.problem(item.spot(), found, "each word once");
                 }
                 Item::Word(_) => seen.push(text),
+                // Those are no texts: `numbers` is for them.
+                Item::Number => {}
             }
         }
     }

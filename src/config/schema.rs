@@ -31,18 +31,32 @@ pub(super) enum Value {
     Flag,
     /// A duration within bounds.
     Duration(Duration, Duration),
+    /// A duration within bounds, or `off`.
+    Limit(Duration, Duration),
+    /// A share of one core, or `off`.
+    Share,
     /// A size within bounds, in bytes.
     Size(usize, usize),
     /// A number within bounds.
     Count(usize, usize),
     /// One of these words.
     Word(&'static [&'static str]),
+    /// The absolute path of a socket.
+    SocketPath,
     /// A list of texts.
     List(Item),
     /// A map with these keys; may be left empty.
     Map(&'static [Key]),
     /// A map of sensor ids.
     Sensors,
+    /// A map of handlers' names.
+    Handlers,
+    /// A glob over event ids.
+    IdGlob,
+    /// A program and its arguments.
+    Command,
+    /// An absolute path of a file.
+    Path,
 }
 
 /// What the items of a list must be.
@@ -54,17 +68,16 @@ pub(super) enum Item {
     Word(&'static [&'static str]),
     /// Globs over the tuple.
     Glob,
+    /// Numbers of users or groups, none twice.
+    Number,
 }
 
 /// The keys that tell a file with sections from a plain map of sensor ids.
 pub(super) const SECTIONS: &[Key] = &[
     key("sensors", Value::Sensors),
+    key("handlers", Value::Handlers),
     key("daemon", Value::Map(DAEMON)),
 ];
-
-/// Top-level words that are taken although nothing is behind them yet: as sensor
-/// ids they would change their meaning later.
-pub(super) const RESERVED_SECTIONS: &[&str] = &["handlers"];
 
 /// The listeners that exist.
 pub(super) const LISTENERS: &[&str] = &["net.socket"];
@@ -98,13 +111,32 @@ pub(super) const ARGS: &[Key] = &[
     key("initial", Value::Flag),
 ];
 
+/// The keys of a handler: `match`, and those of one kind or the other.
+pub(super) const HANDLER: &[Key] = &[
+    key("match", Value::IdGlob),
+    key("exec", Value::Command),
+    key("unlock", Value::Word(&["never", "on-success", "always"])),
+    key("timeout", Value::Duration(MS_10, Duration::from_secs(3600))),
+    key("concurrency", Value::Count(1, 64)),
+    key("queue", Value::Count(2, 1 << 16)),
+    key("file", Value::Path),
+];
+
 /// The keys of `daemon`.
 pub(super) const DAEMON: &[Key] = &[
     key("interval", INTERVAL),
     key("receive-buffer", Value::Size(1 << 10, 1 << 30)),
     key("queue", Value::Count(1, 1 << 20)),
+    key("cpu-budget", Value::Share),
+    key("gate", Value::Limit(MS_10, Duration::from_secs(24 * 3600))),
     key("stdout", Value::Flag),
+    key("control", Value::SocketPath),
+    key("control-uids", Value::List(Item::Number)),
+    key("control-gids", Value::List(Item::Number)),
 ];
+
+/// The longest path of a socket: `sun_path` of unix(7) and its NUL.
+pub(super) const SOCKET_PATH: usize = 107;
 
 const MS_10: Duration = Duration::from_millis(10);
 const INTERVAL: Value = Value::Duration(MS_10, Duration::from_secs(3600));
@@ -151,6 +183,14 @@ impl Value {
                 Written(*least),
                 Written(*most)
             ),
+            Value::Limit(least, most) => format!(
+                "a duration from {} to {}, such as `30s`, or `off`",
+                Written(*least),
+                Written(*most)
+            ),
+            Value::Share => {
+                "a share of one core from 1% to 100%, such as `10%`, or `off`".to_owned()
+            }
             Value::Size(least, most) => format!(
                 "a size from {} to {}, such as `65536`, `64KiB` or `8MiB`",
                 WrittenSize(*least),
@@ -161,8 +201,18 @@ impl Value {
             Value::List(Item::Profile) => "a list of profiles, such as `[default]`".to_owned(),
             Value::List(Item::Word(words)) => format!("a list of {}", words_and(words)),
             Value::List(Item::Glob) => format!("a list of globs, such as `[{GLOB}]`"),
+            Value::List(Item::Number) => "a list of numbers, such as `[1000]`".to_owned(),
+            Value::SocketPath => format!(
+                "an absolute path of at most {SOCKET_PATH} bytes, such as `/run/sockwatch/control.sock`"
+            ),
             Value::Map(_) => "a map".to_owned(),
             Value::Sensors => "a map of sensor ids".to_owned(),
+            Value::Handlers => "a map of handlers' names".to_owned(),
+            Value::IdGlob => ID_GLOB.to_owned(),
+            Value::Command => "a list of a program's absolute path and its arguments, such as \
+                 `[/usr/bin/logger, --tag, sockets]`"
+                .to_owned(),
+            Value::Path => "the absolute path of a file".to_owned(),
         }
     }
 }
@@ -173,6 +223,7 @@ impl Item {
         match self {
             Item::Profile => "the name of a profile".to_owned(),
             Item::Word(words) => one_of(words.iter().copied()),
+            Item::Number => "a number from 0 to 4294967294, each once".to_owned(),
             Item::Glob => format!("a glob over the tuple, such as `{GLOB}`"),
         }
     }
@@ -180,6 +231,10 @@ impl Item {
 
 /// What is expected of an id or a tag.
 pub(super) const NAME: &str = "a text without `|`, `@`, white space and control characters";
+
+/// What is expected of a glob over event ids.
+pub(super) const ID_GLOB: &str =
+    "a glob over the event id, such as `\"web|net.socket*|opened@*|0\"`";
 
 const GLOB: &str = "\"tcp * *:443 * ESTABLISHED\"";
 
@@ -199,7 +254,7 @@ fn words_and(words: &[&str]) -> String {
 
 /// The nearest of the known names, if it is near enough to have been meant: a
 /// third of the letters may be wrong, or one.
-pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+pub(crate) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
     let name: String = name.chars().take(64).collect::<String>().to_lowercase();
     let allowed = (name.chars().count() / 3).max(1);
     known

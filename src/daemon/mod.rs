@@ -5,11 +5,15 @@
 //! receive buffer loses ends, while a dump waits in the kernel for as long as it
 //! has to.
 
+mod budget;
+mod control;
 mod groups;
+mod handlers;
 mod losses;
 mod schedule;
 mod sources;
 
+use std::cell::RefCell;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -21,15 +25,19 @@ use mio::unix::SourceFd;
 use mio::{Interest, Poll, Registry, Token, Waker};
 
 use crate::config::Settings;
-use crate::emit::{Fan, Flush, Format, OutputError, Stdout};
+use crate::control::{ListenError, Server};
+use crate::emit::{Fan, Flush, Format, OutputError, Stdout, Subscribers};
 use crate::enrich::Names;
+use crate::handlers::{self as handling, Handlers};
 use crate::model::{Now, SensorIx};
 use crate::pipeline::{Dns, Pipeline, Stage};
 use crate::reactor::{self, Handler, Turn};
 use crate::sensor::View;
+use crate::source::gate::Gate;
 use crate::stats::Stats;
 use crate::sys::output::OpenError;
 use crate::sys::{self, Signal, Signals};
+use budget::Budget;
 use schedule::Schedule;
 use sources::Sources;
 
@@ -53,8 +61,12 @@ pub enum RunError {
     Start(&'static str, io::Error),
     /// Standard output cannot be used.
     Open(OpenError),
+    /// A handler cannot be had.
+    Handler(handling::OpenError),
     /// The loop itself failed.
     Loop(io::Error),
+    /// There is to be a control socket, and it is not to be had.
+    Control(ListenError),
     /// Standard output failed.
     Output(io::Error),
     /// The program was to end, but not everything queued could be written.
@@ -70,10 +82,12 @@ impl fmt::Display for RunError {
         match self {
             RunError::Start(what, error) => write!(f, "cannot {what}: {error}"),
             RunError::Open(error) => write!(f, "standard output {error}"),
+            RunError::Handler(error) => write!(f, "{error}"),
             RunError::Loop(error) => write!(f, "the event loop failed: {error}"),
+            RunError::Control(error) => write!(f, "{error}"),
             RunError::Output(error) => write!(f, "writing to standard output failed: {error}"),
             RunError::Unwritten => f.write_str(
-                "ended with events that standard output did not take; they are lost",
+                "ended with events that could not be written; they are lost",
             ),
             RunError::NoSource => f.write_str(
                 "the kernel answers no dump that the sensors need (are tcp_diag and udp_diag missing?)",
@@ -135,11 +149,14 @@ struct Daemon {
     sources: Sources,
     pipeline: Pipeline,
     schedule: Schedule,
+    handlers: Handlers,
     signals: Signals,
     names_woken: bool,
     retry_output: Option<Instant>,
     ending: Option<Instant>,
-    registry: Registry,
+    control: Option<Server>,
+    registry: Rc<Registry>,
+    stats: Rc<Stats>,
 }
 
 impl Daemon {
@@ -155,11 +172,18 @@ impl Daemon {
         let ticks: Vec<_> = settings
             .sensors
             .iter()
-            .map(|sensor| (sensor.interval, sensor.filter.needs()))
+            .map(|sensor| {
+                let filter = &sensor.filter;
+                let force_after = settings.daemon.gate;
+                let gate = Gate::new(force_after.unwrap_or_default(), |proto| {
+                    force_after.is_none() || filter.names_uncounted(proto)
+                });
+                (sensor.interval, filter.needs(), gate)
+            })
             .collect();
         let needs = ticks
             .iter()
-            .fold(Default::default(), |all, (_, needs)| all | *needs);
+            .fold(Default::default(), |all, (_, needs, _)| all | *needs);
         let views = settings
             .sensors
             .iter()
@@ -172,11 +196,27 @@ impl Daemon {
                 syn_recv: sensor.filter.watches(crate::model::TcpState::SynRecv),
             });
         let mut sources = Sources::open(views.collect(), needs, Rc::clone(&stats), now)?;
+        sources.budget = Budget::new(settings.daemon.cpu_budget, now.mono);
         let mut fan = Fan::new(Rc::clone(&stats));
         if settings.daemon.stdout {
             let renderer = format.renderer(sys::hostname(), settings.sensors.len() > 1);
             fan.add(Stdout::open(renderer, settings.daemon.queue).map_err(RunError::Open)?);
         }
+        let handlers = handlers::open(
+            settings.handlers,
+            &settings.daemon,
+            &registry,
+            &stats,
+            &mut fan,
+        )?;
+        let subscribers = Rc::new(RefCell::new(Subscribers::new(
+            sys::hostname(),
+            settings.sensors.len() > 1,
+            settings.daemon.queue,
+            Rc::clone(&stats),
+        )));
+        fan.add(Rc::clone(&subscribers));
+        let control = control::open(&settings.daemon, subscribers, Rc::clone(&stats), now)?;
         let wake = Arc::new(move || {
             if let Err(error) = waker.wake() {
                 log::error!("cannot wake the event loop for a name: {error}");
@@ -198,33 +238,34 @@ impl Daemon {
             }),
             locked: sensor.locked,
         });
-        let mut pipeline = Pipeline::new(stages.collect(), names, fan, stats);
+        let mut pipeline = Pipeline::new(stages.collect(), names, fan, Rc::clone(&stats));
         sources.join(settings.daemon.receive_buffer, &mut pipeline, now);
         Ok(Daemon {
             sources,
             pipeline,
             schedule: Schedule::new(ticks.into_iter(), now.mono),
+            handlers,
             signals,
             names_woken: false,
             retry_output: None,
             ending: None,
-            registry,
+            control,
+            registry: Rc::new(registry),
+            stats,
         })
     }
 
     fn register(&mut self) -> io::Result<()> {
-        self.watch(
-            self.sources.notices.as_raw_fd(),
-            NOTICES,
-            Interest::READABLE,
-        )?;
+        for fd in self.sources.notices.fds() {
+            self.watch(fd, NOTICES, Interest::READABLE)?;
+        }
         self.watch(self.sources.scope.as_raw_fd(), DUMP, Interest::READABLE)?;
         self.watch(self.signals.as_raw_fd(), SIGNALS, Interest::READABLE)?;
         for fd in self.pipeline.fan_mut().sources() {
             self.registry
                 .register(&mut SourceFd(&fd), OUTPUT, Interest::WRITABLE)?;
         }
-        Ok(())
+        self.register_control(&self.registry)
     }
 
     fn watch(&self, fd: RawFd, token: Token, interest: Interest) -> io::Result<()> {
@@ -247,8 +288,8 @@ impl Daemon {
     }
 
     fn tick(&mut self, now: Now) {
-        if let Some(needs) = self.schedule.due(now.mono) {
-            self.sources.ask(needs);
+        if self.schedule.is_due(now.mono) {
+            self.sources.tick(&mut self.schedule, now);
         }
     }
 
@@ -263,12 +304,15 @@ impl Daemon {
                         released.muted
                     );
                 }
+                Signal::Hangup => self.handlers.reopen(),
+                Signal::Child => self.handlers.child_ended(),
                 Signal::End if self.ending.is_some() => self.ending = Some(now.mono),
                 Signal::End => {
                     self.ending = Some(now.mono + FAREWELL);
                     self.sources.last_words(&mut self.pipeline)?;
                     self.pipeline.finish(now);
                     self.settle();
+                    self.handlers.finish(now);
                 }
             }
         }
@@ -294,11 +338,14 @@ impl Daemon {
 
     fn deadline(&mut self, now: Now) -> Option<Instant> {
         let named = self.pipeline.deadline();
+        let control = self.control.as_ref().and_then(Server::deadline);
         [
+            control,
             self.schedule.next(),
             self.sources.deadline(now),
             named,
             self.retry_output,
+            self.handlers.deadline(),
         ]
         .into_iter()
         .flatten()
@@ -315,6 +362,8 @@ impl Handler for Daemon {
             DUMP => self.sources.dump_ready = true,
             NAMES => self.names_woken = true,
             SIGNALS => self.signals(now)?,
+            _ if token >= handlers::TOKENS => self.handlers.ready(token),
+            _ if token >= control::CONTROL => self.control_ready(token),
             // Every turn writes what there is.
             _ => {}
         }
@@ -329,20 +378,39 @@ impl Handler for Daemon {
                 self.sources.notices_ready = true;
                 Ok(())
             }
-            _ => Ok(()),
+            _ if token >= handlers::TOKENS => {
+                self.handlers.ready(token);
+                Ok(())
+            }
+            _ => {
+                self.control_broken(token);
+                Ok(())
+            }
         }
     }
 
     fn turn(&mut self, now: Now) -> Result<Turn, RunError> {
         if let Some(until) = self.ending {
-            if self.flush(now)? {
+            let busy = self.work_handlers(now);
+            let written = self.flush(now)?;
+            // Subscribers get what they take at once; nobody waits for them.
+            let busy = self.control(now) || busy;
+            if written && self.handlers.are_idle() && (!busy || now.mono >= until) {
                 return Ok(Turn::Done);
             }
             if now.mono >= until {
-                return Err(RunError::Unwritten);
+                self.handlers.kill();
+                return if written {
+                    Ok(Turn::Done)
+                } else {
+                    Err(RunError::Unwritten)
+                };
             }
-            let again = self.retry_output.map_or(until, |retry| retry.min(until));
-            return Ok(Turn::Idle(Some(again)));
+            if busy {
+                return Ok(Turn::Busy);
+            }
+            let due = [self.retry_output, self.handlers.deadline()];
+            return Ok(Turn::Idle(due.into_iter().flatten().chain([until]).min()));
         }
         self.sources.hear(&mut self.pipeline, now)?;
         self.names(now);
@@ -351,7 +419,9 @@ impl Handler for Daemon {
         if self.sources.scope.take_replaced() {
             self.watch(self.sources.scope.as_raw_fd(), DUMP, Interest::READABLE)?;
         }
+        let busy = self.work_handlers(now) || busy;
         self.flush(now)?;
+        let busy = self.control(now) || busy;
         Ok(if busy {
             Turn::Busy
         } else {

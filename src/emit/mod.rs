@@ -5,12 +5,16 @@
 //! owns up to: once it has room again it hands out a [`Loss`], and the pipeline
 //! writes the `gap` record. The contract of that exchange is at [`Sink::loss`].
 
+mod backlog;
 mod digits;
 mod fan;
+mod file;
 mod json;
+mod losing;
 mod object;
 mod queue;
 mod stdout;
+mod subscribers;
 mod table;
 mod text;
 
@@ -18,14 +22,19 @@ mod text;
 mod golden;
 
 pub use fan::Fan;
+pub use file::{File, Reopen};
 pub use json::Json;
+pub use losing::{Losing, is_gap_of};
+pub(crate) use object::Object;
 pub use stdout::Stdout;
+pub use subscribers::{Subscribers, Subscription, Terms};
 pub use table::table;
 pub use text::Text;
 
 use std::fmt;
 use std::io::{self, IsTerminal};
 use std::os::fd::RawFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{Event, Gap, GapCause};
@@ -46,6 +55,21 @@ impl Format {
             Format::Text
         } else {
             Format::Json
+        }
+    }
+
+    /// The format of a name; none for `auto`.
+    ///
+    /// # Errors
+    /// What names there are.
+    pub fn named(word: &str) -> Result<Option<Format>, String> {
+        match word {
+            "auto" => Ok(None),
+            "text" => Ok(Some(Format::Text)),
+            "json" => Ok(Some(Format::Json)),
+            other => Err(format!(
+                "'{other}' is no format; expected 'auto', 'text' or 'json'"
+            )),
         }
     }
 
@@ -90,10 +114,10 @@ pub enum Delivery {
 }
 
 /// A stretch in which a sink dropped events.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Loss {
     /// The sink.
-    pub sink: &'static str,
+    pub sink: Arc<str>,
     /// How many it dropped.
     pub lost: u64,
     /// From the first dropped event until there was room again.
@@ -106,7 +130,7 @@ impl Loss {
         Gap {
             cause: GapCause::Queue,
             closed_recovered: None,
-            lost: Some((self.sink, self.lost)),
+            lost: Some((Arc::clone(&self.sink), self.lost)),
             duration_ms: u64::try_from(self.duration.as_millis()).unwrap_or(u64::MAX),
         }
     }
@@ -161,6 +185,11 @@ pub trait Sink {
     /// after the turn's events.
     fn flush(&mut self) -> Result<Flush, OutputError> {
         Ok(Flush::Drained)
+    }
+
+    /// Whether nobody wants it any more: it is flushed once more and dropped.
+    fn is_over(&self) -> bool {
+        false
     }
 
     /// The descriptor to wait on (writable) while blocked.

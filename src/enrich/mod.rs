@@ -1,7 +1,8 @@
-//! What a socket's event says beyond the socket itself: reverse names, the
-//! processes that have it open, their users and its cgroup.
+//! What an event says beyond the socket itself: reverse names, the names that
+//! were resolved to an address, the processes that have the socket open, their
+//! users and its cgroup.
 //!
-//! Everything here can block for seconds, so it runs on threads of its own: each
+//! What is looked up can block for seconds, so it runs on threads of its own: each
 //! kind of work has its own small [`pool`], and what one resolver does to its
 //! threads delays no other kind of work and never the reactor. Answers are
 //! cached, look-ups are bounded, and what was given up says why.
@@ -11,11 +12,13 @@ pub mod cgroups;
 pub mod names;
 pub mod pool;
 pub mod processes;
+mod resolved;
 pub mod users;
 
 pub use cgroups::Cgroups;
 pub use names::{Names, ResolveError, skipped};
 pub use processes::Processes;
+pub use resolved::Resolved;
 pub use users::Users;
 
 use crate::model::Host;

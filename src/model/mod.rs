@@ -7,6 +7,7 @@
 mod change;
 mod connect;
 mod coverage;
+mod dns;
 mod endpoint;
 mod event;
 mod identity;
@@ -19,6 +20,7 @@ pub use change::{
 };
 pub use connect::{Caller, Comm, Connect, Direction, Origin};
 pub use coverage::{Coverage, Needs, StateGroups};
+pub use dns::{Answer, NoResults, Resolution};
 pub use endpoint::{Endpoint, Family, Proto, SockId};
 pub use event::{Data, Degraded, Event, Gap, GapCause, Listener, Restored, SocketData, Traffic};
 pub use identity::{Cookie, Name, Netns, Owner, OwnerUnknown, SensorIx, SocketKey};

@@ -4,6 +4,7 @@
 
 mod absence;
 mod ends;
+mod listing;
 pub mod net_socket;
 mod rows;
 #[cfg(test)]
@@ -12,5 +13,6 @@ mod verdicts;
 mod views;
 
 pub use absence::Suspect;
+pub use listing::Listing;
 pub use net_socket::NetSocket;
 pub use views::View;

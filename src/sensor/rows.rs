@@ -8,7 +8,9 @@ use std::time::Instant;
 
 use super::net_socket::NetSocket;
 use super::views::How;
-use crate::model::{Coverage, Evidence, Judge, Now, Row, RowKind, SocketKey, StateGroups};
+use crate::model::{
+    Coverage, Evidence, Judge, Now, Proto, Row, RowKind, SocketKey, StateGroups, TcpState,
+};
 use crate::table::Entry;
 
 /// A dump between its request and its end.
@@ -17,6 +19,8 @@ pub(super) struct UnderWay {
     coverage: Coverage,
     began: Instant,
     staged: Vec<(SocketKey, RowKind)>,
+    /// Full sockets whose handshake is under way.
+    handshakes: u32,
     /// Rows that say something new of sockets in the table.
     pub(super) changed: BTreeMap<(SocketKey, RowKind), Row>,
 }
@@ -35,6 +39,7 @@ impl NetSocket {
             coverage,
             began: now.mono,
             staged: Vec::new(),
+            handshakes: 0,
             changed: BTreeMap::new(),
         });
     }
@@ -45,6 +50,9 @@ impl NetSocket {
         let Some(dump) = &mut self.dump else {
             return;
         };
+        if row.kind == RowKind::Full && matches!(row.state, TcpState::SynSent | TcpState::SynRecv) {
+            dump.handshakes += 1;
+        }
         let (table, walk, graves) = match row.kind {
             RowKind::Full => (&mut self.sockets, &mut self.walk, &mut self.graves),
             RowKind::Mini if self.views.watch(row.state) => {
@@ -81,11 +89,21 @@ impl NetSocket {
         dump.staged.push((key, row.kind));
     }
 
-    /// The dump under way completed: what was staged counts now.
-    pub fn end_dump(&mut self, now: Now, judge: &mut dyn Judge) {
+    /// The dump under way completed: what was staged counts now. Says how many
+    /// sockets it found that had not been there at start.
+    pub fn end_dump(&mut self, now: Now, judge: &mut dyn Judge) -> u64 {
         let Some(dump) = self.dump.take() else {
-            return;
+            return 0;
         };
+        let mut found = 0;
+        if dump.coverage.proto == Proto::Tcp
+            && dump.coverage.groups.contains(StateGroups::CONNECTED)
+        {
+            match dump.coverage.family {
+                None => self.handshakes = [dump.handshakes, 0],
+                Some(family) => self.handshakes[family as usize] = dump.handshakes,
+            }
+        }
         for (key, kind) in dump.staged {
             let (table, graves) = match kind {
                 RowKind::Full => (&mut self.sockets, &mut self.graves),
@@ -108,6 +126,7 @@ impl NetSocket {
                 at_start: !primed.contains(StateGroups::of(entry.state())),
                 ..How::by(Evidence::Dump)
             };
+            found += u64::from(!how.at_start);
             self.views.open(entry, kind, how, now, judge);
         }
         for row in dump.changed.into_values() {
@@ -117,6 +136,7 @@ impl NetSocket {
         self.absence
             .completed(dump.coverage, self.needs, self.number, dump.began, once);
         self.sweep(now);
+        found
     }
 
     /// Forgets what only the dump that is over could have made use of.

@@ -17,7 +17,9 @@
 mod child;
 mod crowd;
 mod daemon;
+mod dnsmasq;
 mod expect;
+mod gate;
 mod netns;
 mod proc_net;
 mod record;
@@ -30,10 +32,15 @@ mod cgroups;
 mod churn;
 mod command;
 mod congestion;
+#[cfg(feature = "bpf")]
+mod connect_source;
 mod connections;
+mod control;
 mod degraded;
+mod dns_tap;
 mod dump;
 mod half_closed;
+mod handlers;
 mod lagging;
 mod leftovers;
 mod listeners;
@@ -43,6 +50,7 @@ mod processes;
 mod rebound;
 mod refused;
 mod sensors;
+mod shards;
 mod syn_sent;
 mod udp;
 

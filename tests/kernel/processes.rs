@@ -204,9 +204,13 @@ fn a_shared_listener_and_what_is_told_of_its_holders() {
             let mut scans = Scans::new();
             assert_eq!(scans.pids(inode), [own()]);
             // The workers of a server, and one of theirs.
-            let workers: Vec<Child> = (0..3)
-                .map(|_| Child::forked(|| set_name(c"worker) S 1 (")))
-                .collect();
+            let (heard, tell) = pipe();
+            let begin = || {
+                set_name(c"worker) S 1 (");
+                close_and_tell(-1, tell.as_raw_fd());
+            };
+            let workers: Vec<Child> = (0..3).map(|_| Child::forked(begin)).collect();
+            workers.iter().for_each(|_| hear(&heard));
             let pids = scans.pids(inode);
             assert_eq!(pids[0], own(), "the oldest first");
             let mut expected: Vec<u32> = workers.iter().map(Child::pid).collect();

@@ -29,14 +29,20 @@ impl Tick {
     }
 }
 
+/// The overflow user: it owns nothing and may nothing.
+const NOBODY: u32 = 65_534;
+
 /// A daemon about to be started.
 pub struct Launch {
     interval: Tick,
     daemon: String,
     sensors: String,
+    handlers: String,
+    debug: bool,
     beacon: bool,
     read: bool,
     refusal: Option<Refusal>,
+    nobody: bool,
 }
 
 impl Launch {
@@ -46,15 +52,30 @@ impl Launch {
             interval,
             daemon: String::new(),
             sensors: "  sockets: {listener: net.socket}\n".to_string(),
+            handlers: String::new(),
+            debug: false,
             beacon: true,
             read: true,
             refusal: None,
+            nobody: false,
         }
     }
 
     /// With these sensors: YAML, indented by two.
     pub fn sensors(mut self, yaml: &str) -> Launch {
         self.sensors = yaml.to_string();
+        self
+    }
+
+    /// With these handlers: YAML, indented by two.
+    pub fn handlers(mut self, yaml: &str) -> Launch {
+        self.handlers = format!("handlers:\n{yaml}");
+        self
+    }
+
+    /// With a log that says everything.
+    pub fn debug(mut self) -> Launch {
+        self.debug = true;
         self
     }
 
@@ -77,6 +98,12 @@ impl Launch {
         self
     }
 
+    /// As a user without any privilege, where the test itself has some.
+    pub fn as_nobody(mut self) -> Launch {
+        self.nobody = true;
+        self
+    }
+
     /// In a kernel that refuses something.
     pub fn refused(mut self, refusal: Refusal) -> Launch {
         self.refusal = Some(refusal);
@@ -88,6 +115,7 @@ impl Launch {
             interval,
             daemon,
             sensors,
+            handlers,
             ..
         } = self;
         let interval = interval.interval();
@@ -98,7 +126,7 @@ impl Launch {
                 "  beacon: {{listener: net.socket, args: {{patterns: [\"{pattern}\"]}}}}\n"
             );
         }
-        text
+        text + handlers
     }
 
     /// Starts it and waits until it is ready.
@@ -114,6 +142,12 @@ impl Launch {
         let config = scratch.write("sockwatch.yaml", &self.config());
         let mut command = Command::new(BINARY);
         command.arg("--config").arg(config);
+        if self.nobody && crate::netns::is_root() {
+            command.gid(NOBODY).uid(NOBODY);
+        }
+        if self.debug {
+            command.env("SOCKWATCH_LOG", "debug");
+        }
         if let Some(refusal) = self.refusal {
             let filter = refusal.filter();
             // SAFETY: installing a filter is two system calls on memory that was

@@ -110,6 +110,12 @@ stats! {
     names_timed_out,
     /// Look-ups refused because too many were waiting.
     names_overload,
+    /// Sockets whose process was looked for.
+    processes_asked,
+    /// Sockets whose process was not looked for because too many were waiting.
+    processes_overload,
+    /// Times a process's descriptors were read.
+    processes_read,
     /// Sockets of sockwatch's own that were left out.
     own_sockets,
     /// Connects read from a hook's ring.

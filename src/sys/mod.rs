@@ -8,6 +8,7 @@
 #![allow(unsafe_code)]
 
 mod child;
+mod folder;
 pub mod memory;
 mod netlink;
 pub mod output;
@@ -19,6 +20,7 @@ mod signal;
 mod unix;
 
 pub use child::{Child, Ending, Spawned, keep_descriptors};
+pub use folder::{Folder, Item, Items, Scratch};
 pub use netlink::{Netlink, RecvError, share_of};
 pub use own::{connect_nowhere, hostname, netns, own_cookies, thread_cpu, unbound_socket_cookie};
 pub use packet::{Packets, Received, Way};

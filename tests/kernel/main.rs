@@ -28,6 +28,7 @@ mod sock;
 
 mod before_start;
 mod capture;
+mod cgroups;
 mod churn;
 mod command;
 mod congestion;
@@ -46,6 +47,7 @@ mod leftovers;
 mod listeners;
 mod names;
 mod overrun;
+mod processes;
 mod rebound;
 mod refused;
 mod sensors;

@@ -215,6 +215,15 @@ class Run:
                       f"{self.seconds:.0f} s" + ("" if self.status is not None else ", no end"))
 
 
+    def tell(self):
+        """Prints the verdict, and what led to it where that must be seen."""
+        well, words = self.verdict()
+        for line in self.lines:
+            if not well or line.startswith("SKIPPED"):
+                print(f"{self.hook}: {line}")
+        print(f"guest: {words}", flush=True)
+
+
 def listen(lines):
     """Sorts what the guest says into runs; the runs and the troubles."""
     runs, troubles, run = [], [], None
@@ -226,7 +235,7 @@ def listen(lines):
         elif line.startswith("guest: end"):
             run.seconds = seconds - run.began
             run.status = int(words[3])
-            print(f"guest: {run.verdict()[1]}", flush=True)
+            run.tell()
             run = None
         elif line.startswith("guest: trouble"):
             troubles.append(line)
@@ -257,10 +266,9 @@ def main():
     image = initramfs(kernel, busybox, wanted)
     runs, troubles = listen(boot(qemu, kernel, image))
     wrong = [run for run in runs if not run.verdict()[0]]
-    for run in runs:
-        show = run.lines if run in wrong else [line for line in run.lines
-                                               if line.startswith("SKIPPED")]
-        print("".join(f"{run.hook}: {line}\n" for line in show), end="")
+    for run in wrong:
+        if run.status is None:
+            run.tell()
     # What the firmware and the kernel say, in case of trouble alone.
     lost = len(wanted) - len(runs)
     if wrong or lost or any(line.startswith("guest: trouble") for line in troubles):

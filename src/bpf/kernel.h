@@ -18,10 +18,6 @@ typedef unsigned long long u64;
 #define INLINE static inline __attribute__((always_inline))
 #define RELOCATED __attribute__((preserve_access_index))
 
-/* Whether the running kernel has a member: BPF_FIELD_EXISTS, a relocation that
- * becomes 0 or 1. */
-#define HAS(member) __builtin_preserve_field_info((member), 2)
-
 /* How a map is declared (BTF-defined maps): the sizes stand in types. */
 #define NUMBER(name, value) int (*name)[value]
 #define TYPE(name, type) type *name
@@ -75,9 +71,13 @@ struct sock {
 	u16 sk_protocol;
 } RELOCATED;
 
+/* A member is looked for by its name and kind: an int would not be found. */
+typedef enum {
+	SS_UNCONNECTED = 1,
+} socket_state;
+
 struct socket {
-	/* An enum as in linux/net.h: a relocation takes no other type for it. */
-	enum { SS_FREE, SS_UNCONNECTED } state;
+	socket_state state;
 	short type;
 	struct sock *sk;
 } RELOCATED;

@@ -12,6 +12,7 @@ mod endpoint;
 mod event;
 mod identity;
 mod observation;
+mod process;
 mod state;
 
 pub use change::{
@@ -26,6 +27,7 @@ pub use event::{
 };
 pub use identity::{Cookie, Name, Netns, Owner, OwnerUnknown, SensorIx, SocketKey};
 pub use observation::{Notice, Row, RowKind, TcpInfo};
+pub use process::{Attribution, CgroupInfo, CgroupUnknown, Holders, Process, ProcessUnknown};
 pub use state::TcpState;
 
 use std::time::{Instant, SystemTime};

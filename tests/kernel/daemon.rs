@@ -235,9 +235,14 @@ impl Daemon {
         check(unsafe { libc::kill(self.pid(), signal) }).expect("one's own child takes signals");
     }
 
-    /// Its process id.
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The same, as system calls take it.
     pub fn pid(&self) -> libc::pid_t {
-        self.child.id() as libc::pid_t
+        self.id() as libc::pid_t
     }
 
     /// Does something while the daemon stands still: it sees all of it at once.

@@ -28,6 +28,7 @@ mod sock;
 
 mod before_start;
 mod capture;
+mod cgroups;
 mod churn;
 mod command;
 mod congestion;
@@ -35,6 +36,7 @@ mod connect;
 #[cfg(feature = "bpf")]
 mod connect_source;
 mod connections;
+mod control;
 mod degraded;
 mod dns_tap;
 mod dump;
@@ -45,6 +47,7 @@ mod leftovers;
 mod listeners;
 mod names;
 mod overrun;
+mod processes;
 mod rebound;
 mod refused;
 mod sensors;

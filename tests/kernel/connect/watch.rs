@@ -272,7 +272,7 @@ impl Watch {
         last.connect(nobody).expect_err("nobody listens on port 1");
         self.reported(&call);
         self.dumps();
-        let daemon = u64::from(self.daemon.pid().cast_unsigned());
+        let daemon = u64::from(self.daemon.id());
         let record = self.daemon.stop();
         let namespaces = self.netns.into_inner();
         let ignored = self.ignored_port.get().map(|port| json!(port));

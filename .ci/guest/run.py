@@ -31,11 +31,12 @@ ROOT = HERE.parent.parent
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
 CACHE = TARGET / "guest"
 
-# A hook, and what the test binary is told: the tests that it shall run.
+# A hook, and what the test binary is told: the tests that it shall run. There is
+# no dnsmasq in the guest, and a burst takes minutes on an emulated processor.
 RUNS = [
-    ("lsm", "connect:: --skip unhooked --skip connect::names"),
-    ("fentry", "connect:: --skip unhooked --skip connect::names"),
-    ("cgroup", "connect:: --skip unhooked --skip connect::names"),
+    ("lsm", "connect:: --skip unhooked --skip connect::names --skip connect::burst"),
+    ("fentry", "connect:: --skip unhooked --skip connect::names --skip connect::burst"),
+    ("cgroup", "connect:: --skip unhooked --skip connect::names --skip connect::burst"),
     ("sock_diag", "connect::unhooked"),
 ]
 # Seconds after which the guest is taken to hang.

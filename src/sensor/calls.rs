@@ -145,13 +145,17 @@ impl Calls {
         });
     }
 
-    /// The caller whose MPTCP socket may have made a subflow to this destination.
+    /// The caller whose MPTCP socket may have made a subflow to this destination,
+    /// of which the notice of one that failed has lost the port.
     pub fn mptcp(&self, remote: &Endpoint) -> Option<Rc<Caller>> {
-        let newest = self
-            .mptcp
-            .iter()
-            .rev()
-            .find(|it| leads_to(&it.remote, remote));
+        let is_its = |it: &&Mptcp| {
+            let port = match remote.port {
+                0 => it.remote.port,
+                port => port,
+            };
+            leads_to(&it.remote, &Endpoint { port, ..*remote })
+        };
+        let newest = self.mptcp.iter().rev().find(is_its);
         newest.map(|it| Rc::clone(&it.caller))
     }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::client::Place;
 use crate::child;
-use crate::daemon::{BINARY, PATIENCE, Tick, once};
+use crate::daemon::{PATIENCE, Tick, binary, once};
 use crate::netns;
 use crate::sock::{Domain, Sock};
 
@@ -91,7 +91,7 @@ fn answers_and_exit_codes() {
 }
 
 fn subscribe(place: &Place) -> Child {
-    let mut command = Command::new(BINARY);
+    let mut command = Command::new(binary());
     command
         .args(["ctl", "--socket", place.text(), "subscribe", "sockets|*"])
         .stdin(Stdio::null())

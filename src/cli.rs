@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use lexopt::{Arg, ValueExt};
 
 use crate::config;
+use crate::ctl::{self, CtlFailed};
 use crate::daemon::{self, RunError};
 use crate::dump;
 use crate::emit::Format;
@@ -27,6 +28,7 @@ usage:
   sockwatch [--pattern GLOB]... [--ignore GLOB]... [--format ...]
   sockwatch --dump [--pattern GLOB]... [--ignore GLOB]... [--dns] [--format ...]
   sockwatch --check --config FILE...
+  sockwatch ctl COMMAND    asks a running daemon; see sockwatch ctl --help
 
 Without --config it watches every TCP and UDP socket of its network namespace.
 Events and dumps go to standard output (lines for people on a terminal, JSON
@@ -122,7 +124,11 @@ pub fn main() -> ExitCode {
         complain(&error);
         return ExitCode::from(2);
     }
-    let flags = match parse(std::env::args_os().skip(1)) {
+    let mut args = std::env::args_os().skip(1).peekable();
+    if args.next_if(|first| first == "ctl").is_some() {
+        return ask(args);
+    }
+    let flags = match parse(args) {
         Ok(flags) => flags,
         Err(error) => {
             complain(&format_args!("{error}\nTry 'sockwatch --help'."));
@@ -149,7 +155,10 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Flags, UsageError> {
             }
             Arg::Long("pattern") => flags.patterns.push(parser.value()?.string()?),
             Arg::Long("ignore") => flags.ignore.push(parser.value()?.string()?),
-            Arg::Long("format") => flags.format = format(&parser.value()?.string()?)?,
+            Arg::Long("format") => {
+                let word = parser.value()?.string()?;
+                flags.format = Format::named(&word).map_err(UsageError)?;
+            }
             Arg::Long("dns") => flags.dns = true,
             Arg::Long("dump") => flags.set_mode(Mode::Dump)?,
             Arg::Long("check") => flags.set_mode(Mode::Check)?,
@@ -176,17 +185,6 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Flags, UsageError> {
     }
     flags.agree()?;
     Ok(flags)
-}
-
-fn format(word: &str) -> Result<Option<Format>, UsageError> {
-    match word {
-        "auto" => Ok(None),
-        "text" => Ok(Some(Format::Text)),
-        "json" => Ok(Some(Format::Json)),
-        other => Err(UsageError(format!(
-            "'{other}' is no format; expected 'auto', 'text' or 'json'"
-        ))),
-    }
 }
 
 impl Flags {
@@ -236,6 +234,31 @@ impl Flags {
                 Ok(settings)
             }
             Err(problems) => Err(refuse(&problems)),
+        }
+    }
+}
+
+/// `sockwatch ctl`.
+fn ask(args: impl Iterator<Item = OsString>) -> ExitCode {
+    let call = match ctl::parse(args) {
+        Ok(Some(call)) => call,
+        Ok(None) => return print(ctl::HELP),
+        Err(error) => {
+            let error = UsageError(error);
+            complain(&format_args!("{error}\nTry 'sockwatch ctl --help'."));
+            return ExitCode::from(2);
+        }
+    };
+    match ctl::run(&call) {
+        Ok(()) | Err(CtlFailed::ReaderGone) => ExitCode::SUCCESS,
+        Err(error) => {
+            let code = fail(&error);
+            if let CtlFailed::Refused { problems, .. } = &error {
+                for problem in problems {
+                    complain(&Plain(problem));
+                }
+            }
+            code
         }
     }
 }

@@ -4,7 +4,8 @@
 //! released. The table of locks is bounded: past the bound events pass, because
 //! an event too many is better than one too few.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::time::SystemTime;
 
 /// How many event ids can be locked at once: at some 150 bytes each, about
@@ -36,14 +37,14 @@ pub struct Lock {
 /// All locks.
 #[derive(Debug)]
 pub struct Locks {
-    held: HashMap<String, Lock>,
+    held: BTreeMap<String, Lock>,
     bound: usize,
 }
 
 impl Default for Locks {
     fn default() -> Locks {
         Locks {
-            held: HashMap::new(),
+            held: BTreeMap::new(),
             bound: BOUND,
         }
     }
@@ -62,7 +63,7 @@ impl Locks {
     /// No locks; room for `bound`.
     pub fn bounded(bound: usize) -> Locks {
         Locks {
-            held: HashMap::new(),
+            held: BTreeMap::new(),
             bound,
         }
     }
@@ -98,7 +99,21 @@ impl Locks {
         self.held.remove(eid)
     }
 
-    /// The locked ids, in no order.
+    /// The lock of an event id.
+    pub fn find(&self, eid: &str) -> Option<&Lock> {
+        self.held.get(eid)
+    }
+
+    /// The locked ids behind this one in their order, for whoever goes through
+    /// all of them piece by piece; from the first one where it is none.
+    pub fn after(&self, eid: Option<&str>) -> impl Iterator<Item = (&str, &Lock)> {
+        let from = eid.map_or(Bound::Unbounded, Bound::Excluded);
+        self.held
+            .range::<str, _>((from, Bound::Unbounded))
+            .map(|(eid, lock)| (eid.as_str(), lock))
+    }
+
+    /// The locked ids, in their order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Lock)> {
         self.held.iter().map(|(eid, lock)| (eid.as_str(), lock))
     }
@@ -128,7 +143,7 @@ impl Locks {
             locks: self.held.len(),
             muted: self.held.values().map(|lock| lock.muted).sum(),
         };
-        self.held = HashMap::new();
+        self.held = BTreeMap::new();
         released
     }
 }

@@ -89,6 +89,19 @@ stats! {
     runs_timed_out,
     /// Events that still waited for a handler's run at the end.
     runs_left,
+    /// Events that a subscriber fell behind by too far to be told of.
+    subscribers_lost,
+    /// Connections to the control socket.
+    control_clients,
+    /// Connections to the control socket from users who may not.
+    control_refused,
+    /// Connections to the control socket that were closed for what they did not
+    /// do in time, or to make room for another.
+    control_evicted,
+    /// Requests to the control socket that were carried out.
+    control_requests,
+    /// Requests to the control socket that were no request or failed.
+    control_failed,
     /// Reverse look-ups begun.
     lookups,
     /// Reverse look-ups that failed or timed out in the resolver.

@@ -383,6 +383,21 @@ fn a_handler_that_cannot_do_anything_is_warned_about() {
 }
 
 #[test]
+fn the_control_socket_and_its_users() {
+    let text = "daemon: {stdout: false, control: /run/x/c.sock, control-uids: [0, 1000], \
+                control-gids: [27]}\nsensors: {a: {listener: net.socket}}";
+    let settings = good(text);
+    assert_eq!(
+        settings.daemon.control.as_deref(),
+        Some(std::path::Path::new("/run/x/c.sock"))
+    );
+    assert_eq!(settings.daemon.control_uids, [0, 1000]);
+    assert_eq!(settings.daemon.control_gids, [27]);
+    // Subscribers take the events.
+    assert!(settings.warnings.is_empty());
+}
+
+#[test]
 fn what_is_too_large_without_an_alias_is_not_blamed_on_one() {
     let many = format!(
         "web: {{listener: net.socket, opts: [{}]}}",

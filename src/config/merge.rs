@@ -78,16 +78,24 @@ pub(super) fn daemon(files: &[(Arc<Path>, Outline, typed::File)]) -> Daemon {
         daemon.cpu_budget = given.cpu_budget.map_or(daemon.cpu_budget, |share| share.0);
         daemon.queue = given.queue.unwrap_or(daemon.queue);
         daemon.stdout = given.stdout.unwrap_or(daemon.stdout);
+        daemon.control = given.control.clone().or(daemon.control);
+        if let Some(uids) = &given.control_uids {
+            daemon.control_uids.clone_from(uids);
+        }
+        if let Some(gids) = &given.control_gids {
+            daemon.control_gids.clone_from(gids);
+        }
     }
     daemon
 }
 
-/// Without standard output and without a handler a daemon has nobody to tell
-/// anything.
+/// Without standard output, a handler, and a control socket to subscribe at, a
+/// daemon has nobody to tell anything.
 pub(super) fn without_output(files: &[(Arc<Path>, Outline, typed::File)]) -> Option<Problem> {
-    if files
-        .iter()
-        .any(|(_, outline, _)| !outline.handlers.is_empty())
+    if daemon(files).control.is_some()
+        || files
+            .iter()
+            .any(|(_, outline, _)| !outline.handlers.is_empty())
     {
         return None;
     }

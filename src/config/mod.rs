@@ -44,6 +44,7 @@ pub use builtin::builtin;
 use check::Outline;
 pub use handlers::{Action, Exec, Handler, Unlock};
 pub use problem::{Position, Problem};
+pub(crate) use schema::nearest;
 use tree::View;
 
 /// The tick, where nothing else is configured.
@@ -146,6 +147,12 @@ pub struct Daemon {
     pub cpu_budget: Option<u32>,
     /// Whether events go to standard output.
     pub stdout: bool,
+    /// Where the control socket is; none without a path.
+    pub control: Option<PathBuf>,
+    /// Users that may use it besides root and the daemon's own.
+    pub control_uids: Vec<u32>,
+    /// Groups whose members may use it.
+    pub control_gids: Vec<u32>,
 }
 
 impl Default for Daemon {
@@ -157,6 +164,9 @@ impl Default for Daemon {
             gate: Some(GATE),
             cpu_budget: Some(10),
             stdout: true,
+            control: None,
+            control_uids: Vec::new(),
+            control_gids: Vec::new(),
         }
     }
 }

@@ -42,6 +42,8 @@ pub(super) enum Value {
     Count(usize, usize),
     /// One of these words.
     Word(&'static [&'static str]),
+    /// The absolute path of a socket.
+    SocketPath,
     /// A list of texts.
     List(Item),
     /// A map with these keys; may be left empty.
@@ -67,6 +69,8 @@ pub(super) enum Item {
     Word(&'static [&'static str]),
     /// Globs over the tuples of what the sensor watches.
     Glob(Subject),
+    /// Numbers of users or groups, none twice.
+    Number,
 }
 
 /// The keys that tell a file with sections from a plain map of sensor ids.
@@ -171,7 +175,7 @@ pub(super) const HANDLER: &[Key] = &[
     key("unlock", Value::Word(&["never", "on-success", "always"])),
     key("timeout", Value::Duration(MS_10, Duration::from_secs(3600))),
     key("concurrency", Value::Count(1, 64)),
-    key("queue", Value::Count(1, 1 << 16)),
+    key("queue", Value::Count(2, 1 << 16)),
     key("file", Value::Path),
 ];
 
@@ -183,7 +187,13 @@ pub(super) const DAEMON: &[Key] = &[
     key("cpu-budget", Value::Share),
     key("gate", Value::Limit(MS_10, Duration::from_secs(24 * 3600))),
     key("stdout", Value::Flag),
+    key("control", Value::SocketPath),
+    key("control-uids", Value::List(Item::Number)),
+    key("control-gids", Value::List(Item::Number)),
 ];
+
+/// The longest path of a socket: `sun_path` of unix(7) and its NUL.
+pub(super) const SOCKET_PATH: usize = 107;
 
 const MS_10: Duration = Duration::from_millis(10);
 const INTERVAL: Value = Value::Duration(MS_10, Duration::from_secs(3600));
@@ -251,6 +261,10 @@ impl Value {
             Value::List(Item::Glob(subject)) => {
                 format!("a list of globs, such as `[{}]`", glob(*subject))
             }
+            Value::List(Item::Number) => "a list of numbers, such as `[1000]`".to_owned(),
+            Value::SocketPath => format!(
+                "an absolute path of at most {SOCKET_PATH} bytes, such as `/run/sockwatch/control.sock`"
+            ),
             Value::Map(_) => "a map".to_owned(),
             Value::Sensors => "a map of sensor ids".to_owned(),
             Value::Handlers => "a map of handlers' names".to_owned(),
@@ -269,6 +283,7 @@ impl Item {
         match self {
             Item::Profile => "the name of a profile".to_owned(),
             Item::Word(words) => one_of(words.iter().copied()),
+            Item::Number => "a number from 0 to 4294967294, each once".to_owned(),
             Item::Glob(subject) => {
                 format!("a glob over the tuple, such as `{}`", glob(subject))
             }
@@ -306,7 +321,7 @@ fn words_and(words: &[&str]) -> String {
 
 /// The nearest of the known names, if it is near enough to have been meant: a
 /// third of the letters may be wrong, or one.
-pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+pub(crate) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
     let name: String = name.chars().take(64).collect::<String>().to_lowercase();
     let allowed = (name.chars().count() / 3).max(1);
     known

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::path::PathBuf;
 
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
@@ -111,6 +112,9 @@ pub(super) struct Daemon {
     pub gate: Option<Limit>,
     pub cpu_budget: Option<Share>,
     pub stdout: Option<bool>,
+    pub control: Option<PathBuf>,
+    pub control_uids: Option<Vec<u32>>,
+    pub control_gids: Option<Vec<u32>>,
 }
 
 /// The entries of a map in the order of the file.

@@ -7,12 +7,14 @@
 
 mod budget;
 mod connects;
+mod control;
 mod groups;
 mod handlers;
 mod losses;
 mod schedule;
 mod sources;
 
+use std::cell::RefCell;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -24,7 +26,8 @@ use mio::unix::SourceFd;
 use mio::{Interest, Poll, Registry, Token, Waker};
 
 use crate::config::Settings;
-use crate::emit::{Fan, Flush, Format, OutputError, Stdout};
+use crate::control::{ListenError, Server};
+use crate::emit::{Fan, Flush, Format, OutputError, Stdout, Subscribers};
 use crate::enrich::Names;
 use crate::handlers::{self as handling, Handlers};
 use crate::model::{Listener, Now, Origin, SensorIx};
@@ -66,6 +69,8 @@ pub enum RunError {
     Handler(handling::OpenError),
     /// The loop itself failed.
     Loop(io::Error),
+    /// There is to be a control socket, and it is not to be had.
+    Control(ListenError),
     /// Standard output failed.
     Output(io::Error),
     /// The program was to end, but not everything queued could be written.
@@ -85,6 +90,7 @@ impl fmt::Display for RunError {
             RunError::Open(error) => write!(f, "standard output {error}"),
             RunError::Handler(error) => write!(f, "{error}"),
             RunError::Loop(error) => write!(f, "the event loop failed: {error}"),
+            RunError::Control(error) => write!(f, "{error}"),
             RunError::Output(error) => write!(f, "writing to standard output failed: {error}"),
             RunError::Unwritten => f.write_str(
                 "ended with events that could not be written; they are lost",
@@ -159,7 +165,9 @@ struct Daemon {
     names_woken: bool,
     retry_output: Option<Instant>,
     ending: Option<Instant>,
-    registry: Registry,
+    control: Option<Server>,
+    registry: Rc<Registry>,
+    stats: Rc<Stats>,
 }
 
 impl Daemon {
@@ -215,6 +223,14 @@ impl Daemon {
             &stats,
             &mut fan,
         )?;
+        let subscribers = Rc::new(RefCell::new(Subscribers::new(
+            sys::hostname(),
+            settings.sensors.len() > 1,
+            settings.daemon.queue,
+            Rc::clone(&stats),
+        )));
+        fan.add(Rc::clone(&subscribers));
+        let control = control::open(&settings.daemon, subscribers, Rc::clone(&stats), now)?;
         let wake = Arc::new(move || {
             if let Err(error) = waker.wake() {
                 log::error!("cannot wake the event loop for a name: {error}");
@@ -254,7 +270,9 @@ impl Daemon {
             names_woken: false,
             retry_output: None,
             ending: None,
-            registry,
+            control,
+            registry: Rc::new(registry),
+            stats,
         })
     }
 
@@ -273,7 +291,7 @@ impl Daemon {
             self.registry
                 .register(&mut SourceFd(&fd), OUTPUT, Interest::WRITABLE)?;
         }
-        Ok(())
+        self.register_control(&self.registry)
     }
 
     fn watch(&self, fd: RawFd, token: Token, interest: Interest) -> io::Result<()> {
@@ -346,7 +364,9 @@ impl Daemon {
 
     fn deadline(&mut self, now: Now) -> Option<Instant> {
         let named = self.pipeline.deadline();
+        let control = self.control.as_ref().and_then(Server::deadline);
         [
+            control,
             self.schedule.next(),
             self.sources.deadline(now),
             named,
@@ -370,6 +390,7 @@ impl Handler for Daemon {
             SIGNALS => self.signals(now)?,
             TAP => self.sources.names_came(),
             _ if token >= handlers::TOKENS => self.handlers.ready(token),
+            _ if token >= control::CONTROL => self.control_ready(token),
             // Every turn writes what there is, and looks into the ring.
             _ => {}
         }
@@ -388,7 +409,10 @@ impl Handler for Daemon {
                 self.handlers.ready(token);
                 Ok(())
             }
-            _ => Ok(()),
+            _ => {
+                self.control_broken(token);
+                Ok(())
+            }
         }
     }
 
@@ -396,7 +420,9 @@ impl Handler for Daemon {
         if let Some(until) = self.ending {
             let busy = self.work_handlers(now);
             let written = self.flush(now)?;
-            if written && self.handlers.are_idle() {
+            // Subscribers get what they take at once; nobody waits for them.
+            let busy = self.control(now) || busy;
+            if written && !busy && self.handlers.are_idle() {
                 return Ok(Turn::Done);
             }
             if now.mono >= until {
@@ -423,6 +449,7 @@ impl Handler for Daemon {
         }
         let busy = self.work_handlers(now) || busy;
         self.flush(now)?;
+        let busy = self.control(now) || busy;
         Ok(if busy || called {
             Turn::Busy
         } else {

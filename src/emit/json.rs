@@ -8,7 +8,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::object::Object;
 use crate::model::{
@@ -30,10 +29,20 @@ impl Json {
 
     /// Appends an event as one line.
     pub fn event(&self, event: &Event, out: &mut Vec<u8>) -> io::Result<()> {
+        self.record(event, Some(event.seq), out);
+        Ok(())
+    }
+
+    /// Appends an event that is told to one reader alone, and so has no number,
+    /// as one line.
+    pub(super) fn unnumbered(&self, event: &Event, out: &mut Vec<u8>) {
+        self.record(event, None, out);
+    }
+
+    fn record(&self, event: &Event, seq: Option<u64>, out: &mut Vec<u8>) {
         let mut line = Object::open(out);
-        let ts = humantime::format_rfc3339_micros(expressible(event.ts));
-        line.shown("ts", &ts);
-        line.number("seq", event.seq);
+        line.time("ts", event.ts);
+        line.maybe_number("seq", seq);
         line.text("host", &self.host);
         line.text("eid", &event.eid);
         line.text("sensor", &event.sensor);
@@ -51,7 +60,6 @@ impl Json {
         }
         line.close();
         out.push(b'\n');
-        Ok(())
     }
 
     /// Appends a row of `--dump` as one line.
@@ -60,13 +68,6 @@ impl Json {
         out.push(b'\n');
         Ok(())
     }
-}
-
-/// A clock set before 1970 or after 9999 has no RFC 3339 time here; the nearest
-/// one that has is shown, so that the record itself is not lost.
-fn expressible(ts: SystemTime) -> SystemTime {
-    const LAST: Duration = Duration::from_micros(253_402_300_799_999_999);
-    ts.clamp(UNIX_EPOCH, UNIX_EPOCH + LAST)
 }
 
 fn write_socket(data: &SocketData, mut out: Object<'_>) {

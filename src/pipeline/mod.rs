@@ -75,6 +75,11 @@ impl Pipeline {
         std::mem::take(&mut self.settled)
     }
 
+    /// The number of the newest record; 0 before the first.
+    pub fn seq(&self) -> u64 {
+        self.seq
+    }
+
     /// The locks that are held.
     pub fn locks(&self) -> &Locks {
         &self.locks

@@ -6,6 +6,7 @@ mod absence;
 mod calls;
 mod ends;
 mod listeners;
+mod listing;
 pub mod net_socket;
 mod rows;
 #[cfg(test)]
@@ -15,5 +16,6 @@ mod views;
 mod ways;
 
 pub use absence::Suspect;
+pub use listing::Listing;
 pub use net_socket::NetSocket;
 pub use views::View;

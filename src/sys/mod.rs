@@ -16,6 +16,7 @@ mod packet;
 #[cfg(feature = "bpf")]
 mod ring;
 mod signal;
+mod unix;
 
 pub use child::{Child, Ending, Spawned, keep_descriptors};
 pub use netlink::{Netlink, RecvError, share_of};
@@ -24,3 +25,4 @@ pub use packet::{Packets, Received, Way};
 #[cfg(feature = "bpf")]
 pub use ring::Ring;
 pub use signal::{Signal, Signals};
+pub use unix::{Peer, bind_private, effective_uid, peer, peer_groups, try_lock};

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use crate::model::{
     Caller, Cookie, Direction, Endpoint, Family, Host, HostUnknown, Name, Netns, Owner,
-    OwnerUnknown, Proto, Row, SensorIx, SockId, SocketKey, TcpState,
+    OwnerUnknown, Proto, Row, SensorIx, SockId, SocketData, SocketKey, TcpState,
 };
 
 /// A socket as it was last seen, and which sensors have it in view.
@@ -289,6 +289,28 @@ impl Entry {
                 Owner::Known { uid, inode } => self.inode == inode && self.uid == uid,
                 Owner::Unknown(_) => true,
             }
+    }
+
+    /// It as a row of a table that is shown, with the name that is known.
+    pub fn data(&self) -> SocketData {
+        SocketData {
+            action: None,
+            id: self.id(),
+            wiped: false,
+            host: match &self.name {
+                Some(name) => Host::Named(name.clone()),
+                None => Host::Unknown(HostUnknown::NotApplicable),
+            },
+            state: self.state,
+            direction: self.direction(),
+            cookie: self.cookie,
+            netns: self.netns,
+            owner: self.owner(),
+            process: self.process(),
+            between_ticks: false,
+            life: None,
+            traffic: None,
+        }
     }
 
     /// What a sensor knows of its reverse name.

@@ -138,6 +138,17 @@ impl Table {
         self.chunks.iter().flatten()
     }
 
+    /// The entries before a place, the last one first. Whoever goes through the
+    /// table like this, piece by piece, while entries come and go, meets every
+    /// entry that stays: a new one comes in behind, and the one that fills the
+    /// place of a removed one has been met or stands before the place. It can be
+    /// met again. Entries must not be put in order meanwhile
+    /// ([`Walk::keep_places`]).
+    pub fn before(&self, place: usize) -> impl Iterator<Item = &Entry> {
+        let place = place.min(self.len());
+        (0..place).rev().map(|slot| self.at(slot as u32))
+    }
+
     /// All entries, to be changed.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
         self.chunks.iter_mut().flatten()

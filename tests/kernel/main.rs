@@ -34,6 +34,7 @@ mod congestion;
 #[cfg(feature = "bpf")]
 mod connect_source;
 mod connections;
+mod control;
 mod degraded;
 mod dns_tap;
 mod dump;

@@ -16,7 +16,10 @@ use super::{Filter, Scratch};
 
 /// The globs that were compiled so far, and what was wrong with the others.
 #[derive(Default, Debug)]
-pub struct Globs(RefCell<[HashMap<String, Result<Rc<Matcher>, GlobError>>; 2]>);
+pub struct Globs(RefCell<[Compiled; 2]>);
+
+/// The globs over the tuples of one subject.
+type Compiled = HashMap<String, Result<Rc<Matcher>, GlobError>>;
 
 impl Globs {
     /// None yet.

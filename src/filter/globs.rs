@@ -14,9 +14,12 @@ use super::shape::{Cells, Subject};
 use super::syntax::{self, GlobError};
 use super::{Filter, Scratch};
 
+/// What became of each text.
+type Compiled = HashMap<String, Result<Rc<Matcher>, GlobError>>;
+
 /// The globs that were compiled so far, and what was wrong with the others.
 #[derive(Default, Debug)]
-pub struct Globs(RefCell<[HashMap<String, Result<Rc<Matcher>, GlobError>>; 2]>);
+pub struct Globs(RefCell<[Compiled; 2]>);
 
 impl Globs {
     /// None yet.

@@ -17,6 +17,9 @@ const BOUND: usize = 65_536;
 /// subflows have cookies of their own, and are known by their destination alone.
 const MPTCP_BOUND: usize = 1024;
 const MPTCP_DUMPS: u8 = 2;
+/// Dumps that complete before a sweep: the one under way may have passed by a
+/// socket in the making, the next one holds it.
+const SWEEP_DUMPS: u8 = 2;
 
 /// What a hook saw, as far as its socket needs it.
 #[derive(Clone, Debug)]
@@ -51,6 +54,8 @@ pub(super) struct Calls {
     order: VecDeque<(Cookie, u64)>,
     turns: u64,
     mptcp: VecDeque<Mptcp>,
+    /// Calls up to this turn go when so many dumps have completed.
+    sweep: Option<(u64, u8)>,
     /// Each caller once, however many sockets it has.
     callers: HashSet<Rc<Caller>>,
     /// How many callers there may be before those without a socket are forgotten.
@@ -125,11 +130,10 @@ impl Calls {
         Some(call)
     }
 
-    /// Notices were dropped, and everything was dumped since: calls whose sockets
-    /// may have ended unheard are forgotten.
-    pub fn sweep(&mut self) {
-        self.held.clear();
-        self.order.clear();
+    /// Notices were dropped, and what ended unheard has been found: calls whose
+    /// sockets do not show in the dumps to come are forgotten.
+    pub fn sweep_later(&mut self) {
+        self.sweep = Some((self.turns, SWEEP_DUMPS));
     }
 
     /// Keeps the call of an MPTCP socket, for the subflows that it makes.
@@ -161,6 +165,14 @@ impl Calls {
 
     /// Dump number `number` of connections completed.
     pub fn dumped(&mut self, number: u32) {
+        if let Some((until, dumps)) = &mut self.sweep {
+            *dumps -= 1;
+            if *dumps == 0 {
+                let until = *until;
+                self.held.retain(|_, call| call.turn > until);
+                self.sweep = None;
+            }
+        }
         self.mptcp.retain_mut(|call| {
             if number.wrapping_sub(call.at) as i32 > 0 {
                 call.dumps -= 1;
@@ -224,6 +236,23 @@ mod tests {
         }
         assert!(calls.order.len() < 100 && calls.callers.len() < 200);
         assert_eq!(calls.callers_until, 64);
+    }
+
+    #[test]
+    fn a_sweep_spares_whose_sockets_may_still_show() {
+        let mut calls = Calls::default();
+        keep(&mut calls, 1, 1);
+        calls.sweep_later();
+        keep(&mut calls, 2, 1);
+        calls.dumped(1);
+        assert!(calls.of(Cookie(1)).is_some());
+        calls.dumped(2);
+        assert!(calls.of(Cookie(1)).is_none() && calls.of(Cookie(2)).is_some());
+        calls.dumped(3);
+        assert!(
+            calls.of(Cookie(2)).is_some(),
+            "a failed connect() has no row"
+        );
     }
 
     #[test]

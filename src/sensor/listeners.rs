@@ -14,8 +14,9 @@ use crate::model::{Cookie, Family, SockId};
 
 /// Dumps that must begin and complete after a listener's end before its children
 /// are all known. One would do, were it not that a dump under churn can miss a
-/// row.
-const DUMPS: u8 = 2;
+/// row, and that a child of which only its notice told is decided about a dump
+/// later.
+const DUMPS: u8 = 3;
 
 /// How many ended listeners are remembered; past it, until they are forgotten,
 /// nothing that matches no listener is taken for outbound.
@@ -298,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ended_listener_is_remembered_for_two_dumps_that_began_since() {
+    fn an_ended_listener_is_remembered_for_three_dumps_that_began_since() {
         let (listens, child) = (
             listener(Family::V4, "0.0.0.0", 0),
             id(Family::V4, "10.0.0.1", 80, 0),
@@ -308,12 +309,12 @@ mod tests {
         listeners.ends(Cookie(1), &listens, 7);
         listeners.ends(Cookie(1), &listens, 7);
         listeners.may_have_listened(Cookie(2), &listens, 7);
-        for number in [6, 7, 8] {
+        for number in [6, 7, 8, 9] {
             assert_eq!(listeners.local(&child), Local::Listeners);
             listeners.dumped(number);
         }
         assert_eq!(listeners.local(&child), Local::Listeners);
-        listeners.dumped(9);
+        listeners.dumped(10);
         assert_eq!(listeners.local(&child), Local::Free);
         assert_eq!((listeners.ended, listeners.by_port.len()), (0, 0));
     }
@@ -334,7 +335,7 @@ mod tests {
         assert_eq!(listeners.local(&child), Local::Perhaps);
         listeners.listens(Cookie(u64::MAX), &listener(Family::V4, "0.0.0.0", 0));
         assert_eq!(listeners.local(&child), Local::Listeners);
-        for number in [2, 3] {
+        for number in [2, 3, 4] {
             listeners.dumped(number);
         }
         assert_eq!((listeners.ended, listeners.by_port.len()), (0, 1));

@@ -181,7 +181,7 @@ impl NetSocket {
     /// The record of a gap, once it is reconciled.
     pub fn settled_gap(&mut self, now: Now) -> Option<Gap> {
         let taken = self.absence.take_settled()?;
-        self.ways.sweep();
+        self.ways.sweep_later();
         Some(gap_record(taken, now))
     }
 

@@ -120,9 +120,9 @@ impl Ways {
         }
     }
 
-    /// Notices were dropped, and everything was dumped since.
-    pub fn sweep(&mut self) {
-        self.calls.sweep();
+    /// Notices were dropped, and what ended unheard has been found.
+    pub fn sweep_later(&mut self) {
+        self.calls.sweep_later();
     }
 
     /// A row says something new of a known socket; the dump under way may yet

@@ -232,7 +232,7 @@ fn a_hook_that_is_forced_and_refused_ends_it() {
         "tcp_connect::a_hook_that_is_forced_and_refused_ends_it",
         || {
             let sensors = "  calls: {listener: net.tcp_connect, args: {hook: cgroup}}\n";
-            let launch = Launch::new(Tick::Fast).sensors(sensors).as_nobody();
+            let launch = Launch::new(Tick::Fast).sensors(sensors).without_privilege();
             if !netns::is_root() {
                 return netns::skip("only root can start it as somebody else");
             }
@@ -255,7 +255,10 @@ fn without_any_privilege_the_table_has_to_do() {
             if !netns::is_root() {
                 return netns::skip("only root can start it as somebody else");
             }
-            let daemon = Launch::new(Tick::Fast).sensors(HOOKED).as_nobody().start();
+            let daemon = Launch::new(Tick::Fast)
+                .sensors(HOOKED)
+                .without_privilege()
+                .start();
             let listener = Sock::listener(Domain::V4);
             let (client, server) = Sock::pair(&listener);
             told(&daemon, client.cookie);

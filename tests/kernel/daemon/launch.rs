@@ -100,7 +100,7 @@ impl Launch {
     }
 
     /// As a user without any privilege, where the test itself has some.
-    pub fn as_nobody(mut self) -> Launch {
+    pub fn without_privilege(mut self) -> Launch {
         self.nobody = true;
         self
     }

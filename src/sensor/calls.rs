@@ -227,6 +227,22 @@ mod tests {
     }
 
     #[test]
+    fn a_subflow_is_known_by_its_destination_without_the_port_too() {
+        let mut calls = Calls::default();
+        let caller = calls.caller(connect(1, 7).caller);
+        let to = |last, port| Endpoint::new([10, 0, 0, last], port);
+        calls.keep_mptcp(to(2, 80), caller, 1);
+        for (remote, known) in [
+            (to(2, 80), true),
+            (to(2, 0), true),
+            (to(2, 81), false),
+            (to(3, 0), false),
+        ] {
+            assert_eq!(calls.mptcp(&remote).is_some(), known, "{remote}");
+        }
+    }
+
+    #[test]
     fn what_comes_and_goes_leaves_nothing() {
         let mut calls = Calls::default();
         keep(&mut calls, 0, 1);

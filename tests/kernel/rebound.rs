@@ -202,7 +202,8 @@ fn tcp_reused_after_a_failed_connect() {
 fn tcp_bound_then_connected() {
     netns::run("rebound::tcp_bound_then_connected", || {
         let listener = Sock::listener(Domain::V4);
-        let daemon = Daemon::start(Tick::Fast);
+        // A socket that is only bound moves no counter.
+        let daemon = Launch::new(Tick::Fast).setting("gate", "off").start();
         let client = Sock::tcp(Domain::V4);
         client.bind_loopback();
         let bound = client.ident();
@@ -241,7 +242,8 @@ fn tcp_bound_then_connected() {
 fn tcp_bound_then_refused() {
     netns::run("rebound::tcp_bound_then_refused", || {
         let nobody = Sock::listener(Domain::V4).local();
-        let daemon = Daemon::start(Tick::Fast);
+        // A socket that is only bound moves no counter.
+        let daemon = Launch::new(Tick::Fast).setting("gate", "off").start();
         let client = Sock::tcp(Domain::V4);
         client.bind_loopback();
         let bound = client.ident();

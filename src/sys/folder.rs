@@ -19,7 +19,7 @@ const ROOM: usize = 32 << 10;
 const LONGEST: usize = 256;
 
 /// linux/magic.h; libc has it for some targets.
-const CGROUP2_SUPER_MAGIC: libc::__fsword_t = 0x6367_7270;
+const CGROUP2_SUPER_MAGIC: u32 = 0x6367_7270;
 
 /// FILEID_KERNFS (linux/exportfs.h): a handle that is a kernfs node's id.
 const FILEID_KERNFS: libc::c_int = 0xfe;
@@ -201,7 +201,9 @@ impl Folder {
         let mut stat: libc::statfs = unsafe { std::mem::zeroed() };
         // SAFETY: `stat` lives across the call, which writes to it alone.
         match unsafe { libc::fstatfs(self.fd.as_raw_fd(), &raw mut stat) } {
-            0 => Ok(stat.f_type == CGROUP2_SUPER_MAGIC),
+            // A magic number has 32 bits; the field's type is another on each
+            // architecture.
+            0 => Ok(stat.f_type as u32 == CGROUP2_SUPER_MAGIC),
             _ => Err(io::Error::last_os_error()),
         }
     }

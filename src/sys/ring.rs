@@ -10,6 +10,8 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
+#[cfg(target_has_atomic = "64")]
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering, fence};
 
 /// How much of the data is mapped at a time.
@@ -52,11 +54,28 @@ impl Mapping {
     }
 
     /// The position that stands at the beginning of the first two pages (`struct
-    /// bpf_ringbuf`, kernel/bpf/ringbuf.c).
+    /// bpf_ringbuf`, kernel/bpf/ringbuf.c), or its lower half: it is as wide as the
+    /// kernel's words, and this process may have 32 bits on a kernel of 64.
     fn word(&self) -> &AtomicUsize {
         // SAFETY: a mapping is page-aligned and at least a page long, and lives as
         // long as `self`. Both sides access the word atomically.
         unsafe { self.start.cast::<AtomicUsize>().as_ref() }
+    }
+
+    /// Tells the writer the reader's position, all of it: without its upper half a
+    /// kernel of 64 bits would find the ring full for ever after 4 GiB. One of 32
+    /// bits has nothing behind the lower.
+    #[cfg(target_has_atomic = "64")]
+    fn publish(&self, position: u64) {
+        // SAFETY: as above, and the reader's page holds its position and no more.
+        let word = unsafe { self.start.cast::<AtomicU64>().as_ref() };
+        word.store(position, Ordering::Release);
+    }
+
+    /// The same where a process cannot write it at once: such a kernel has 32 bits.
+    #[cfg(not(target_has_atomic = "64"))]
+    fn publish(&self, position: u64) {
+        self.word().store(position as usize, Ordering::Release);
     }
 }
 
@@ -80,13 +99,19 @@ pub struct Ring {
     window: Mapping,
     /// Where in the ring the window begins.
     window_at: usize,
-    /// Where the next record begins. Positions only grow (and wrap around with
-    /// their type); the place in the ring is what remains modulo its size.
-    position: usize,
+    /// Where the next record begins. Positions only grow; the place in the ring is
+    /// what remains modulo its size.
+    position: u64,
     /// The writer's position as last seen.
-    written: usize,
+    written: u64,
     /// The reader's position has been published since the last full fence.
     unfenced: bool,
+}
+
+/// The writer's position, of which `word` is all, or the lower half. It is ahead
+/// of the reader's by less than a ring, and a ring has less than 4 GiB.
+fn ahead(position: u64, word: usize) -> u64 {
+    position.wrapping_add(word.wrapping_sub(position as usize) as u64)
 }
 
 /// The size of a page in bytes.
@@ -132,7 +157,7 @@ impl Ring {
             written: 0,
             unfenced: false,
         };
-        ring.position = ring.reader.word().load(Ordering::Acquire);
+        ring.position = ring.reader.word().load(Ordering::Acquire) as u64;
         ring.written = ring.position;
         Ok(ring)
     }
@@ -171,8 +196,8 @@ impl Ring {
             }
             self.position = self
                 .position
-                .wrapping_add((HEADER + length).next_multiple_of(8));
-            self.reader.word().store(self.position, Ordering::Release);
+                .wrapping_add((HEADER + length).next_multiple_of(8) as u64);
+            self.reader.publish(self.position);
             self.unfenced = true;
             if answer.is_some() {
                 return Ok(answer);
@@ -189,7 +214,7 @@ impl Ring {
     /// The first word of the next record's header, if its writer is done with it.
     fn finished(&mut self) -> io::Result<Option<u32>> {
         if self.position == self.written {
-            self.written = self.writer.word().load(Ordering::Acquire);
+            self.written = ahead(self.position, self.writer.word().load(Ordering::Acquire));
             if self.position == self.written {
                 return Ok(None);
             }
@@ -206,7 +231,8 @@ impl Ring {
     /// Sees to it that the window holds `length` bytes from the position on, and
     /// says where in it they begin.
     fn reach(&mut self, length: usize) -> io::Result<usize> {
-        let place = self.position & (self.bytes - 1);
+        // Within the ring, so that it fits.
+        let place = (self.position & (self.bytes as u64 - 1)) as usize;
         let within = |from: usize, size: usize| {
             let at = place.checked_sub(from)?;
             (at + length <= size).then_some(at)
@@ -228,5 +254,21 @@ impl Ring {
 impl AsRawFd for Ring {
     fn as_raw_fd(&self) -> RawFd {
         self.fd.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `as usize` is what a process of 32 bits sees of a kernel's 64.
+    #[test]
+    fn the_writer_is_ahead_across_every_boundary() {
+        for from in [0, 88, (1 << 32) - 8, 1 << 32, (1 << 33) - 96, u64::MAX - 7] {
+            for by in [0, 8, 96, 4 << 20, (1 << 31) - 8] {
+                let written = from.wrapping_add(by);
+                assert_eq!(ahead(from, written as usize), written);
+            }
+        }
     }
 }

@@ -6,8 +6,10 @@ use sockwatch::model::Proto;
 use sockwatch::wire::sock_diag::{Body, Messages};
 
 use crate::lines::Holds;
+use crate::order::{self, Order};
 
-/// One datagram as the kernel sent it.
+/// One datagram as the kernel sent it, or would have sent it here: see
+/// [`order`].
 pub struct Fixture {
     /// Its file's name, without the ending.
     pub name: String,
@@ -57,7 +59,11 @@ pub fn all() -> Vec<Fixture> {
             .unwrap_or_else(|error| panic!("{name} has no expectation: {error}"));
         let mut expected: Vec<String> = text.lines().map(str::to_string).collect();
         expected.sort();
-        let bytes = std::fs::read(&path).expect("a fixture can be read");
+        let sent = std::fs::read(&path).expect("a fixture can be read");
+        let bytes = match Order::HERE {
+            Order::Little => sent,
+            Order::Big => order::turned(&sent, Order::Little),
+        };
         fixtures.push(Fixture {
             name: name.to_string(),
             bytes,

@@ -5,7 +5,8 @@
 //! other readers vouch for ours: netlink-packet-sock-diag on the rows
 //! ([`agreement`]) and the C structure on tcp_info ([`tcp_info`]). [`hostile`]
 //! is about every other sequence of bytes: the reader ends, stays inside them,
-//! and never lets one message speak for another.
+//! and never lets one message speak for another. The fixtures are little-endian;
+//! [`order`] turns them where the machine is not.
 //!
 //! `tests/kernel/capture.rs` makes the fixtures, and on every run holds the
 //! same sockets, live, against the same readers.
@@ -14,6 +15,7 @@ mod agreement;
 mod fixture;
 mod hostile;
 mod lines;
+mod order;
 mod peer;
 mod reading;
 mod tcp_info;

@@ -65,6 +65,9 @@ impl Connects {
         let Some(best) = hooks.first() else {
             return (None, tried);
         };
+        if cfg!(target_endian = "big") {
+            return (None, hooks.into_iter().map(of_other_order).collect());
+        }
         let (mut programs, mut maps) = match Programs::load(setup, *best) {
             Ok(loaded) => loaded,
             Err(failed) => {
@@ -174,6 +177,17 @@ impl fmt::Debug for Connects {
         f.debug_struct("Connects")
             .field("origin", &self.origin)
             .finish_non_exhaustive()
+    }
+}
+
+/// The object in this build is little-endian, and what a kernel of the other order
+/// would make of it is not worth a guess.
+fn of_other_order(hook: Origin) -> Tried {
+    Tried {
+        hook,
+        reason: "its program is compiled for little-endian machines, and this one is big-endian"
+            .to_string(),
+        remedy: None,
     }
 }
 

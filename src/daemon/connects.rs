@@ -101,6 +101,11 @@ impl ConnectSources {
         })
     }
 
+    /// Whether a hook reports calls, and not the socket table alone.
+    pub fn has_hook(&self) -> bool {
+        self.ring.is_some()
+    }
+
     /// The descriptors to wait on (readable): of the ring and of the tap.
     pub fn fds(&self) -> [Option<RawFd>; 2] {
         [

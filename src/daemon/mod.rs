@@ -258,6 +258,9 @@ impl Daemon {
         if let Some(wanted) = wanted {
             sources.sensor.want_attempts();
             let connects = ConnectSources::open(wanted, &stats, &mut pipeline, now)?;
+            if connects.has_hook() {
+                sources.sensor.rely_on_hook();
+            }
             sources.connects = Some(connects);
         }
         sources.join(settings.daemon.receive_buffer, &mut pipeline, now);

@@ -36,6 +36,8 @@ pub(super) struct Ways {
     calls: Calls,
     /// Somebody wants to hear of connect() calls.
     wanted: bool,
+    /// A hook reports them.
+    hooked: bool,
     candidates: BTreeMap<Cookie, Candidate>,
     attempts: Vec<Attempt>,
     stats: Rc<Stats>,
@@ -56,6 +58,7 @@ impl Ways {
             listeners: Listeners::default(),
             calls: Calls::default(),
             wanted: false,
+            hooked: false,
             candidates: BTreeMap::new(),
             attempts: Vec::new(),
             stats,
@@ -65,6 +68,11 @@ impl Ways {
     /// From now on connect() calls are wanted.
     pub fn want(&mut self) {
         self.wanted = true;
+    }
+
+    /// From now on a hook reports them.
+    pub fn rely_on_hook(&mut self) {
+        self.hooked = true;
     }
 
     /// The connect() calls found since the last call, for which no hook speaks.
@@ -183,6 +191,9 @@ impl Ways {
         match direction {
             Direction::Inbound => {}
             Direction::Outbound => self.tell(entry, Evidence::Notified),
+            // A child that was never accepted looks the same, and its listener's
+            // notice may come at any time: the hook's silence says more.
+            Direction::Unknown if self.hooked && notice.is_wiped() => {}
             Direction::Unknown => self.doubt(entry, Evidence::Notified, number),
         }
     }

@@ -32,6 +32,9 @@ pub enum Evidence {
     Verified,
     /// The ends changed under one cookie.
     Rebound,
+    /// Closed: it vanished while sockwatch was down. Opened: sockwatch was killed
+    /// before it could be sure that this was written; it may be a repetition.
+    Restart,
 }
 
 impl Evidence {
@@ -42,6 +45,7 @@ impl Evidence {
             Evidence::Notified => "notified",
             Evidence::Verified => "verified",
             Evidence::Rebound => "rebound",
+            Evidence::Restart => "restart",
         }
     }
 }

@@ -10,8 +10,10 @@
 mod netlink;
 pub mod output;
 mod own;
+mod place;
 mod signal;
 
 pub use netlink::{Netlink, RecvError};
 pub use own::{hostname, netns, own_cookies, unbound_socket_cookie};
+pub use place::{boot_id, lock, monotonic_ms, netns_cookie};
 pub use signal::{Signal, Signals};

@@ -12,6 +12,8 @@ pub enum Signal {
     End,
     /// SIGUSR1: release all locks.
     ReleaseLocks,
+    /// SIGHUP: read the configuration again, and open files anew.
+    Hangup,
 }
 
 /// The signals of this process, blocked for delivery and readable instead.
@@ -20,7 +22,7 @@ pub struct Signals {
     fd: OwnedFd,
 }
 
-const HANDLED: [libc::c_int; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGUSR1];
+const HANDLED: [libc::c_int; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGUSR1, libc::SIGHUP];
 
 impl Signals {
     /// Blocks the handled signals and opens a descriptor for them. To be called
@@ -77,10 +79,10 @@ impl Signals {
             }
             // SAFETY: read(2) filled the whole structure, as just checked.
             let number = unsafe { info.assume_init() }.ssi_signo;
-            return Ok(Some(if number == libc::SIGUSR1 as u32 {
-                Signal::ReleaseLocks
-            } else {
-                Signal::End
+            return Ok(Some(match number as libc::c_int {
+                libc::SIGUSR1 => Signal::ReleaseLocks,
+                libc::SIGHUP => Signal::Hangup,
+                _ => Signal::End,
             }));
         }
     }

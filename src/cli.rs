@@ -257,7 +257,12 @@ fn run_daemon(flags: &Flags) -> ExitCode {
         Ok(settings) => settings,
         Err(code) => return code,
     };
-    match daemon::run(settings, flags.format()) {
+    let origin = if flags.configs.is_empty() {
+        config::Origin::BuiltIn
+    } else {
+        config::Origin::Files(flags.configs.clone(), flags.profiles.clone())
+    };
+    match daemon::run(settings, flags.format(), origin) {
         Ok(()) | Err(RunError::ReaderGone) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }

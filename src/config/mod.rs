@@ -98,6 +98,50 @@ pub struct Sensor {
     pub initial: bool,
 }
 
+impl Sensor {
+    /// A hash of what decides its view (FNV-1a): a sensor that is configured
+    /// otherwise, but has the same hash, has the same sockets in view. The same
+    /// in every build of sockwatch.
+    pub fn view(&self) -> u64 {
+        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+        let mut eat = |bytes: &[u8]| {
+            for &byte in bytes {
+                hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+            }
+        };
+        for globs in [&self.patterns, &self.ignore] {
+            for glob in globs {
+                eat(glob.as_bytes());
+                eat(&[0]);
+            }
+            eat(&[1]);
+        }
+        // Which names a tuple can hold.
+        eat(&[
+            2 + u8::from(self.dns),
+            u8::from(self.dns && self.skip_reverse_dns),
+        ]);
+        hash
+    }
+
+    /// What the ids of its events begin with.
+    pub fn eid_prefix(&self) -> String {
+        match &self.tag {
+            Some(tag) => format!("{}|net.socket@{tag}|", self.id),
+            None => format!("{}|net.socket|", self.id),
+        }
+    }
+}
+
+/// Where settings come from, and can be read again.
+#[derive(Clone, Debug)]
+pub enum Origin {
+    /// These files, for these profiles.
+    Files(Vec<PathBuf>, Vec<String>),
+    /// The program itself.
+    BuiltIn,
+}
+
 /// The settings of the daemon as a whole.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Daemon {
@@ -109,6 +153,8 @@ pub struct Daemon {
     pub queue: usize,
     /// Whether events go to standard output.
     pub stdout: bool,
+    /// The directory of what survives a restart, where anything is to.
+    pub state: Option<PathBuf>,
 }
 
 impl Default for Daemon {
@@ -118,6 +164,7 @@ impl Default for Daemon {
             receive_buffer: 8 << 20,
             queue: 65_536,
             stdout: true,
+            state: None,
         }
     }
 }

@@ -104,6 +104,7 @@ pub(super) const DAEMON: &[Key] = &[
     key("receive-buffer", Value::Size(1 << 10, 1 << 30)),
     key("queue", Value::Count(1, 1 << 20)),
     key("stdout", Value::Flag),
+    key("state", Value::Text),
 ];
 
 const MS_10: Duration = Duration::from_millis(10);

@@ -79,6 +79,7 @@ pub(super) struct Daemon {
     pub receive_buffer: Option<Size>,
     pub queue: Option<usize>,
     pub stdout: Option<bool>,
+    pub state: Option<String>,
 }
 
 /// The entries of a map in the order of the file.

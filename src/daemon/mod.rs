@@ -7,8 +7,10 @@
 
 mod groups;
 mod losses;
+mod reload;
 mod schedule;
 mod sources;
+mod state;
 
 use std::fmt;
 use std::io;
@@ -20,18 +22,21 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Registry, Token, Waker};
 
-use crate::config::Settings;
+use crate::config::{Origin, Settings};
 use crate::emit::{Fan, Flush, Format, OutputError, Stdout};
 use crate::enrich::Names;
-use crate::model::{Now, SensorIx};
-use crate::pipeline::{Dns, Pipeline, Stage};
+use crate::model::Now;
+use crate::pipeline::Pipeline;
 use crate::reactor::{self, Handler, Turn};
-use crate::sensor::View;
+use crate::state::OpenError as StateError;
 use crate::stats::Stats;
 use crate::sys::output::OpenError;
 use crate::sys::{self, Signal, Signals};
+pub use reload::Reloaded;
+use reload::Running;
 use schedule::Schedule;
 use sources::Sources;
+use state::Keeper;
 
 const NOTICES: Token = Token(0);
 const DUMP: Token = Token(1);
@@ -53,6 +58,8 @@ pub enum RunError {
     Start(&'static str, io::Error),
     /// Standard output cannot be used.
     Open(OpenError),
+    /// The state directory cannot be used.
+    State(StateError),
     /// The loop itself failed.
     Loop(io::Error),
     /// Standard output failed.
@@ -70,6 +77,7 @@ impl fmt::Display for RunError {
         match self {
             RunError::Start(what, error) => write!(f, "cannot {what}: {error}"),
             RunError::Open(error) => write!(f, "standard output {error}"),
+            RunError::State(error) => write!(f, "{error}"),
             RunError::Loop(error) => write!(f, "the event loop failed: {error}"),
             RunError::Output(error) => write!(f, "writing to standard output failed: {error}"),
             RunError::Unwritten => f.write_str(
@@ -104,7 +112,7 @@ impl From<OutputError> for RunError {
 ///
 /// # Errors
 /// See [`RunError`]; [`RunError::ReaderGone`] is no failure.
-pub fn run(settings: Settings, format: Format) -> Result<(), RunError> {
+pub fn run(settings: Settings, format: Format, origin: Origin) -> Result<(), RunError> {
     // Before the first thread starts: threads inherit the signal mask.
     let signals = Signals::open().map_err(|error| RunError::Start("read signals", error))?;
     let mut poll = Poll::new().map_err(|error| RunError::Start("make an event loop", error))?;
@@ -118,6 +126,7 @@ pub fn run(settings: Settings, format: Format) -> Result<(), RunError> {
     let mut daemon = Daemon::new(
         settings,
         format,
+        origin,
         signals,
         waker,
         registry,
@@ -135,6 +144,9 @@ struct Daemon {
     sources: Sources,
     pipeline: Pipeline,
     schedule: Schedule,
+    /// What survives this run, where anything is to.
+    keeper: Option<Keeper>,
+    running: Running,
     signals: Signals,
     names_woken: bool,
     retry_output: Option<Instant>,
@@ -146,32 +158,24 @@ impl Daemon {
     fn new(
         settings: Settings,
         format: Format,
+        origin: Origin,
         signals: Signals,
         waker: Waker,
         registry: Registry,
         stats: Rc<Stats>,
     ) -> Result<Daemon, RunError> {
         let now = Now::read();
-        let ticks: Vec<_> = settings
-            .sensors
-            .iter()
-            .map(|sensor| (sensor.interval, sensor.filter.needs()))
-            .collect();
-        let needs = ticks
-            .iter()
-            .fold(Default::default(), |all, (_, needs)| all | *needs);
-        let views = settings
-            .sensors
-            .iter()
-            .enumerate()
-            .map(|(at, sensor)| View {
-                // The configuration refuses more sensors than SensorIx can number.
-                sensor: SensorIx(at as u8),
-                initial: sensor.initial,
-                time_wait: sensor.filter.watches(crate::model::TcpState::TimeWait),
-                syn_recv: sensor.filter.watches(crate::model::TcpState::SynRecv),
-            });
-        let mut sources = Sources::open(views.collect(), needs, Rc::clone(&stats), now)?;
+        let ticks = reload::ticks(&settings.sensors);
+        let needs = reload::needs(&ticks);
+        let views = reload::views(&settings.sensors);
+        let mut sources = Sources::open(views, needs, Rc::clone(&stats), now)?;
+        let mut keeper = match &settings.daemon.state {
+            Some(dir) => {
+                let (netns, stats) = (sources.scope.netns(), Rc::clone(&stats));
+                Some(Keeper::open(dir, netns, &settings.sensors, stats)?)
+            }
+            None => None,
+        };
         let mut fan = Fan::new(Rc::clone(&stats));
         if settings.daemon.stdout {
             let renderer = format.renderer(sys::hostname(), settings.sensors.len() > 1);
@@ -183,27 +187,19 @@ impl Daemon {
             }
         });
         let names = Names::new(NAME_THREADS, wake, Rc::clone(&stats));
-        let default_tag: Arc<str> = Arc::from("net.socket");
-        let stages = settings.sensors.into_iter().map(|sensor| Stage {
-            id: sensor.id,
-            tag: sensor.tag,
-            default_tag: Arc::clone(&default_tag),
-            filter: sensor.filter,
-            opened: sensor.opened,
-            closed: sensor.closed,
-            dns: sensor.dns.then_some(Dns {
-                ttl: sensor.dns_ttl,
-                timeout: sensor.dns_timeout,
-                skip_special: sensor.skip_reverse_dns,
-            }),
-            locked: sensor.locked,
-        });
-        let mut pipeline = Pipeline::new(stages.collect(), names, fan, stats);
+        let running = Running::new(origin, &settings);
+        let stages = reload::stages(settings.sensors);
+        let mut pipeline = Pipeline::new(stages, names, fan, stats);
+        if let Some(keeper) = &mut keeper {
+            keeper.restore(&mut sources.sensor, &mut pipeline, now)?;
+        }
         sources.join(settings.daemon.receive_buffer, &mut pipeline, now);
         Ok(Daemon {
             sources,
             pipeline,
             schedule: Schedule::new(ticks.into_iter(), now.mono),
+            keeper,
+            running,
             signals,
             names_woken: false,
             retry_output: None,
@@ -263,6 +259,9 @@ impl Daemon {
                         released.muted
                     );
                 }
+                // Nothing is begun any more.
+                Signal::Hangup if self.ending.is_some() => {}
+                Signal::Hangup => self.reload_aloud(now),
                 Signal::End if self.ending.is_some() => self.ending = Some(now.mono),
                 Signal::End => {
                     self.ending = Some(now.mono + FAREWELL);
@@ -278,6 +277,17 @@ impl Daemon {
     /// Writes what is queued; says whether the sinks have taken all of it.
     fn flush(&mut self, now: Now) -> Result<bool, RunError> {
         self.pipeline.tell_losses(now);
+        if let Some(keeper) = &mut self.keeper {
+            keeper.before(&self.sources.sensor, &mut self.pipeline, now);
+        }
+        let written = self.write(now);
+        if let Some(keeper) = &mut self.keeper {
+            keeper.after(&mut self.pipeline, now);
+        }
+        written
+    }
+
+    fn write(&mut self, now: Now) -> Result<bool, RunError> {
         self.retry_output = None;
         match self.pipeline.fan_mut().flush()? {
             Flush::Drained => {
@@ -299,6 +309,7 @@ impl Daemon {
             self.sources.deadline(now),
             named,
             self.retry_output,
+            self.keeper.as_ref().and_then(Keeper::deadline),
         ]
         .into_iter()
         .flatten()
@@ -336,6 +347,9 @@ impl Handler for Daemon {
     fn turn(&mut self, now: Now) -> Result<Turn, RunError> {
         if let Some(until) = self.ending {
             if self.flush(now)? {
+                if let Some(keeper) = &mut self.keeper {
+                    keeper.end(&self.sources.sensor, &mut self.pipeline);
+                }
                 return Ok(Turn::Done);
             }
             if now.mono >= until {

@@ -30,6 +30,9 @@ pub struct Stdout {
     limit: usize,
     /// Events taken since a write was last tried.
     untried: usize,
+    /// Lines taken since it was opened, and how many of these had been at the mark.
+    taken: u64,
+    marked: u64,
     losing: Option<Losing>,
     refused: u64,
 }
@@ -59,6 +62,8 @@ impl Stdout {
             // next event would be lost again.
             limit: limit.max(2),
             untried: 0,
+            taken: 0,
+            marked: 0,
             losing: None,
             refused: 0,
         }
@@ -129,7 +134,10 @@ impl Sink for Stdout {
             return self.drop_event();
         }
         match self.queue.push(|out| self.renderer.event(event, out)) {
-            Ok(()) => Delivery::Delivered,
+            Ok(()) => {
+                self.taken += 1;
+                Delivery::Delivered
+            }
             Err(error) => {
                 log::error!("event {} cannot be rendered: {error}", event.seq);
                 self.drop_event()
@@ -145,6 +153,18 @@ impl Sink for Stdout {
             lost: losing.lost,
             duration: losing.until?.saturating_duration_since(losing.since),
         })
+    }
+
+    fn set_limit(&mut self, limit: usize) {
+        self.limit = limit.max(2);
+    }
+
+    fn mark(&mut self) {
+        self.marked = self.taken;
+    }
+
+    fn is_past_mark(&self) -> bool {
+        self.taken - self.queue.lines() as u64 >= self.marked
     }
 
     fn flush(&mut self) -> Result<Flush, OutputError> {

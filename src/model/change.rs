@@ -140,6 +140,8 @@ pub struct Change {
     pub between_ticks: bool,
     /// Whose the socket is.
     pub owner: Owner,
+    /// When the socket was first seen with these ends, as its table counts.
+    pub first_seen_ms: u64,
     /// What is known of its reverse name for this sensor.
     pub host: Host,
     /// Opened or closed, with what only that has.
@@ -153,6 +155,11 @@ impl Change {
             Step::Opened { .. } => Action::Opened,
             Step::Closed { .. } => Action::Closed,
         }
+    }
+
+    /// Whether it is an opening without an event.
+    pub fn is_silent(&self) -> bool {
+        matches!(self.step, Step::Opened { silent: true, .. })
     }
 }
 

@@ -17,10 +17,10 @@ pub use change::{
     Action, Change, Evidence, Host, HostUnknown, Judge, Life, Settled, Step, Verdict,
 };
 pub use connect::{Caller, Comm, Connect, Direction, Origin};
-pub use coverage::{Coverage, Needs, StateGroups};
+pub use coverage::{Coverage, Needs, Primed, StateGroups};
 pub use endpoint::{Endpoint, Family, Proto, SockId};
 pub use event::{Data, Degraded, Event, Gap, GapCause, Listener, Restored, SocketData, Traffic};
-pub use identity::{Cookie, Name, Netns, Owner, OwnerUnknown, SensorIx, SocketKey};
+pub use identity::{Cookie, Name, Netns, Owner, OwnerUnknown, Renumbering, SensorIx, SocketKey};
 pub use observation::{Notice, Row, RowKind, TcpInfo};
 pub use state::TcpState;
 

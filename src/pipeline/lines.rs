@@ -104,6 +104,9 @@ impl Pipeline {
                 Step::Opened { .. } if line.entered => {}
                 Step::Opened { .. } => {
                     line.entered = self.decide(&step.change, &host, step.at);
+                    if line.entered && step.change.is_silent() {
+                        self.note(&step.change, &host);
+                    }
                     line.host = host;
                     line.host_of = Some(ip);
                 }

@@ -5,6 +5,7 @@
 //! that happens to its socket meanwhile queues up behind it, so that events of
 //! one socket never overtake each other while all others pass freely.
 
+mod carry;
 mod lines;
 mod stage;
 #[cfg(test)]
@@ -25,6 +26,7 @@ use crate::model::{
     Change, Data, Degraded, Event, Gap, Host, HostUnknown, Judge, Listener, Now, Restored, Settled,
     SocketData, Step, TcpState, Verdict,
 };
+use crate::state::Journal;
 use crate::stats::Stats;
 use stage::Match;
 use waiting::{WaitKey, Waiting};
@@ -39,6 +41,10 @@ pub struct Pipeline {
     seq: u64,
     /// The program ends: nothing is asked any more.
     finishing: bool,
+    /// What a restart must know of, where that is kept.
+    journal: Option<Journal>,
+    /// Sockets entered views at once, and were not noted one by one.
+    unnoted: bool,
     own_id: Arc<str>,
     settled: Vec<Settled>,
     found: Vec<(IpAddr, Host)>,
@@ -57,6 +63,8 @@ impl Pipeline {
             fan,
             seq: 0,
             finishing: false,
+            journal: None,
+            unnoted: false,
             own_id: Arc::from("sockwatch"),
             settled: Vec::new(),
             found: Vec::new(),
@@ -74,6 +82,11 @@ impl Pipeline {
     /// call that may settle something.
     pub fn take_settled(&mut self) -> Vec<Settled> {
         std::mem::take(&mut self.settled)
+    }
+
+    /// The counters.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
     }
 
     /// The locks that are held.
@@ -173,6 +186,9 @@ impl Pipeline {
     }
 
     fn emit(&mut self, change: &Change, state: TcpState, host: &Host, at: Now) {
+        if !change.is_silent() {
+            self.note(change, host);
+        }
         let stage = &self.stages[usize::from(change.sensor.0)];
         if !stage.reports(change) {
             return;
@@ -180,7 +196,12 @@ impl Pipeline {
         stage.write_eid(change, &mut self.eid);
         let locked = stage.locked
             && match self.locks.admit(&self.eid, at.wall) {
-                Admission::Locked => true,
+                Admission::Locked => {
+                    if let Some(journal) = &mut self.journal {
+                        journal.locked(&self.eid, at.wall);
+                    }
+                    true
+                }
                 Admission::Full => {
                     self.stats.locks_full.bump();
                     false
@@ -209,6 +230,35 @@ impl Pipeline {
 
 impl Judge for Pipeline {
     fn open(&mut self, change: Change, now: Now) -> Verdict {
+        let silent = change.is_silent();
+        let verdict = self.offer(change, now);
+        self.unnoted |= silent && matches!(verdict, Verdict::Entered(_));
+        verdict
+    }
+
+    fn close(&mut self, change: Change, now: Now) {
+        let key = WaitKey::of(&change);
+        if self.queue(key, &change, now) {
+            return;
+        }
+        let mut host = self.known_host(&change);
+        if host == Host::Unasked && self.is_emittable(&change) {
+            match self.ask(&change, now) {
+                Lookup::Known(known) => host = known,
+                Lookup::Pending => {
+                    let until = self.wait_until(&change, now);
+                    self.waiting.begin(key, change, until, now, true);
+                    return;
+                }
+            }
+        }
+        self.emit(&change, change.state, &host, now);
+    }
+}
+
+impl Pipeline {
+    /// Decides about an opening, or has it wait.
+    fn offer(&mut self, change: Change, now: Now) -> Verdict {
         let key = WaitKey::of(&change);
         if self.queue(key, &change, now) {
             return Verdict::Waiting;
@@ -246,25 +296,6 @@ impl Judge for Pipeline {
                 }
             },
         }
-    }
-
-    fn close(&mut self, change: Change, now: Now) {
-        let key = WaitKey::of(&change);
-        if self.queue(key, &change, now) {
-            return;
-        }
-        let mut host = self.known_host(&change);
-        if host == Host::Unasked && self.is_emittable(&change) {
-            match self.ask(&change, now) {
-                Lookup::Known(known) => host = known,
-                Lookup::Pending => {
-                    let until = self.wait_until(&change, now);
-                    self.waiting.begin(key, change, until, now, true);
-                    return;
-                }
-            }
-        }
-        self.emit(&change, change.state, &host, now);
     }
 }
 

@@ -145,6 +145,7 @@ fn change(cookie: u64, remote: &str, step: Step) -> Change {
         evidence: Evidence::Dump,
         between_ticks: false,
         owner: Owner::Known { uid: 0, inode: 1 },
+        first_seen_ms: 0,
         host: Host::Unasked,
         step,
     }

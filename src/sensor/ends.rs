@@ -31,17 +31,15 @@ impl NetSocket {
             self.stats.notices_late.bump();
             return;
         }
-        let primed = !self
-            .absence
-            .unit(notice.id.proto, notice.id.family)
-            .primed
-            .is_empty();
+        let hearing = self.views.hearing(&notice.id);
         let portless = notice.id.local.port == 0 && notice.id.remote.port == 0;
         match self.sockets.remove(key) {
             // Never bound: it was in no table, so it is nothing.
             None if portless => return,
-            None if primed => self.between_ticks(key, &notice, now, judge),
-            Some(mut entry) if primed => self.ended(&mut entry, &notice, now, judge),
+            None if hearing != 0 => self.between_ticks(key, &notice, hearing, now, judge),
+            Some(mut entry) if hearing != 0 || entry.is_watched() => {
+                self.ended(&mut entry, &notice, hearing, now, judge);
+            }
             // The first dump is still under way: nothing is in view yet.
             _ => {}
         }
@@ -51,13 +49,22 @@ impl NetSocket {
         }
     }
 
-    /// The notice is the first word of this socket.
-    fn between_ticks(&mut self, key: SocketKey, notice: &Notice, now: Now, judge: &mut dyn Judge) {
+    /// The notice is the first word of this socket. `to`: the views that have read
+    /// what was there before it.
+    fn between_ticks(
+        &mut self,
+        key: SocketKey,
+        notice: &Notice,
+        to: u32,
+        now: Now,
+        judge: &mut dyn Judge,
+    ) {
         let state = notice.proven_state();
         let first_seen = self.views.age_ms(now);
         let owner = Owner::Unknown(OwnerUnknown::NotRead);
         let mut entry = Entry::new(key, notice.id, state, owner, first_seen);
         let how = How {
+            to,
             between_ticks: true,
             wiped: notice.is_wiped(),
             ..How::by(Evidence::Notified)
@@ -86,17 +93,22 @@ impl NetSocket {
     }
 
     /// A socket that was read before has ended.
-    fn ended(&mut self, entry: &mut Entry, notice: &Notice, now: Now, judge: &mut dyn Judge) {
+    fn ended(
+        &mut self,
+        entry: &mut Entry,
+        notice: &Notice,
+        to: u32,
+        now: Now,
+        judge: &mut dyn Judge,
+    ) {
+        let notified = How {
+            to,
+            ..How::by(Evidence::Notified)
+        };
         if entry.staged {
             // Read by the dump under way; the notice vouches for it before the
             // dump's end does.
-            self.views.open(
-                entry,
-                RowKind::Full,
-                How::by(Evidence::Notified),
-                now,
-                judge,
-            );
+            self.views.open(entry, RowKind::Full, notified, now, judge);
         } else if entry.changing {
             let at = (entry.key(), RowKind::Full);
             let read = self.dump.as_mut().and_then(|dump| dump.changed.remove(&at));
@@ -110,16 +122,10 @@ impl NetSocket {
         if notice.id.remote.port != 0 && !id.same_ends(&notice.id) {
             self.views.rebound(entry, notice.id, proven, now, judge);
         } else if notice.is_wiped() && id.remote.is_unconnected() {
-            wiped = Some(self.wiped_connection(entry, notice, now, judge));
+            wiped = Some(self.wiped_connection(entry, notice, to, now, judge));
         } else if proven == TcpState::Established && is_before_established(entry.state()) {
             entry.set_state(proven);
-            self.views.open(
-                entry,
-                RowKind::Full,
-                How::by(Evidence::Notified),
-                now,
-                judge,
-            );
+            self.views.open(entry, RowKind::Full, notified, now, judge);
         }
         let seen = self.views.age_ms(now).saturating_sub(entry.first_seen_ms());
         let mut end = End {
@@ -149,6 +155,7 @@ impl NetSocket {
         &self,
         entry: &Entry,
         notice: &Notice,
+        to: u32,
         now: Now,
         judge: &mut dyn Judge,
     ) -> Entry {
@@ -162,6 +169,7 @@ impl NetSocket {
         );
         ghost.set_state(notice.proven_state());
         let how = How {
+            to,
             wiped: true,
             ..How::by(Evidence::Notified)
         };

@@ -3,6 +3,7 @@
 //! whether a socket is in a sensor's view.
 
 mod absence;
+mod carry;
 mod ends;
 pub mod net_socket;
 mod rows;

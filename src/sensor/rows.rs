@@ -6,9 +6,10 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use super::carry::RESTORED;
 use super::net_socket::NetSocket;
 use super::views::How;
-use crate::model::{Coverage, Evidence, Judge, Now, Row, RowKind, SocketKey, StateGroups};
+use crate::model::{Coverage, Evidence, Judge, Now, Row, RowKind, SocketKey};
 use crate::table::Entry;
 
 /// A dump between its request and its end.
@@ -17,6 +18,8 @@ pub(super) struct UnderWay {
     coverage: Coverage,
     began: Instant,
     staged: Vec<(SocketKey, RowKind)>,
+    /// Sockets from before a restart that live, for views that are new.
+    confirmed: Vec<(SocketKey, RowKind)>,
     /// Rows that say something new of sockets in the table.
     pub(super) changed: BTreeMap<(SocketKey, RowKind), Row>,
 }
@@ -35,6 +38,7 @@ impl NetSocket {
             coverage,
             began: now.mono,
             staged: Vec::new(),
+            confirmed: Vec::new(),
             changed: BTreeMap::new(),
         });
     }
@@ -58,6 +62,9 @@ impl NetSocket {
         if let Some(entry) = table.find_next(key, walk) {
             // A dump under churn can hold a row twice; the first one counts.
             if entry.seen != self.number {
+                if entry.seen == RESTORED && self.views.unread(&row.id, row.state) != 0 {
+                    dump.confirmed.push((key, row.kind));
+                }
                 entry.seen = self.number;
                 if !half_made && !entry.is_current(&row) {
                     entry.changing = true;
@@ -103,12 +110,15 @@ impl NetSocket {
             entry.staged = false;
             graves.lift(key);
             let id = entry.id();
-            let primed = self.absence.unit(id.proto, id.family).primed;
+            let unread = self.views.unread(&id, entry.state());
             let how = How {
-                at_start: !primed.contains(StateGroups::of(entry.state())),
+                silent: self.views.silent(unread),
                 ..How::by(Evidence::Dump)
             };
             self.views.open(entry, kind, how, now, judge);
+        }
+        for (key, kind) in dump.confirmed {
+            self.show_confirmed(key, kind, now, judge);
         }
         for row in dump.changed.into_values() {
             self.update(&row, now, judge);
@@ -116,6 +126,7 @@ impl NetSocket {
         let once = self.look_for_absent(dump.coverage, now, judge);
         self.absence
             .completed(dump.coverage, self.needs, self.number, dump.began, once);
+        self.views.completed(dump.coverage, self.number);
         self.sweep(now);
     }
 
@@ -137,6 +148,11 @@ impl NetSocket {
             let table = self.table_mut(kind);
             if table.find(key).is_some_and(|entry| entry.staged) {
                 table.remove(key);
+            }
+        }
+        for (key, kind) in dump.confirmed {
+            if let Some(entry) = self.table_mut(kind).find_mut(key) {
+                entry.seen = RESTORED;
             }
         }
         for row in dump.changed.into_values() {

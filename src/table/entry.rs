@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::model::{
-    Cookie, Endpoint, Family, Host, HostUnknown, Name, Netns, Owner, OwnerUnknown, Proto, Row,
-    SensorIx, SockId, SocketKey, TcpState,
+    Cookie, Endpoint, Family, Host, HostUnknown, Name, Netns, Owner, OwnerUnknown, Proto,
+    Renumbering, Row, SensorIx, SockId, SocketKey, TcpState,
 };
 
 /// A socket as it was last seen, and which sensors have it in view.
@@ -210,6 +210,18 @@ impl Entry {
                 Owner::Known { uid, inode } => self.inode == inode && self.uid == uid,
                 Owner::Unknown(_) => true,
             }
+    }
+
+    /// Whether a sensor has it in view, or waits for a name to know.
+    pub fn is_watched(&self) -> bool {
+        (self.in_view | self.waiting) != 0
+    }
+
+    /// The sensors have other numbers now.
+    pub fn renumber(&mut self, sensors: &Renumbering) {
+        self.in_view = sensors.mask(self.in_view);
+        self.waiting = sensors.mask(self.waiting);
+        self.nameless = sensors.mask(self.nameless);
     }
 
     /// What a sensor knows of its reverse name.

@@ -1,0 +1,385 @@
+//! What survives this run: keeps the state file in step with what was told.
+//!
+//! Before the sinks write what a turn came to, the file has what a later run must
+//! know of it; after they have, it may forget what ended. A medium that fails
+//! costs the memory, never an event: it is told, counted, and tried again.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::RunError;
+use crate::config;
+use crate::lock::Lock;
+use crate::log::{Plain, RateLimit};
+use crate::model::{Netns, Now, Renumbering, SensorIx};
+use crate::pipeline::Pipeline;
+use crate::sensor::NetSocket;
+use crate::state::{Found, Head, LockNote, Record, Sensor, Store, Summary, replay};
+use crate::stats::Stats;
+use crate::sys;
+
+/// How long what can wait is kept back: ends that were told, what locks muted.
+const PERIOD: Duration = Duration::from_secs(30);
+/// How soon a medium that failed is tried again.
+const RETRY: Duration = Duration::from_secs(10);
+/// A journal is replaced by a new base when it is longer than the base, and than
+/// this.
+const SHORTEST_JOURNAL: u64 = 1 << 20;
+
+/// The keeper of one state directory.
+pub(super) struct Keeper {
+    store: Store,
+    found: Option<Summary>,
+    /// Each sensor's id and the hash of its view, by number.
+    sensors: Vec<(Arc<str>, u64)>,
+    /// The sensors as the file has them.
+    written: Vec<Sensor>,
+    /// The file must be written anew.
+    stale: bool,
+    /// When something that waits is due, or a medium is tried again.
+    due: Option<Instant>,
+    /// After a failure: not before.
+    not_before: Option<Instant>,
+    limit: RateLimit,
+    stats: Rc<Stats>,
+}
+
+impl Keeper {
+    /// Opens the directory.
+    pub fn open(
+        dir: &Path,
+        netns: Netns,
+        sensors: &[config::Sensor],
+        stats: Rc<Stats>,
+    ) -> Result<Keeper, RunError> {
+        let here = |error| RunError::Start("tell this boot and namespace from others", error);
+        let head = Head {
+            boot: sys::boot_id().map_err(here)?,
+            netns: netns.0,
+            netns_cookie: sys::netns_cookie().map_err(here)?,
+        };
+        let (store, found) = Store::open(dir, head).map_err(RunError::State)?;
+        let found = match found {
+            Found::Nothing => {
+                log::info!("no state from an earlier run");
+                None
+            }
+            Found::Aside(why, path) => {
+                let path = path.to_string_lossy().into_owned();
+                log::warn!(
+                    "the state of an earlier run cannot be used: {why}; it is kept as {}, and \
+                     sockwatch starts afresh",
+                    Plain(&path)
+                );
+                None
+            }
+            Found::State(summary) => Some(summary),
+        };
+        Ok(Keeper {
+            store,
+            found,
+            sensors: named(sensors),
+            written: Vec::new(),
+            stale: true,
+            due: None,
+            not_before: None,
+            limit: RateLimit::new(3, Duration::from_secs(60)),
+            stats,
+        })
+    }
+
+    /// Takes over what the earlier run left. To be called before anything is
+    /// read.
+    pub fn restore(
+        &mut self,
+        sensor: &mut NetSocket,
+        pipeline: &mut Pipeline,
+        now: Now,
+    ) -> Result<(), RunError> {
+        pipeline.keep_journal();
+        let Some(summary) = self.found.take() else {
+            return Ok(());
+        };
+        let sensors = self.resumed(&summary);
+        for old in &summary.sensors {
+            if let Some(kept) = sensors.of(SensorIx(old.number)) {
+                sensor.resume(kept, old.primed);
+            }
+        }
+        let count = summary.locks.len();
+        let left_out = summary
+            .locks
+            .into_iter()
+            .filter(|lock| {
+                let held = Lock {
+                    first: lock.first,
+                    last: lock.last,
+                    muted: lock.muted,
+                };
+                !pipeline.locks_mut().restore(lock.eid.clone(), held)
+            })
+            .count();
+        let unsure = self
+            .replay(sensor, &sensors)
+            .map_err(|error| RunError::Start("read the state again", error))?;
+        log::info!(
+            "state of a run that {}: {} sockets in view, {} locks",
+            if summary.clean {
+                "ended well"
+            } else {
+                "was cut off"
+            },
+            sensor.len(),
+            count - left_out,
+        );
+        if summary.torn {
+            log::info!("the last bytes of the state were not written to their end; left out");
+        }
+        if left_out > 0 {
+            log::warn!("{left_out} locks more than there is room for were left out");
+        }
+        sensor.restored(&unsure, now, pipeline);
+        Ok(())
+    }
+
+    /// Which sensors of the earlier run go on.
+    fn resumed(&self, summary: &Summary) -> Renumbering {
+        let mut kept = Renumbering::NONE;
+        for old in &summary.sensors {
+            let same_id = |(id, _): &&(Arc<str>, u64)| **id == *old.id;
+            let at = self.sensors.iter().position(|one| same_id(&one));
+            match at {
+                Some(at) if self.sensors[at].1 == old.view => {
+                    kept.keep(SensorIx(old.number), SensorIx(at as u8));
+                }
+                Some(_) => log::info!(
+                    "sensor {} is another one than before: its view begins anew",
+                    Plain(&old.id)
+                ),
+                None => log::info!("sensor {} is gone, and so is its view", Plain(&old.id)),
+            }
+        }
+        kept
+    }
+
+    fn replay(
+        &self,
+        sensor: &mut NetSocket,
+        sensors: &Renumbering,
+    ) -> io::Result<Vec<(crate::model::Cookie, crate::model::RowKind, u32)>> {
+        let sensor = std::cell::RefCell::new(sensor);
+        let unsure = replay(
+            self.store.found()?,
+            &mut |socket| {
+                let mut socket = socket.clone();
+                socket.in_view = sensors.mask(socket.in_view);
+                socket.nameless = sensors.mask(socket.nameless);
+                if socket.in_view != 0 {
+                    sensor.borrow_mut().restore(&socket);
+                }
+            },
+            &mut |cookie, kind, mask| {
+                sensor
+                    .borrow_mut()
+                    .unrestore(cookie, kind, sensors.mask(mask));
+            },
+        )?;
+        let renumbered = unsure
+            .into_iter()
+            .map(|(cookie, kind, mask)| (cookie, kind, sensors.mask(mask)));
+        Ok(renumbered.filter(|(_, _, mask)| *mask != 0).collect())
+    }
+
+    /// The sensors are others now, and have other numbers.
+    pub fn replace(&mut self, sensors: &[config::Sensor]) {
+        self.sensors = named(sensors);
+        self.stale = true;
+        // What is in the file has the old numbers.
+        self.store.close();
+    }
+
+    /// Before the sinks write: the file gets what a later run must know.
+    pub fn before(&mut self, sensor: &NetSocket, pipeline: &mut Pipeline, now: Now) {
+        let due = self.due.take_if(|due| *due <= now.mono).is_some();
+        self.stale |= pipeline.take_unnoted();
+        self.note(sensor, pipeline, due);
+        if self.not_before.is_some_and(|until| until > now.mono) {
+            if let Some(journal) = pipeline.journal_mut() {
+                journal.forget_written();
+            }
+            return;
+        }
+        let (base, journal_length) = self.store.lengths();
+        let long = journal_length > SHORTEST_JOURNAL.max(base);
+        let result = if self.stale || long || !self.store.is_open() {
+            self.write_base(sensor, pipeline, false)
+        } else {
+            self.append(pipeline, due)
+        };
+        match result {
+            Ok(()) => self.not_before = None,
+            Err(error) => self.failed(&error, now),
+        }
+    }
+
+    /// Notes what changed that the pipeline does not note itself.
+    fn note(&mut self, sensor: &NetSocket, pipeline: &mut Pipeline, due: bool) {
+        let released = pipeline.locks_mut().take_released();
+        let muted = if due {
+            pipeline.locks_mut().take_muted()
+        } else {
+            Vec::new()
+        };
+        let sensors = self.described(sensor);
+        let Some(journal) = pipeline.journal_mut() else {
+            return;
+        };
+        for eid in released {
+            journal.note(&Record::Unlocked(eid));
+        }
+        for (eid, lock) in muted {
+            journal.note(&Record::Lock(locked(eid, &lock)));
+        }
+        if sensors != self.written {
+            for one in &sensors {
+                journal.note(&Record::Sensor(one.clone()));
+            }
+            self.written = sensors;
+        }
+    }
+
+    fn described(&self, sensor: &NetSocket) -> Vec<Sensor> {
+        let each = self.sensors.iter().enumerate();
+        each.map(|(at, (id, view))| Sensor {
+            number: at as u8,
+            id: id.to_string(),
+            view: *view,
+            primed: sensor.primed(SensorIx(at as u8)),
+        })
+        .collect()
+    }
+
+    fn append(&mut self, pipeline: &mut Pipeline, due: bool) -> io::Result<()> {
+        let Some(journal) = pipeline.journal_mut() else {
+            return Ok(());
+        };
+        if journal.is_urgent() || (due && !journal.is_empty()) {
+            let frames = journal.take();
+            self.store.append(&frames)?;
+            self.stats.state_bytes.add(frames.len() as u64);
+        }
+        Ok(())
+    }
+
+    /// Writes the file anew; `clean`: the run ends, and everything is told.
+    fn write_base(
+        &mut self,
+        sensor: &NetSocket,
+        pipeline: &mut Pipeline,
+        clean: bool,
+    ) -> io::Result<()> {
+        let began = Instant::now();
+        self.written = self.described(sensor);
+        let locks: HashMap<&str, &Lock> = pipeline.locks().iter().collect();
+        let mut base = self.store.begin()?;
+        for one in &self.written {
+            base.push(&Record::Sensor(one.clone()))?;
+        }
+        for (eid, lock) in locks {
+            base.push(&Record::Lock(locked(eid.to_string(), lock)))?;
+        }
+        let mut sockets = 0_usize;
+        for socket in sensor.in_view() {
+            base.push(&Record::Socket(socket))?;
+            sockets += 1;
+        }
+        if let Some(journal) = pipeline.journal_mut() {
+            for socket in journal.leaving() {
+                base.push(&Record::Socket(socket.clone()))?;
+            }
+            base.push(&Record::Complete)?;
+            if journal.is_unsettled() {
+                for record in journal.unsettled() {
+                    base.push(&record)?;
+                }
+            }
+            journal.forget_written();
+        }
+        if clean {
+            base.push(&Record::Ended)?;
+        }
+        self.store.replace(base, clean)?;
+        self.stale = false;
+        let bytes = self.store.lengths().0;
+        self.stats.state_bytes.add(bytes);
+        log::debug!(
+            "state written: {sockets} sockets, {bytes} bytes, {} us",
+            began.elapsed().as_micros()
+        );
+        Ok(())
+    }
+
+    /// After the sinks have written what they could.
+    pub fn after(&mut self, pipeline: &mut Pipeline, now: Now) {
+        let past = |pipeline: &mut Pipeline| {
+            let unsettled = pipeline.journal_mut().is_some_and(|one| one.is_unsettled());
+            unsettled && pipeline.fan_mut().is_past_mark()
+        };
+        while past(pipeline) {
+            if let Some(journal) = pipeline.journal_mut() {
+                journal.settle();
+            }
+            pipeline.fan_mut().mark();
+        }
+        let waits = pipeline.journal_mut().is_some_and(|one| !one.is_empty())
+            || pipeline.locks().has_muted();
+        if waits && self.due.is_none() {
+            self.due = Some(now.mono + PERIOD);
+        }
+    }
+
+    /// The run ends, and everything was told.
+    pub fn end(&mut self, sensor: &NetSocket, pipeline: &mut Pipeline) {
+        if let Err(error) = self.write_base(sensor, pipeline, true) {
+            self.stats.state_failures.bump();
+            log::error!("cannot write the state: {error}; the next run goes by what was there");
+        }
+    }
+
+    fn failed(&mut self, error: &io::Error, now: Now) {
+        self.stats.state_failures.bump();
+        self.stale = true;
+        self.store.close();
+        self.not_before = Some(now.mono + RETRY);
+        if let Some(more) = self.limit.admit("state", now.mono) {
+            log::error!(
+                "cannot write the state: {error}; events go on, and it is tried again \
+                 ({more} more failures were not logged)"
+            );
+        }
+    }
+
+    /// When something is due.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.due.into_iter().chain(self.not_before).min()
+    }
+}
+
+fn named(sensors: &[config::Sensor]) -> Vec<(Arc<str>, u64)> {
+    let each = sensors.iter();
+    each.map(|one| (Arc::clone(&one.id), one.view())).collect()
+}
+
+fn locked(eid: String, lock: &Lock) -> LockNote {
+    LockNote {
+        eid,
+        first: lock.first,
+        last: lock.last,
+        muted: lock.muted,
+        fresh: false,
+    }
+}

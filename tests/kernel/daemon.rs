@@ -311,6 +311,21 @@ impl Daemon {
         record
     }
 
+    /// Kills it with SIGKILL, between any two instructions; the last line that it
+    /// wrote may be cut short.
+    pub fn kill(self) -> Record {
+        let launched = self.launched;
+        self.signal(libc::SIGKILL);
+        let (status, said) = self.last();
+        assert_eq!(status.code(), None, "killed by a signal");
+        assert!(
+            said.text.len() <= 1,
+            "lines that are no JSON: {:?}",
+            said.text
+        );
+        Record::new(said.events, said.log.join("\n"), launched)
+    }
+
     /// Waits until it ends; every line that it wrote must be JSON.
     pub fn end(self) -> (ExitStatus, Record) {
         let launched = self.launched;

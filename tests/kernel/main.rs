@@ -40,6 +40,8 @@ mod names;
 mod overrun;
 mod rebound;
 mod refused;
+mod reload;
+mod restart;
 mod sensors;
 mod syn_sent;
 mod udp;

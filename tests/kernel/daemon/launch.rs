@@ -37,6 +37,7 @@ pub struct Launch {
     beacon: bool,
     read: bool,
     refusal: Option<Refusal>,
+    place: Option<PathBuf>,
 }
 
 impl Launch {
@@ -49,6 +50,7 @@ impl Launch {
             beacon: true,
             read: true,
             refusal: None,
+            place: None,
         }
     }
 
@@ -83,6 +85,21 @@ impl Launch {
         self
     }
 
+    /// With its configuration in this directory, which outlives it, and its state
+    /// below it.
+    pub fn at(mut self, place: &Scratch) -> Launch {
+        self.place = Some(place.path().to_path_buf());
+        let state = place.path().join("state");
+        let state = state.to_str().expect("a path of ours").to_string();
+        self.setting("state", &state)
+    }
+
+    /// Writes the configuration as [`Launch::spawn`] would, for a daemon that is to
+    /// read it again.
+    pub fn write(&self, place: &Scratch) {
+        place.write("sockwatch.yaml", &self.config());
+    }
+
     fn config(&self) -> String {
         let Launch {
             interval,
@@ -111,7 +128,14 @@ impl Launch {
     /// Starts it.
     pub fn spawn(self) -> Daemon {
         let scratch = Scratch::new();
-        let config = scratch.write("sockwatch.yaml", &self.config());
+        let config = match &self.place {
+            Some(place) => {
+                let path = place.join("sockwatch.yaml");
+                std::fs::write(&path, self.config()).expect("a scratch file");
+                path
+            }
+            None => scratch.write("sockwatch.yaml", &self.config()),
+        };
         let mut command = Command::new(BINARY);
         command.arg("--config").arg(config);
         if let Some(refusal) = self.refusal {

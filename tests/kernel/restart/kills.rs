@@ -83,8 +83,7 @@ fn check(records: &[Record], cookies: &BTreeSet<u64>) {
         let opened_once = opened.clone().count() - again.clone().count() <= 1;
         let closed_once = closed.clone().count() - repeated.count() <= 1;
         let is_closed = story.last().is_some_and(|step| step.starts_with("closed"));
-        let is_opened = story.first().is_some_and(|step| step.starts_with("opened"))
-            || story.iter().all(|step| step == "closed restart");
+        let is_opened = story.first().is_some_and(|step| step.starts_with("opened"));
         if !(opened_once && closed_once && is_closed && is_opened) {
             wrong.push(format!("{cookie}: {story:?}"));
         }

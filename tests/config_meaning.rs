@@ -333,3 +333,43 @@ fn a_byte_order_mark_moves_no_column() {
         ["t:1:6: number `1` for sensor `web`, expected a map with `listener`"]
     );
 }
+
+#[test]
+fn state_is_kept_where_it_is_asked_for() {
+    let with = |daemon: &str| {
+        good(&format!(
+            "{daemon}\nsensors: {{a: {{listener: net.socket}}}}"
+        ))
+    };
+    assert_eq!(with("daemon: {queue: 9}").daemon.state, None);
+    let state = with("daemon: {state: /var/lib/sockwatch}").daemon.state;
+    assert_eq!(state, Some("/var/lib/sockwatch".into()));
+}
+
+/// What a sensor has in view is decided by its globs and by the names that they can
+/// match; whatever else changes, its view is the same.
+#[test]
+fn what_decides_a_view() {
+    let view = |args: &str| {
+        let text = format!("a: {{listener: net.socket, {args}}}");
+        good(&text).sensors[0].view()
+    };
+    let plain = view("args: {patterns: [\"tcp *\"]}");
+    for same in [
+        "description: x, tag: y, interval: 7s, opts: [closed], args: {patterns: [\"tcp *\"]}",
+        "args: {patterns: [\"tcp *\"], locked: true, initial: true, skip-reverse-dns: true}",
+    ] {
+        assert_eq!(view(same), plain, "{same}");
+    }
+    for other in [
+        "args: {patterns: [\"tcp *\", \"udp *\"]}",
+        "args: {ignore: [\"tcp *\"]}",
+        "args: {patterns: [\"tcp *\"], ignore: [\"tcp *\"]}",
+        "args: {patterns: [\"tcp *\"], dns: true}",
+        "args: {patterns: [\"tcp *\"], dns: true, skip-reverse-dns: true}",
+    ] {
+        assert_ne!(view(other), plain, "{other}");
+    }
+    // It stands in files.
+    assert_eq!(plain, 0xdbe7_ce1d_6ece_7722);
+}

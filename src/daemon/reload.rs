@@ -149,7 +149,8 @@ impl Daemon {
             keeper.replace(&settings.sensors);
         }
         let running = Running::new(self.running.origin.clone(), &settings);
-        self.pipeline.replace(stages(settings.sensors), &sensors);
+        self.pipeline
+            .replace(stages(settings.sensors), &sensors, now);
         self.sources
             .replace(views, needs, &sensors, &mut self.pipeline, now);
         let orphaned = |eid: &str| !prefixes.iter().any(|prefix| eid.starts_with(prefix));

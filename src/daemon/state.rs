@@ -352,6 +352,7 @@ impl Keeper {
 
     fn failed(&mut self, error: &io::Error, now: Now) {
         self.stats.state_failures.bump();
+        self.store.discard();
         self.stale = true;
         self.store.close();
         self.not_before = Some(now.mono + RETRY);

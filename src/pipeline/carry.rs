@@ -1,7 +1,7 @@
 //! What the pipeline tells a later run, and how it goes on with other sensors.
 
 use super::{Pipeline, Stage};
-use crate::model::{Change, Host, Renumbering, Step};
+use crate::model::{Change, Host, Now, Renumbering, Step};
 use crate::state::{Journal, Socket};
 
 impl Pipeline {
@@ -52,9 +52,13 @@ impl Pipeline {
     }
 
     /// Puts other sensors in the place of those there are. What waits for a name
-    /// on behalf of a sensor that is kept goes on waiting; names that are known
-    /// stay known, and locks that are held stay held.
-    pub fn replace(&mut self, stages: Vec<Stage>, sensors: &Renumbering) {
+    /// on behalf of a sensor that is kept goes on waiting, and on behalf of another
+    /// goes on without; names that are known stay known, and locks that are held
+    /// stay held. Whatever was settled must have been taken before.
+    pub fn replace(&mut self, stages: Vec<Stage>, sensors: &Renumbering, now: Now) {
+        self.finish_where(|sensor| sensors.of(sensor).is_none(), now);
+        // Their views are gone.
+        self.settled.clear();
         self.stages = stages;
         self.waiting.renumber(sensors);
         if let Some(journal) = &mut self.journal {

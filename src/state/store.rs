@@ -210,6 +210,17 @@ impl Store {
         self.file = None;
     }
 
+    /// Takes away what there is of a base that could not be written: on a full
+    /// medium it would be in its own way.
+    pub fn discard(&self) {
+        match std::fs::remove_file(self.dir.join("state.new")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                log::debug!("cannot remove an unfinished state file: {error}");
+            }
+            _ => {}
+        }
+    }
+
     /// Whether frames can be appended.
     pub fn is_open(&self) -> bool {
         self.file.is_some()

@@ -93,6 +93,15 @@ pub(super) fn between_ticks() -> SocketData {
     }
 }
 
+pub(super) fn restart() -> SocketData {
+    SocketData {
+        action: Some((Action::Closed, Evidence::Restart)),
+        life: None,
+        traffic: None,
+        ..closed()
+    }
+}
+
 pub(super) fn wiped() -> SocketData {
     SocketData {
         id: id(
@@ -225,7 +234,7 @@ pub(super) fn own_event(what: &str, data: Data) -> Event {
 }
 
 /// Every kind of record, by the name of its fixtures.
-pub(super) fn events() -> [(&'static str, Event); 10] {
+pub(super) fn events() -> [(&'static str, Event); 11] {
     [
         ("opened", socket_event(opened())),
         ("closed", socket_event(closed())),
@@ -233,6 +242,7 @@ pub(super) fn events() -> [(&'static str, Event); 10] {
         ("wiped", socket_event(wiped())),
         ("v4-mapped", socket_event(v4_mapped())),
         ("udp", socket_event(udp())),
+        ("restart", socket_event(restart())),
         ("gap-overrun", own_event("gap@overrun", gap_overrun())),
         ("gap-queue", own_event("gap@queue", gap_queue())),
         ("degraded", own_event("degraded@notices", degraded())),

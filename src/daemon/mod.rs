@@ -278,7 +278,7 @@ impl Daemon {
     fn flush(&mut self, now: Now) -> Result<bool, RunError> {
         self.pipeline.tell_losses(now);
         if let Some(keeper) = &mut self.keeper {
-            keeper.before(&self.sources.sensor, &mut self.pipeline, now);
+            keeper.before(&mut self.sources.sensor, &mut self.pipeline, now);
         }
         let written = self.write(now);
         if let Some(keeper) = &mut self.keeper {
@@ -366,6 +366,7 @@ impl Handler for Daemon {
             self.watch(self.sources.scope.as_raw_fd(), DUMP, Interest::READABLE)?;
         }
         self.flush(now)?;
+        let busy = busy || self.keeper.as_ref().is_some_and(Keeper::is_busy);
         Ok(if busy {
             Turn::Busy
         } else {

@@ -4,7 +4,6 @@
 //! know of it; after they have, it may forget what ended. A medium that fails
 //! costs the memory, never an event: it is told, counted, and tried again.
 
-use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
@@ -18,7 +17,7 @@ use crate::log::{Plain, RateLimit};
 use crate::model::{Netns, Now, Renumbering, SensorIx};
 use crate::pipeline::Pipeline;
 use crate::sensor::NetSocket;
-use crate::state::{Found, Head, LockNote, Record, Sensor, Store, Summary, replay};
+use crate::state::{Base, Found, Head, LockNote, Record, Sensor, Store, Summary, replay};
 use crate::stats::Stats;
 use crate::sys;
 
@@ -30,6 +29,18 @@ const RETRY: Duration = Duration::from_secs(10);
 /// this.
 const SHORTEST_JOURNAL: u64 = 1 << 20;
 
+/// How many slots of the table go into a base in one turn: some two milliseconds.
+const SLICE: usize = 8192;
+
+/// A base under way. Sockets come and go meanwhile; what the file that there is
+/// gets to know of that, the base gets to know too.
+struct Slicing {
+    base: Base,
+    /// The slots from here on are in it.
+    from: usize,
+    began: Instant,
+}
+
 /// The keeper of one state directory.
 pub(super) struct Keeper {
     store: Store,
@@ -40,6 +51,8 @@ pub(super) struct Keeper {
     written: Vec<Sensor>,
     /// The file must be written anew.
     stale: bool,
+    /// A base that is written slice by slice.
+    slicing: Option<Slicing>,
     /// When something that waits is due, or a medium is tried again.
     due: Option<Instant>,
     /// After a failure: not before.
@@ -85,6 +98,7 @@ impl Keeper {
             sensors: named(sensors),
             written: Vec::new(),
             stale: true,
+            slicing: None,
             due: None,
             not_before: None,
             limit: RateLimit::new(3, Duration::from_secs(60)),
@@ -200,10 +214,11 @@ impl Keeper {
         self.stale = true;
         // What is in the file has the old numbers.
         self.store.close();
+        self.slicing = None;
     }
 
     /// Before the sinks write: the file gets what a later run must know.
-    pub fn before(&mut self, sensor: &NetSocket, pipeline: &mut Pipeline, now: Now) {
+    pub fn before(&mut self, sensor: &mut NetSocket, pipeline: &mut Pipeline, now: Now) {
         let due = self.due.take_if(|due| *due <= now.mono).is_some();
         self.stale |= pipeline.take_unnoted();
         self.note(sensor, pipeline, due);
@@ -213,17 +228,17 @@ impl Keeper {
             }
             return;
         }
-        let (base, journal_length) = self.store.lengths();
-        let long = journal_length > SHORTEST_JOURNAL.max(base);
-        let result = if self.stale || long || !self.store.is_open() {
-            self.write_base(sensor, pipeline, false)
+        let result = if self.store.is_open() {
+            self.go_on(sensor, pipeline, due)
         } else {
-            self.append(pipeline, due)
+            self.slicing = None;
+            self.write_base(sensor, pipeline, false)
         };
         match result {
             Ok(()) => self.not_before = None,
             Err(error) => self.failed(&error, now),
         }
+        sensor.keep_places(self.slicing.is_some());
     }
 
     /// Notes what changed that the pipeline does not note itself.
@@ -263,6 +278,42 @@ impl Keeper {
         .collect()
     }
 
+    /// Appends what is noted, and goes on with a new base where one is wanted.
+    fn go_on(&mut self, sensor: &NetSocket, pipeline: &mut Pipeline, due: bool) -> io::Result<()> {
+        if self.slicing.is_none() {
+            let (base, journal) = self.store.lengths();
+            if !self.stale && journal <= SHORTEST_JOURNAL.max(base) {
+                return self.append(pipeline, due);
+            }
+            self.stale = false;
+            self.slicing = Some(Slicing {
+                base: self.begin(sensor, pipeline)?,
+                from: sensor.slots(),
+                began: Instant::now(),
+            });
+        }
+        // Whatever waits goes first: behind a base it would be taken for newer.
+        self.append(pipeline, true)?;
+        let Some(mut slicing) = self.slicing.take() else {
+            return Ok(());
+        };
+        let from = slicing.from.saturating_sub(SLICE);
+        for socket in sensor.slice(from..slicing.from) {
+            slicing.base.push(&Record::Socket(socket))?;
+        }
+        slicing.from = from;
+        if from == 0 {
+            return self.finish(slicing.base, pipeline, false, slicing.began);
+        }
+        self.slicing = Some(slicing);
+        Ok(())
+    }
+
+    /// Whether there is a base to go on with.
+    pub fn is_busy(&self) -> bool {
+        self.slicing.is_some()
+    }
+
     fn append(&mut self, pipeline: &mut Pipeline, due: bool) -> io::Result<()> {
         let Some(journal) = pipeline.journal_mut() else {
             return Ok(());
@@ -270,33 +321,35 @@ impl Keeper {
         if journal.is_urgent() || (due && !journal.is_empty()) {
             let frames = journal.take();
             self.store.append(&frames)?;
+            if let Some(slicing) = &mut self.slicing {
+                slicing.base.append(&frames)?;
+            }
             self.stats.state_bytes.add(frames.len() as u64);
         }
         Ok(())
     }
 
-    /// Writes the file anew; `clean`: the run ends, and everything is told.
-    fn write_base(
-        &mut self,
-        sensor: &NetSocket,
-        pipeline: &mut Pipeline,
-        clean: bool,
-    ) -> io::Result<()> {
-        let began = Instant::now();
+    /// Begins a base with all but the sockets.
+    fn begin(&mut self, sensor: &NetSocket, pipeline: &Pipeline) -> io::Result<Base> {
         self.written = self.described(sensor);
-        let locks: HashMap<&str, &Lock> = pipeline.locks().iter().collect();
         let mut base = self.store.begin()?;
         for one in &self.written {
             base.push(&Record::Sensor(one.clone()))?;
         }
-        for (eid, lock) in locks {
+        for (eid, lock) in pipeline.locks().iter() {
             base.push(&Record::Lock(locked(eid.to_string(), lock)))?;
         }
-        let mut sockets = 0_usize;
-        for socket in sensor.in_view() {
-            base.push(&Record::Socket(socket))?;
-            sockets += 1;
-        }
+        Ok(base)
+    }
+
+    /// A base has all its sockets: it takes the place of the file that there is.
+    fn finish(
+        &mut self,
+        mut base: Base,
+        pipeline: &mut Pipeline,
+        clean: bool,
+        began: Instant,
+    ) -> io::Result<()> {
         if let Some(journal) = pipeline.journal_mut() {
             for socket in journal.leaving() {
                 base.push(&Record::Socket(socket.clone()))?;
@@ -307,19 +360,38 @@ impl Keeper {
                     base.push(&record)?;
                 }
             }
-            journal.forget_written();
         }
         if clean {
             base.push(&Record::Ended)?;
         }
         self.store.replace(base, clean)?;
-        self.stale = false;
         let bytes = self.store.lengths().0;
         self.stats.state_bytes.add(bytes);
         log::debug!(
-            "state written: {sockets} sockets, {bytes} bytes, {} us",
+            "state written: {bytes} bytes in {} us",
             began.elapsed().as_micros()
         );
+        Ok(())
+    }
+
+    /// Writes the file anew, in one go; `clean`: the run ends, and everything is
+    /// told.
+    fn write_base(
+        &mut self,
+        sensor: &NetSocket,
+        pipeline: &mut Pipeline,
+        clean: bool,
+    ) -> io::Result<()> {
+        let began = Instant::now();
+        let mut base = self.begin(sensor, pipeline)?;
+        for socket in sensor.in_view() {
+            base.push(&Record::Socket(socket))?;
+        }
+        if let Some(journal) = pipeline.journal_mut() {
+            journal.forget_written();
+        }
+        self.finish(base, pipeline, clean, began)?;
+        self.stale = false;
         Ok(())
     }
 
@@ -355,6 +427,7 @@ impl Keeper {
         self.store.discard();
         self.stale = true;
         self.store.close();
+        self.slicing = None;
         self.not_before = Some(now.mono + RETRY);
         if let Some(more) = self.limit.admit("state", now.mono) {
             log::error!(

@@ -5,6 +5,8 @@
 //! since. Absence counts for these as after an overrun: an exact query, or two
 //! dumps, say which of them vanished. A notice says so sooner.
 
+use std::ops::Range;
+
 use super::net_socket::NetSocket;
 use super::views::{How, Read, View};
 use crate::model::{
@@ -46,9 +48,31 @@ impl NetSocket {
 
     /// Every socket that is in somebody's view.
     pub fn in_view(&self) -> impl Iterator<Item = Socket> + '_ {
+        self.slice(0..self.slots())
+    }
+
+    /// Leaves the entries where they are, for [`NetSocket::slice`], or not.
+    pub fn keep_places(&mut self, keep: bool) {
+        self.in_place = keep;
+        if keep {
+            self.walk.keep_places();
+            self.mini_walk.keep_places();
+        }
+    }
+
+    /// How many slots there are to go through.
+    pub fn slots(&self) -> usize {
+        self.sockets.len().max(self.minis.len())
+    }
+
+    /// The sockets in view in some slots. Going through all of them from the end
+    /// gives every socket that is there all the while, if the entries keep their
+    /// places.
+    pub fn slice(&self, slots: Range<usize>) -> impl Iterator<Item = Socket> + '_ {
         let kinds = [(RowKind::Full, &self.sockets), (RowKind::Mini, &self.minis)];
-        kinds.into_iter().flat_map(|(kind, table)| {
-            let shown = table.iter().filter(|entry| entry.in_view != 0);
+        kinds.into_iter().flat_map(move |(kind, table)| {
+            let shown = table.slots(slots.clone());
+            let shown = shown.filter(|entry| entry.in_view != 0);
             shown.map(move |entry| saved(entry, kind))
         })
     }
@@ -224,7 +248,10 @@ fn saved(entry: &Entry, kind: RowKind) -> Socket {
 
 /// The sensors of a mask.
 fn sensors(mask: u32) -> impl Iterator<Item = SensorIx> {
-    (0..32)
-        .map(SensorIx)
-        .filter(move |one| mask & one.bit() != 0)
+    let mut rest = mask;
+    std::iter::from_fn(move || {
+        let next = (rest != 0).then(|| SensorIx(rest.trailing_zeros() as u8))?;
+        rest &= rest - 1;
+        Some(next)
+    })
 }

@@ -38,6 +38,8 @@ pub struct NetSocket {
     /// The dumps' ways through `sockets` and `minis`.
     pub(super) walk: Walk,
     pub(super) mini_walk: Walk,
+    /// Somebody goes through the tables slice by slice.
+    pub(super) in_place: bool,
     /// sockwatch's own sockets, and the number of the dump that was the newest
     /// when each was last seen open.
     pub(super) own: HashMap<Cookie, u32>,
@@ -67,6 +69,7 @@ impl NetSocket {
             dump: None,
             walk: Walk::default(),
             mini_walk: Walk::default(),
+            in_place: false,
             own: HashMap::new(),
             stats,
         }

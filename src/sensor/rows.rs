@@ -34,6 +34,7 @@ impl NetSocket {
         self.number = self.number.wrapping_add(1);
         self.walk.begin(coverage);
         self.mini_walk.begin(coverage);
+        self.keep_places(self.in_place);
         self.dump = Some(UnderWay {
             coverage,
             began: now.mono,

@@ -258,6 +258,15 @@ impl Base {
         self.write(&full)
     }
 
+    /// Adds frames that were appended to the file that there is.
+    ///
+    /// # Errors
+    /// Those of write(2).
+    pub fn append(&mut self, frames: &[u8]) -> io::Result<()> {
+        self.flush()?;
+        self.write(frames)
+    }
+
     fn flush(&mut self) -> io::Result<()> {
         let mut rest = Vec::new();
         self.batch.drain(&mut rest);

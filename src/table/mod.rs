@@ -138,6 +138,14 @@ impl Table {
         self.chunks.iter().flatten()
     }
 
+    /// The entries in these slots. New ones stand at the end, and the last one moves
+    /// into the place of one that is taken out: who goes through the table slot by
+    /// slot from its end meets every entry that stays, some perhaps twice, as long
+    /// as no walk puts entries in order.
+    pub fn slots(&self, slots: std::ops::Range<usize>) -> impl Iterator<Item = &Entry> {
+        slots.filter_map(|slot| self.chunks.get(slot / CHUNK)?.get(slot % CHUNK))
+    }
+
     /// All entries, to be changed.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
         self.chunks.iter_mut().flatten()

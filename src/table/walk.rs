@@ -35,6 +35,11 @@ struct Kind {
 }
 
 impl Walk {
+    /// Leaves entries where they are until the next dump.
+    pub fn keep_places(&mut self) {
+        self.ordering = false;
+    }
+
     /// Begins a dump.
     pub fn begin(&mut self, coverage: Coverage) {
         self.kind =

@@ -21,8 +21,11 @@ use crate::state::{Base, Found, Head, LockNote, Record, Sensor, Store, Summary, 
 use crate::stats::Stats;
 use crate::sys;
 
-/// How long what can wait is kept back: ends that were told, what locks muted.
-const PERIOD: Duration = Duration::from_secs(30);
+/// How long it is kept back that something was written: what is killed in that
+/// time leaves that to be told again.
+const PERIOD: Duration = Duration::from_secs(1);
+/// How long what locks muted is kept back.
+const MUTED_PERIOD: Duration = Duration::from_secs(30);
 /// How soon a medium that failed is tried again.
 const RETRY: Duration = Duration::from_secs(10);
 /// A journal is replaced by a new base when it is longer than the base, and than
@@ -30,7 +33,7 @@ const RETRY: Duration = Duration::from_secs(10);
 const SHORTEST_JOURNAL: u64 = 1 << 20;
 
 /// How many slots of the table go into a base in one turn: some two milliseconds.
-const SLICE: usize = 8192;
+const SLICE: usize = 4096;
 
 /// A base under way. Sockets come and go meanwhile; what the file that there is
 /// gets to know of that, the base gets to know too.
@@ -55,6 +58,7 @@ pub(super) struct Keeper {
     slicing: Option<Slicing>,
     /// When something that waits is due, or a medium is tried again.
     due: Option<Instant>,
+    muted_due: Option<Instant>,
     /// After a failure: not before.
     not_before: Option<Instant>,
     limit: RateLimit,
@@ -100,6 +104,7 @@ impl Keeper {
             stale: true,
             slicing: None,
             due: None,
+            muted_due: None,
             not_before: None,
             limit: RateLimit::new(3, Duration::from_secs(60)),
             stats,
@@ -221,7 +226,8 @@ impl Keeper {
     pub fn before(&mut self, sensor: &mut NetSocket, pipeline: &mut Pipeline, now: Now) {
         let due = self.due.take_if(|due| *due <= now.mono).is_some();
         self.stale |= pipeline.take_unnoted();
-        self.note(sensor, pipeline, due);
+        let muted = self.muted_due.take_if(|due| *due <= now.mono).is_some();
+        self.note(sensor, pipeline, muted);
         if self.not_before.is_some_and(|until| until > now.mono) {
             if let Some(journal) = pipeline.journal_mut() {
                 journal.forget_written();
@@ -242,9 +248,9 @@ impl Keeper {
     }
 
     /// Notes what changed that the pipeline does not note itself.
-    fn note(&mut self, sensor: &NetSocket, pipeline: &mut Pipeline, due: bool) {
+    fn note(&mut self, sensor: &NetSocket, pipeline: &mut Pipeline, with_muted: bool) {
         let released = pipeline.locks_mut().take_released();
-        let muted = if due {
+        let muted = if with_muted {
             pipeline.locks_mut().take_muted()
         } else {
             Vec::new()
@@ -407,10 +413,11 @@ impl Keeper {
             }
             pipeline.fan_mut().mark();
         }
-        let waits = pipeline.journal_mut().is_some_and(|one| !one.is_empty())
-            || pipeline.locks().has_muted();
-        if waits && self.due.is_none() {
-            self.due = Some(now.mono + PERIOD);
+        if pipeline.journal_mut().is_some_and(|one| !one.is_empty()) {
+            self.due.get_or_insert(now.mono + PERIOD);
+        }
+        if pipeline.locks().has_muted() {
+            self.muted_due.get_or_insert(now.mono + MUTED_PERIOD);
         }
     }
 
@@ -439,7 +446,8 @@ impl Keeper {
 
     /// When something is due.
     pub fn deadline(&self) -> Option<Instant> {
-        self.due.into_iter().chain(self.not_before).min()
+        let waits = [self.due, self.muted_due, self.not_before];
+        waits.into_iter().flatten().min()
     }
 }
 

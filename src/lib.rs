@@ -47,6 +47,7 @@
 //! | --- | --- | --- |
 //! | 0 | [`sys`] | file descriptors and system calls; the only `unsafe` |
 //! | 0 | [`stats`], [`log`](mod@log) | counters; the log, and how often it may speak |
+//! | 0 | [`aging`] | a bounded table, oldest out |
 //! | 1 | [`model`] | plain data |
 //! | 2 | [`wire`] | bytes to model and back; pure |
 //! | 3 | [`source`] | descriptors to observations: a scope's dumps, queries, notices |
@@ -59,6 +60,7 @@
 //! | 4 | [`pipeline`] | changes to records; pure but for its sinks and the pool |
 //! | 5 | [`config`] | YAML to settings, every mistake at once |
 //! | 6 | [`reactor`] | the one loop |
+//! | 6 | [`handlers`] | programs and files that take events, and release locks |
 //! | 7 | [`daemon`], [`dump`] | the two modes, wired from all of the above |
 //! | 8 | [`cli`] | flags, modes, exit codes |
 //!
@@ -111,6 +113,7 @@
 //! sensor; a change of semantics starts there. `tests/kernel/` does the same with
 //! the real one, in namespaces that it makes itself.
 
+pub mod aging;
 pub mod cli;
 pub mod config;
 pub mod daemon;
@@ -118,6 +121,7 @@ pub mod dump;
 pub mod emit;
 pub mod enrich;
 pub mod filter;
+pub mod handlers;
 pub mod lock;
 pub mod log;
 pub mod model;

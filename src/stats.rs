@@ -47,6 +47,14 @@ stats! {
     dumps,
     /// Dumps that failed or were cut short.
     dumps_failed,
+    /// Dumps that the gate spared: the counters said that nothing was new.
+    dumps_spared,
+    /// Dumps that nothing but the time since the last one spoke for.
+    dumps_forced,
+    /// Sockets that such dumps found: opened without moving a counter.
+    forced_found,
+    /// Ticks put off because dumps had used up `cpu-budget`.
+    ticks_stretched,
     /// Rows read.
     rows,
     /// Ticks that came while a dump was still under way.
@@ -71,6 +79,16 @@ stats! {
     locks_full,
     /// Events that a sink dropped.
     events_dropped,
+    /// Locks that a handler released.
+    locks_released,
+    /// Runs of handlers that ended with status 0.
+    runs,
+    /// Runs of handlers that could not be started, failed, or were ended.
+    runs_failed,
+    /// Of those, the ones that were ended because they took too long.
+    runs_timed_out,
+    /// Events that still waited for a handler's run at the end.
+    runs_left,
     /// Reverse look-ups begun.
     lookups,
     /// Reverse look-ups that failed or timed out in the resolver.
@@ -89,6 +107,31 @@ stats! {
     reloads,
     /// Configurations that were refused while running.
     reloads_refused,
+    /// Connects read from a hook's ring.
+    connects,
+    /// Connects that found the ring full.
+    connects_lost,
+    /// Ring records that sockwatch's program does not write.
+    connects_rejected,
+    /// DNS queries seen leaving this host.
+    dns_queries,
+    /// DNS answers that matched a query.
+    dns_answers,
+    /// DNS answers to a query that had been answered already.
+    dns_repeated,
+    /// DNS answers that matched no query: nobody asked, or the wrong id, port,
+    /// address or question.
+    dns_unmatched,
+    /// Packets of port 53 that are no DNS message that can be read.
+    dns_malformed,
+    /// Packets that the kernel dropped because the tap's receive buffer was full.
+    dns_dropped,
+    /// Unanswered DNS queries that were forgotten to make room.
+    dns_queries_forgotten,
+    /// TCP connections to port 53 that were given up: too much missing, or too many.
+    dns_streams_lost,
+    /// Resolved names that were forgotten before their time, to make room.
+    dns_names_forgotten,
 }
 
 impl fmt::Display for Stats {

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use sockwatch::config::{self, Problem, Settings};
+use sockwatch::config::{self, Action, Exec, Problem, Settings, Unlock};
 
 fn messages(problems: &[Problem]) -> Vec<String> {
     problems.iter().map(Problem::to_string).collect()
@@ -77,13 +77,15 @@ fn what_is_left_out_has_the_documented_default() {
         (daemon.receive_buffer, daemon.queue, daemon.stdout),
         (8 << 20, 65_536, true)
     );
+    assert_eq!(daemon.gate, Some(Duration::from_secs(30)));
+    assert_eq!(daemon.cpu_budget, Some(10));
 }
 
 #[test]
 fn every_setting_arrives() {
     let settings = good(
         r#"
-daemon: {interval: 2s, receive-buffer: 4KiB, queue: 7, stdout: false}
+daemon: {interval: 2s, receive-buffer: 4KiB, queue: 7, stdout: false, gate: off, cpu-budget: 25%}
 sensors:
     second: {listener: net.socket}
     first:
@@ -98,6 +100,7 @@ sensors:
         (daemon.receive_buffer, daemon.queue, daemon.stdout),
         (4096, 7, false)
     );
+    assert_eq!((daemon.gate, daemon.cpu_budget), (None, Some(25)));
     // In the order of the file, and with the daemon's interval.
     let [second, first] = settings.sensors.as_slice() else {
         panic!("two sensors");
@@ -310,7 +313,72 @@ fn a_daemon_that_can_tell_nobody_is_warned_about() {
     assert_eq!(
         messages(&good(&with("false")).warnings),
         ["t:1:10: `stdout: false` while nothing else takes events, \
-             expected `stdout: true`: now nobody is told anything"]
+             expected `stdout: true`, or a handler: now nobody is told anything"]
+    );
+    let handler = "\nhandlers: {a: {file: /var/log/a}}";
+    assert!(good(&(with("false") + handler)).warnings.is_empty());
+}
+
+#[test]
+fn handlers_mean_what_they_say() {
+    let settings = good(
+        "sensors: {web: {listener: net.socket, tag: x}}\n\
+         handlers:\n  all: {file: /var/log/all}\n  \
+         plain: {exec: [/bin/true]}\n  \
+         full: {match: 'web|*@[::1]:*', exec: [/bin/sh, -c, ''], unlock: on-success, \
+         timeout: 1m, concurrency: 3, queue: 7}\n",
+    );
+    assert_eq!(messages(&settings.warnings), [""; 0]);
+    let [all, plain, full] = &settings.handlers[..] else {
+        panic!("three handlers");
+    };
+    assert_eq!(&*all.name, "all");
+    assert_eq!(all.matches, None);
+    assert_eq!(all.action, Action::File("/var/log/all".into()));
+    let Action::Exec(exec) = &plain.action else {
+        panic!("a program");
+    };
+    assert_eq!(
+        (exec.unlock, exec.timeout),
+        (Unlock::Never, Duration::from_secs(10))
+    );
+    assert_eq!((exec.concurrency, exec.queue), (1, 1024));
+    let glob = full.matches.as_ref().expect("a glob");
+    assert!(glob.matches("web|net.socket@x|opened@[::1]:443|0"));
+    let expected = Exec {
+        program: "/bin/sh".into(),
+        args: vec!["-c".into(), String::new()],
+        unlock: Unlock::OnSuccess,
+        timeout: Duration::from_secs(60),
+        concurrency: 3,
+        queue: 7,
+    };
+    assert_eq!(full.action, Action::Exec(expected));
+}
+
+#[test]
+fn a_handler_that_cannot_do_anything_is_warned_about() {
+    let settings = good(
+        "sensors: {web: {listener: net.socket, opts: [opened]}}\n\
+         handlers:\n  gone: {exec: [/nonexistent/program]}\n  \
+         text: {exec: [/etc/passwd]}\n  \
+         dir: {exec: [/etc]}\n  \
+         deaf: {match: 'web|net.socket|closed@*', file: /var/log/x}\n  \
+         own: {match: '*|gap@*', file: /var/log/y}\n",
+    );
+    assert_eq!(
+        messages(&settings.warnings),
+        [
+            "t:3:3: handler `gone` with `/nonexistent/program`, which does not exist, \
+             expected a program that can be run",
+            "t:4:3: handler `text` with `/etc/passwd`, which nobody may execute, \
+             expected a program that can be run",
+            "t:5:3: handler `dir` with `/etc`, which is no file, \
+             expected a program that can be run",
+            "t:6:3: handler `deaf` for `web|net.socket|closed@*`, which no event id here \
+             matches, expected a glob over the event id, such as \
+             `\"web|net.socket*|opened@*|0\"`",
+        ]
     );
 }
 

@@ -376,7 +376,7 @@ pub fn notices() -> Outcome<Vec<Line>> {
     let mut heard = scope.open_notices()?;
     let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
     socket.bind_auto()?;
-    let (_, room) = heard.request_buffer(4 << 20)?;
+    let room = heard.request_buffer(4 << 20)?.notices;
     for group in Group::ALL
         .into_iter()
         .filter(|group| group.proto == Proto::Tcp)

@@ -73,6 +73,7 @@ pub fn builtin(patterns: &[String], ignore: &[String]) -> Result<Settings, Vec<P
     };
     Ok(Settings {
         sensors: vec![sensor],
+        handlers: Vec::new(),
         daemon: Daemon::default(),
         warnings,
     })

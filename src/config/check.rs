@@ -6,7 +6,7 @@
 use crate::filter::Globs;
 
 use super::problem::{Problem, Spot, quoted};
-use super::schema::{self, DAEMON, Key, RESERVED_SECTIONS, SECTIONS, SENSOR, Value};
+use super::schema::{self, DAEMON, HANDLER, Key, SECTIONS, SENSOR, Value};
 use super::tree::{Entry, Type, View};
 use super::value;
 
@@ -15,7 +15,7 @@ use super::value;
 pub(super) enum Shape {
     /// A map of sensor ids.
     Plain,
-    /// The top-level keys `sensors` and `daemon`.
+    /// The top-level keys `sensors`, `handlers` and `daemon`.
     Sections,
 }
 
@@ -27,6 +27,8 @@ pub(super) struct Outline {
     pub shape: Shape,
     /// The ids, and where each stands.
     pub sensors: Vec<(String, Spot)>,
+    /// The names of handlers, and where each stands.
+    pub handlers: Vec<(String, Spot)>,
     /// The keys of `daemon`, and where each stands.
     pub daemon: Vec<(&'static str, Spot)>,
 }
@@ -51,6 +53,7 @@ pub(super) fn check<'g>(root: View<'_>, globs: &'g Globs) -> Checked<'g> {
         outline: Outline {
             shape: Shape::Plain,
             sensors: Vec::new(),
+            handlers: Vec::new(),
             daemon: Vec::new(),
         },
         problems: Vec::new(),
@@ -62,7 +65,7 @@ pub(super) fn check<'g>(root: View<'_>, globs: &'g Globs) -> Checked<'g> {
         checked.problem(
             root.spot(),
             format!("{} at the top level", root.description()),
-            "a map of sensor ids, or `sensors` and `daemon`",
+            "a map of sensor ids, or `sensors`, `handlers` and `daemon`",
         );
     } else {
         checked.file(root);
@@ -90,6 +93,9 @@ fn misspelled_section(entry: &Entry<'_>) -> bool {
     let below = || entry.value.entries().into_iter().flatten();
     match near.as_deref().and_then(section).map(|key| &key.value) {
         Some(Value::Sensors) => below().any(|entry| is_sensor(entry.value)),
+        Some(Value::Handlers) => below()
+            .flat_map(|entry| entry.value.entries().into_iter().flatten())
+            .any(|entry| HANDLER.iter().any(|key| key.is(entry.name))),
         Some(_) => below().any(|entry| DAEMON.iter().any(|key| key.is(entry.name))),
         None => false,
     }
@@ -110,11 +116,11 @@ impl Checked<'_> {
     }
 
     fn file(&mut self, root: View<'_>) {
-        let sections = root.entries().into_iter().flatten().any(|entry| {
-            section(entry.name).is_some()
-                || RESERVED_SECTIONS.contains(&entry.name)
-                || misspelled_section(&entry)
-        });
+        let sections = root
+            .entries()
+            .into_iter()
+            .flatten()
+            .any(|entry| section(entry.name).is_some() || misspelled_section(&entry));
         if !sections {
             return self.sensors(root, root.spot());
         }
@@ -126,6 +132,7 @@ impl Checked<'_> {
                     None if entry.value.is_null() => self.empty(entry.key.spot()),
                     None => self.misfit(&entry, &Value::Sensors),
                 },
+                Some(Value::Handlers) => self.handlers(&entry),
                 Some(value) => {
                     self.value(value, entry);
                     self.daemon(entry.value);
@@ -138,7 +145,7 @@ impl Checked<'_> {
     /// A top-level key beside the sections.
     fn stray(&mut self, entry: &Entry<'_>) {
         let sections = SECTIONS.iter().map(|key| key.name);
-        if is_sensor(entry.value) && !RESERVED_SECTIONS.contains(&entry.name) {
+        if is_sensor(entry.value) {
             let found = format!("sensor {} beside the sections", quoted(entry.name));
             self.problem(entry.key.spot(), found, "it under `sensors`");
             self.sensor(entry);
@@ -166,20 +173,27 @@ impl Checked<'_> {
         let spot = entry.key.spot();
         let named = (entry.name.to_owned(), spot);
         self.outline.sensors.push(named);
+        if entry.name == "sockwatch" {
+            let found = "reserved sensor id `sockwatch`";
+            self.problem(spot, found, "another one: sockwatch's own records have it");
+        }
+        self.name(entry, "sensor id");
+    }
+
+    /// A key that names something; `what` says what.
+    pub(super) fn name(&mut self, entry: &Entry<'_>, what: &str) {
+        let spot = entry.key.spot();
         match entry.key.scalar().map(|scalar| scalar.kind()) {
             Some(Type::Text) | None => {}
             Some(_) => {
-                let found = format!("{} for a sensor id", entry.key.description());
+                let found = format!("{} for a {what}", entry.key.description());
                 return self.problem(spot, found, "a text (in quotes if it must be this)");
             }
         }
         if entry.name.is_empty() {
-            self.problem(spot, "an empty sensor id", schema::NAME);
-        } else if entry.name == "sockwatch" {
-            let found = "reserved sensor id `sockwatch`";
-            self.problem(spot, found, "another one: sockwatch's own records have it");
+            self.problem(spot, format!("an empty {what}"), schema::NAME);
         } else if let Some(fault) = value::name_fault(entry.name) {
-            self.problem(spot, format!("sensor id with {fault}"), schema::NAME);
+            self.problem(spot, format!("{what} with {fault}"), schema::NAME);
         }
     }
 

@@ -4,10 +4,11 @@
 //! this knows what may stand behind them.
 
 use super::check::Checked;
+use super::handlers::is_path;
 use super::problem::{Problem, quoted};
 use super::schema::{self, Item, Value};
 use super::tree::{Entry, Type};
-use super::value::{count, duration, name_fault, size};
+use super::value::{count, duration, limit, name_fault, share, size};
 
 impl Checked<'_> {
     /// A value that is not what its key needs.
@@ -28,6 +29,10 @@ impl Checked<'_> {
             Value::Duration(least, most) => text
                 .and_then(duration)
                 .is_some_and(|it| (*least..=*most).contains(&it)),
+            Value::Limit(least, most) => text
+                .and_then(limit)
+                .is_some_and(|it| it.is_none_or(|it| (*least..=*most).contains(&it))),
+            Value::Share => text.and_then(share).is_some(),
             Value::Size(least, most) => written
                 .and_then(size)
                 .is_some_and(|it| (*least..=*most).contains(&it)),
@@ -46,8 +51,11 @@ impl Checked<'_> {
                 }
                 is_map || entry.value.is_null()
             }
-            // Only at the top level, where `file` handles it.
-            Value::Sensors => true,
+            Value::IdGlob => return self.id_glob(&entry, value),
+            Value::Command => return self.command(&entry, value),
+            Value::Path => text.is_some_and(is_path),
+            // Only at the top level, where `file` handles them.
+            Value::Sensors | Value::Handlers => true,
         };
         if !good {
             self.misfit(&entry, value);

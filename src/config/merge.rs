@@ -40,7 +40,11 @@ pub(super) fn collisions<'o>(
             let what = ("`daemon` setting", *key);
             (what, "each setting once", *spot)
         });
-        for (what, expected, spot) in sensors.chain(daemon) {
+        let handlers = outline.handlers.iter().map(|(name, spot)| {
+            let what = ("handler", name.as_str());
+            (what, "each name once", *spot)
+        });
+        for (what, expected, spot) in sensors.chain(handlers).chain(daemon) {
             match first.entry(what) {
                 Slot::Vacant(slot) => {
                     slot.insert((number, path, spot));
@@ -70,6 +74,8 @@ pub(super) fn daemon(files: &[(Arc<Path>, Outline, typed::File)]) -> Daemon {
         daemon.receive_buffer = given
             .receive_buffer
             .map_or(daemon.receive_buffer, |size| size.0);
+        daemon.gate = given.gate.map_or(daemon.gate, |limit| limit.0);
+        daemon.cpu_budget = given.cpu_budget.map_or(daemon.cpu_budget, |share| share.0);
         daemon.queue = given.queue.unwrap_or(daemon.queue);
         daemon.stdout = given.stdout.unwrap_or(daemon.stdout);
         let state = given.state.as_ref().map(PathBuf::from);
@@ -78,16 +84,22 @@ pub(super) fn daemon(files: &[(Arc<Path>, Outline, typed::File)]) -> Daemon {
     daemon
 }
 
-/// Standard output is the only sink there is yet; without it a daemon has nobody to
-/// tell anything.
+/// Without standard output and without a handler a daemon has nobody to tell
+/// anything.
 pub(super) fn without_output(files: &[(Arc<Path>, Outline, typed::File)]) -> Option<Problem> {
+    if files
+        .iter()
+        .any(|(_, outline, _)| !outline.handlers.is_empty())
+    {
+        return None;
+    }
     let (path, outline, _) = files.iter().find(|(_, _, file)| {
         let stdout = file.daemon.as_ref().and_then(|daemon| daemon.stdout);
         stdout == Some(false)
     })?;
     let (_, spot) = outline.daemon.iter().find(|(key, _)| *key == "stdout")?;
     let found = "`stdout: false` while nothing else takes events";
-    let expected = "`stdout: true`: now nobody is told anything";
+    let expected = "`stdout: true`, or a handler: now nobody is told anything";
     Some(Problem::new(found, expected).of(path).at(*spot))
 }
 

@@ -11,7 +11,7 @@
 //! 2. `parse`, `notation`, `tree`: a tree in which everything knows its position;
 //! 3. `check`, `fit`, `schema`, `value`: the tree against the table of keys;
 //! 4. `agree`, `typed`: the values, through serde_yaml, which has to agree;
-//! 5. `merge`: several files and the profiles to one list of sensors.
+//! 5. `merge`, `handlers`: several files and the profiles to one list of each.
 //!
 //! A value behind an alias is checked wherever it is used. A mistake in it is
 //! told once, at the anchor, if the anchor's own place shows it too; otherwise
@@ -22,6 +22,7 @@ mod builtin;
 mod check;
 mod fit;
 mod globs;
+mod handlers;
 mod merge;
 mod notation;
 mod parse;
@@ -40,11 +41,14 @@ use crate::filter::{Filter, Globs};
 
 pub use builtin::builtin;
 use check::Outline;
+pub use handlers::{Action, Exec, Handler, Unlock};
 pub use problem::{Position, Problem};
 use tree::View;
 
 /// The tick, where nothing else is configured.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// How long ticks may go without a dump.
+const GATE: Duration = Duration::from_secs(30);
 /// How long a reverse name, or that there is none, is kept.
 const DNS_TTL: Duration = Duration::from_secs(60);
 /// How long an event waits for its reverse name.
@@ -56,6 +60,8 @@ pub struct Settings {
     /// The sensors that apply, in the order of the files; at least one, and at
     /// most [`SensorIx::MAX`](crate::model::SensorIx::MAX).
     pub sensors: Vec<Sensor>,
+    /// What takes events beside standard output, in the order of the files.
+    pub handlers: Vec<Handler>,
     /// What does not belong to one sensor.
     pub daemon: Daemon,
     /// What is legal but cannot do what it seems to be meant for.
@@ -151,6 +157,12 @@ pub struct Daemon {
     pub receive_buffer: usize,
     /// How many events a sink may lag behind.
     pub queue: usize,
+    /// After how long a tick dumps whatever the counters say; `None` where every
+    /// tick does.
+    pub gate: Option<Duration>,
+    /// How many percent of one core dumps may cost before ticks stretch; `None`
+    /// where they never do.
+    pub cpu_budget: Option<u32>,
     /// Whether events go to standard output.
     pub stdout: bool,
     /// The directory of what survives a restart, where anything is to.
@@ -163,6 +175,8 @@ impl Default for Daemon {
             interval: INTERVAL,
             receive_buffer: 8 << 20,
             queue: 65_536,
+            gate: Some(GATE),
+            cpu_budget: Some(10),
             stdout: true,
             state: None,
         }
@@ -226,9 +240,23 @@ fn settings(read: Vec<Read>, profiles: &[String]) -> Result<Settings, Vec<Proble
     let daemon = merge::daemon(&files);
     warnings.extend(merge::without_output(&files));
     warnings.extend(merge::unknown_profiles(&files, profiles));
-    let sensors = merge::sensors(files, profiles, daemon.interval, &globs)?;
+    let (handlers, mut problems) = handlers::handlers(&mut files);
+    let sensors = merge::sensors(files, profiles, daemon.interval, &globs);
+    let sensors = match sensors {
+        Ok(sensors) if problems.is_empty() => sensors,
+        Ok(_) => return Err(problems),
+        Err(more) => {
+            problems.extend(more);
+            return Err(problems);
+        }
+    };
+    warnings.extend(handlers::warnings(&handlers, &sensors));
     Ok(Settings {
         sensors,
+        handlers: handlers
+            .into_iter()
+            .map(|(_, _, handler)| handler)
+            .collect(),
         daemon,
         warnings,
     })

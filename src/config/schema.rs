@@ -31,6 +31,10 @@ pub(super) enum Value {
     Flag,
     /// A duration within bounds.
     Duration(Duration, Duration),
+    /// A duration within bounds, or `off`.
+    Limit(Duration, Duration),
+    /// A share of one core, or `off`.
+    Share,
     /// A size within bounds, in bytes.
     Size(usize, usize),
     /// A number within bounds.
@@ -43,6 +47,14 @@ pub(super) enum Value {
     Map(&'static [Key]),
     /// A map of sensor ids.
     Sensors,
+    /// A map of handlers' names.
+    Handlers,
+    /// A glob over event ids.
+    IdGlob,
+    /// A program and its arguments.
+    Command,
+    /// An absolute path of a file.
+    Path,
 }
 
 /// What the items of a list must be.
@@ -59,12 +71,9 @@ pub(super) enum Item {
 /// The keys that tell a file with sections from a plain map of sensor ids.
 pub(super) const SECTIONS: &[Key] = &[
     key("sensors", Value::Sensors),
+    key("handlers", Value::Handlers),
     key("daemon", Value::Map(DAEMON)),
 ];
-
-/// Top-level words that are taken although nothing is behind them yet: as sensor
-/// ids they would change their meaning later.
-pub(super) const RESERVED_SECTIONS: &[&str] = &["handlers"];
 
 /// The listeners that exist.
 pub(super) const LISTENERS: &[&str] = &["net.socket"];
@@ -98,11 +107,24 @@ pub(super) const ARGS: &[Key] = &[
     key("initial", Value::Flag),
 ];
 
+/// The keys of a handler: `match`, and those of one kind or the other.
+pub(super) const HANDLER: &[Key] = &[
+    key("match", Value::IdGlob),
+    key("exec", Value::Command),
+    key("unlock", Value::Word(&["never", "on-success", "always"])),
+    key("timeout", Value::Duration(MS_10, Duration::from_secs(3600))),
+    key("concurrency", Value::Count(1, 64)),
+    key("queue", Value::Count(1, 1 << 16)),
+    key("file", Value::Path),
+];
+
 /// The keys of `daemon`.
 pub(super) const DAEMON: &[Key] = &[
     key("interval", INTERVAL),
     key("receive-buffer", Value::Size(1 << 10, 1 << 30)),
     key("queue", Value::Count(1, 1 << 20)),
+    key("cpu-budget", Value::Share),
+    key("gate", Value::Limit(MS_10, Duration::from_secs(24 * 3600))),
     key("stdout", Value::Flag),
     key("state", Value::Text),
 ];
@@ -152,6 +174,14 @@ impl Value {
                 Written(*least),
                 Written(*most)
             ),
+            Value::Limit(least, most) => format!(
+                "a duration from {} to {}, such as `30s`, or `off`",
+                Written(*least),
+                Written(*most)
+            ),
+            Value::Share => {
+                "a share of one core from 1% to 100%, such as `10%`, or `off`".to_owned()
+            }
             Value::Size(least, most) => format!(
                 "a size from {} to {}, such as `65536`, `64KiB` or `8MiB`",
                 WrittenSize(*least),
@@ -164,6 +194,12 @@ impl Value {
             Value::List(Item::Glob) => format!("a list of globs, such as `[{GLOB}]`"),
             Value::Map(_) => "a map".to_owned(),
             Value::Sensors => "a map of sensor ids".to_owned(),
+            Value::Handlers => "a map of handlers' names".to_owned(),
+            Value::IdGlob => ID_GLOB.to_owned(),
+            Value::Command => "a list of a program's absolute path and its arguments, such as \
+                 `[/usr/bin/logger, --tag, sockets]`"
+                .to_owned(),
+            Value::Path => "the absolute path of a file".to_owned(),
         }
     }
 }
@@ -181,6 +217,10 @@ impl Item {
 
 /// What is expected of an id or a tag.
 pub(super) const NAME: &str = "a text without `|`, `@`, white space and control characters";
+
+/// What is expected of a glob over event ids.
+pub(super) const ID_GLOB: &str =
+    "a glob over the event id, such as `\"web|net.socket*|opened@*|0\"`";
 
 const GLOB: &str = "\"tcp * *:443 * ESTABLISHED\"";
 

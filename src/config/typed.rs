@@ -13,9 +13,10 @@ use crate::log::Plain;
 
 use super::agree::Same;
 use super::check::Shape;
+use super::handlers::Unlock;
 use super::problem::{Problem, Spot};
 use super::tree::Node;
-use super::value::{Period, Size};
+use super::value::{Limit, Period, Share, Size};
 
 /// A file.
 #[derive(Debug, Default, Deserialize)]
@@ -23,6 +24,8 @@ use super::value::{Period, Size};
 pub(super) struct File {
     #[serde(default)]
     pub sensors: Option<InOrder<Sensor>>,
+    #[serde(default)]
+    pub handlers: Option<InOrder<Handler>>,
     #[serde(default)]
     pub daemon: Option<Daemon>,
 }
@@ -71,6 +74,20 @@ pub(super) struct Args {
     pub initial: Option<bool>,
 }
 
+/// A handler as it is written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Handler {
+    #[serde(rename = "match")]
+    pub matches: Option<String>,
+    pub exec: Option<Vec<String>>,
+    pub unlock: Option<Unlock>,
+    pub timeout: Option<Period>,
+    pub concurrency: Option<usize>,
+    pub queue: Option<usize>,
+    pub file: Option<String>,
+}
+
 /// The settings of the daemon.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -78,6 +95,8 @@ pub(super) struct Daemon {
     pub interval: Option<Period>,
     pub receive_buffer: Option<Size>,
     pub queue: Option<usize>,
+    pub gate: Option<Limit>,
+    pub cpu_budget: Option<Share>,
     pub stdout: Option<bool>,
     pub state: Option<String>,
 }
@@ -119,7 +138,7 @@ pub(super) fn load(text: &str, root: &Node, shape: Shape) -> Result<File, Proble
         Shape::Sections => serde_yaml::from_str(text),
         Shape::Plain => serde_yaml::from_str(text).map(|sensors| File {
             sensors: Some(sensors),
-            daemon: None,
+            ..File::default()
         }),
     }
     .map_err(|error| refused(&error))

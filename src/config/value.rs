@@ -26,6 +26,24 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
         .map(Duration::from_millis)
 }
 
+/// Reads a duration or `off`, which is none.
+pub(super) fn limit(text: &str) -> Option<Option<Duration>> {
+    match text {
+        "off" => Some(None),
+        text => duration(text).map(Some),
+    }
+}
+
+/// Reads a share in percent, from 1% to 100%, or `off`, which is none.
+pub(super) fn share(text: &str) -> Option<Option<u32>> {
+    if text == "off" {
+        return Some(None);
+    }
+    let percent = count(text.strip_suffix('%')?)?;
+    let percent = u32::try_from(percent).ok()?;
+    (1..=100).contains(&percent).then_some(Some(percent))
+}
+
 /// The units of a size, in bytes, largest first.
 const SIZES: [(&str, usize); 3] = [("MiB", 1 << 20), ("KiB", 1 << 10), ("", 1)];
 
@@ -104,6 +122,32 @@ impl<'de> Deserialize<'de> for Period {
     }
 }
 
+/// A duration or `off` in a typed load.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limit(pub Option<Duration>);
+
+impl<'de> Deserialize<'de> for Limit {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Limit, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        limit(&text)
+            .map(Limit)
+            .ok_or_else(|| D::Error::invalid_value(Unexpected::Str(&text), &"a duration or `off`"))
+    }
+}
+
+/// A share or `off` in a typed load.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Share(pub Option<u32>);
+
+impl<'de> Deserialize<'de> for Share {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Share, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        share(&text)
+            .map(Share)
+            .ok_or_else(|| D::Error::invalid_value(Unexpected::Str(&text), &"a share or `off`"))
+    }
+}
+
 /// A size in a typed load.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Size(pub usize);
@@ -120,6 +164,26 @@ impl<'de> Deserialize<'de> for Size {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_share_is_a_whole_percentage_or_off() {
+        for (text, percent) in [("1%", Some(1)), ("100%", Some(100)), ("off", None)] {
+            assert_eq!(share(text), Some(percent), "{text}");
+        }
+        for text in [
+            "0%",
+            "101%",
+            "10",
+            "%",
+            "1.5%",
+            " 5%",
+            "OFF",
+            "010%",
+            "99999999999999999999%",
+        ] {
+            assert_eq!(share(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn a_duration_is_a_whole_number_and_a_unit() {

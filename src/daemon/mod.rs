@@ -5,7 +5,9 @@
 //! receive buffer loses ends, while a dump waits in the kernel for as long as it
 //! has to.
 
+mod budget;
 mod groups;
+mod handlers;
 mod losses;
 mod reload;
 mod schedule;
@@ -25,6 +27,7 @@ use mio::{Interest, Poll, Registry, Token, Waker};
 use crate::config::{Origin, Settings};
 use crate::emit::{Fan, Flush, Format, OutputError, Stdout};
 use crate::enrich::Names;
+use crate::handlers::{self as handling, Handlers};
 use crate::model::Now;
 use crate::pipeline::Pipeline;
 use crate::reactor::{self, Handler, Turn};
@@ -32,6 +35,7 @@ use crate::state::OpenError as StateError;
 use crate::stats::Stats;
 use crate::sys::output::OpenError;
 use crate::sys::{self, Signal, Signals};
+use budget::Budget;
 pub use reload::Reloaded;
 use reload::Running;
 use schedule::Schedule;
@@ -60,6 +64,8 @@ pub enum RunError {
     Open(OpenError),
     /// The state directory cannot be used.
     State(StateError),
+    /// A handler cannot be had.
+    Handler(handling::OpenError),
     /// The loop itself failed.
     Loop(io::Error),
     /// Standard output failed.
@@ -78,10 +84,11 @@ impl fmt::Display for RunError {
             RunError::Start(what, error) => write!(f, "cannot {what}: {error}"),
             RunError::Open(error) => write!(f, "standard output {error}"),
             RunError::State(error) => write!(f, "{error}"),
+            RunError::Handler(error) => write!(f, "{error}"),
             RunError::Loop(error) => write!(f, "the event loop failed: {error}"),
             RunError::Output(error) => write!(f, "writing to standard output failed: {error}"),
             RunError::Unwritten => f.write_str(
-                "ended with events that standard output did not take; they are lost",
+                "ended with events that could not be written; they are lost",
             ),
             RunError::NoSource => f.write_str(
                 "the kernel answers no dump that the sensors need (are tcp_diag and udp_diag missing?)",
@@ -147,6 +154,7 @@ struct Daemon {
     /// What survives this run, where anything is to.
     keeper: Option<Keeper>,
     running: Running,
+    handlers: Handlers,
     signals: Signals,
     names_woken: bool,
     retry_output: Option<Instant>,
@@ -165,7 +173,8 @@ impl Daemon {
         stats: Rc<Stats>,
     ) -> Result<Daemon, RunError> {
         let now = Now::read();
-        let ticks = reload::ticks(&settings.sensors);
+        let running = Running::new(origin, &settings);
+        let ticks = reload::ticks(&settings);
         let needs = reload::needs(&ticks);
         let views = reload::views(&settings.sensors);
         let mut sources = Sources::open(views, needs, Rc::clone(&stats), now)?;
@@ -176,18 +185,25 @@ impl Daemon {
             }
             None => None,
         };
+        sources.budget = Budget::new(settings.daemon.cpu_budget, now.mono);
         let mut fan = Fan::new(Rc::clone(&stats));
         if settings.daemon.stdout {
             let renderer = format.renderer(sys::hostname(), settings.sensors.len() > 1);
             fan.add(Stdout::open(renderer, settings.daemon.queue).map_err(RunError::Open)?);
         }
+        let handlers = handlers::open(
+            settings.handlers,
+            &settings.daemon,
+            &registry,
+            &stats,
+            &mut fan,
+        )?;
         let wake = Arc::new(move || {
             if let Err(error) = waker.wake() {
                 log::error!("cannot wake the event loop for a name: {error}");
             }
         });
         let names = Names::new(NAME_THREADS, wake, Rc::clone(&stats));
-        let running = Running::new(origin, &settings);
         let stages = reload::stages(settings.sensors);
         let mut pipeline = Pipeline::new(stages, names, fan, stats);
         if let Some(keeper) = &mut keeper {
@@ -200,6 +216,7 @@ impl Daemon {
             schedule: Schedule::new(ticks.into_iter(), now.mono),
             keeper,
             running,
+            handlers,
             signals,
             names_woken: false,
             retry_output: None,
@@ -209,11 +226,9 @@ impl Daemon {
     }
 
     fn register(&mut self) -> io::Result<()> {
-        self.watch(
-            self.sources.notices.as_raw_fd(),
-            NOTICES,
-            Interest::READABLE,
-        )?;
+        for fd in self.sources.notices.fds() {
+            self.watch(fd, NOTICES, Interest::READABLE)?;
+        }
         self.watch(self.sources.scope.as_raw_fd(), DUMP, Interest::READABLE)?;
         self.watch(self.signals.as_raw_fd(), SIGNALS, Interest::READABLE)?;
         for fd in self.pipeline.fan_mut().sources() {
@@ -243,8 +258,8 @@ impl Daemon {
     }
 
     fn tick(&mut self, now: Now) {
-        if let Some(needs) = self.schedule.due(now.mono) {
-            self.sources.ask(needs);
+        if self.schedule.is_due(now.mono) {
+            self.sources.tick(&mut self.schedule, now);
         }
     }
 
@@ -260,14 +275,19 @@ impl Daemon {
                     );
                 }
                 // Nothing is begun any more.
-                Signal::Hangup if self.ending.is_some() => {}
-                Signal::Hangup => self.reload_aloud(now),
+                Signal::Hangup if self.ending.is_some() => self.handlers.reopen(),
+                Signal::Hangup => {
+                    self.handlers.reopen();
+                    self.reload_aloud(now);
+                }
+                Signal::Child => self.handlers.child_ended(),
                 Signal::End if self.ending.is_some() => self.ending = Some(now.mono),
                 Signal::End => {
                     self.ending = Some(now.mono + FAREWELL);
                     self.sources.last_words(&mut self.pipeline)?;
                     self.pipeline.finish(now);
                     self.settle();
+                    self.handlers.finish(now);
                 }
             }
         }
@@ -310,6 +330,7 @@ impl Daemon {
             named,
             self.retry_output,
             self.keeper.as_ref().and_then(Keeper::deadline),
+            self.handlers.deadline(),
         ]
         .into_iter()
         .flatten()
@@ -326,6 +347,7 @@ impl Handler for Daemon {
             DUMP => self.sources.dump_ready = true,
             NAMES => self.names_woken = true,
             SIGNALS => self.signals(now)?,
+            _ if token >= handlers::TOKENS => self.handlers.ready(token),
             // Every turn writes what there is.
             _ => {}
         }
@@ -340,23 +362,37 @@ impl Handler for Daemon {
                 self.sources.notices_ready = true;
                 Ok(())
             }
+            _ if token >= handlers::TOKENS => {
+                self.handlers.ready(token);
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
 
     fn turn(&mut self, now: Now) -> Result<Turn, RunError> {
         if let Some(until) = self.ending {
-            if self.flush(now)? {
+            let busy = self.work_handlers(now);
+            let written = self.flush(now)?;
+            if written && self.handlers.are_idle() {
                 if let Some(keeper) = &mut self.keeper {
                     keeper.end(&self.sources.sensor, &mut self.pipeline);
                 }
                 return Ok(Turn::Done);
             }
             if now.mono >= until {
-                return Err(RunError::Unwritten);
+                self.handlers.kill();
+                return if written {
+                    Ok(Turn::Done)
+                } else {
+                    Err(RunError::Unwritten)
+                };
             }
-            let again = self.retry_output.map_or(until, |retry| retry.min(until));
-            return Ok(Turn::Idle(Some(again)));
+            if busy {
+                return Ok(Turn::Busy);
+            }
+            let due = [self.retry_output, self.handlers.deadline()];
+            return Ok(Turn::Idle(due.into_iter().flatten().chain([until]).min()));
         }
         self.sources.hear(&mut self.pipeline, now)?;
         self.names(now);
@@ -365,6 +401,7 @@ impl Handler for Daemon {
         if self.sources.scope.take_replaced() {
             self.watch(self.sources.scope.as_raw_fd(), DUMP, Interest::READABLE)?;
         }
+        let busy = self.work_handlers(now) || busy;
         self.flush(now)?;
         let busy = busy || self.keeper.as_ref().is_some_and(Keeper::is_busy);
         Ok(if busy {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Daemon;
+use super::budget::Budget;
 use super::schedule::Schedule;
 use crate::config::{self, Origin, Problem, Settings};
 use crate::lock::Released;
@@ -19,6 +20,7 @@ use crate::log::Plain;
 use crate::model::{Needs, Now, Renumbering, SensorIx, TcpState};
 use crate::pipeline::{Dns, Stage};
 use crate::sensor::View;
+use crate::source::gate::Gate;
 
 /// What a running daemon must know of the configuration that it runs on, to tell
 /// what another one changes.
@@ -27,6 +29,8 @@ pub(super) struct Running {
     /// Each sensor's id and the hash of its view, by number.
     sensors: Vec<(Arc<str>, u64)>,
     daemon: config::Daemon,
+    /// The handlers, as they compare.
+    handlers: String,
 }
 
 impl Running {
@@ -37,6 +41,7 @@ impl Running {
             origin,
             sensors: each.map(|one| (Arc::clone(&one.id), one.view())).collect(),
             daemon: settings.daemon.clone(),
+            handlers: format!("{:?}", settings.handlers),
         }
     }
 }
@@ -137,7 +142,7 @@ impl Daemon {
             // `initial` speaks of the start, and of a sensor's own.
             view.initial &= self.running.is_new(&sensor.id);
         }
-        let ticks = ticks(&settings.sensors);
+        let ticks = ticks(&settings);
         let needs = needs(&ticks);
         let prefixes: Vec<String> = settings
             .sensors
@@ -159,6 +164,7 @@ impl Daemon {
         if running.daemon.receive_buffer != self.running.daemon.receive_buffer {
             self.sources.resize(running.daemon.receive_buffer);
         }
+        self.sources.budget = Budget::new(running.daemon.cpu_budget, now.mono);
         self.pipeline.fan_mut().set_limit(running.daemon.queue);
         self.running.sensors = running.sensors;
         self.running.daemon = config::Daemon {
@@ -193,6 +199,10 @@ impl Daemon {
         let fixed = [
             (before.stdout != after.stdout, "daemon.stdout"),
             (before.state != after.state, "daemon.state"),
+            (
+                old.handlers != format!("{:?}", settings.handlers),
+                "handlers",
+            ),
         ];
         let changed = fixed.into_iter().filter(|(changed, _)| *changed);
         reloaded.restart = changed.map(|(_, key)| key).collect();
@@ -220,17 +230,24 @@ pub(super) fn views(sensors: &[config::Sensor]) -> Vec<View> {
 }
 
 /// How often each sensor looks, and at what.
-pub(super) fn ticks(sensors: &[config::Sensor]) -> Vec<(Duration, Needs)> {
-    let each = sensors.iter();
-    each.map(|sensor| (sensor.interval, sensor.filter.needs()))
-        .collect()
+pub(super) fn ticks(settings: &Settings) -> Vec<(Duration, Needs, Gate)> {
+    let force_after = settings.daemon.gate;
+    let each = settings.sensors.iter();
+    each.map(|sensor| {
+        let filter = &sensor.filter;
+        let gate = Gate::new(force_after.unwrap_or_default(), |proto| {
+            force_after.is_none() || filter.names_uncounted(proto)
+        });
+        (sensor.interval, filter.needs(), gate)
+    })
+    .collect()
 }
 
 /// What all of them look at.
-pub(super) fn needs(ticks: &[(Duration, Needs)]) -> Needs {
+pub(super) fn needs(ticks: &[(Duration, Needs, Gate)]) -> Needs {
     ticks
         .iter()
-        .fold(Needs::default(), |all, (_, needs)| all | *needs)
+        .fold(Needs::default(), |all, (_, needs, _)| all | *needs)
 }
 
 /// What the pipeline must know of each sensor.

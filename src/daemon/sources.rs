@@ -8,13 +8,17 @@ use std::time::{Duration, Instant};
 use log::Level;
 
 use super::RunError;
+use super::budget::Budget;
 use super::groups::{self, Probes};
+use super::schedule::Schedule;
 use crate::log::RateLimit;
 use crate::model::{Cookie, Needs, Netns, Now, Proto, Renumbering, StateGroups};
 use crate::pipeline::Pipeline;
 use crate::sensor::{NetSocket, View};
+use crate::source::counters::{Counters, Reading};
 use crate::source::diag::{Found, Progress, Scope};
-use crate::source::{Dumps, Group, Notices};
+use crate::source::gate;
+use crate::source::{Dumps, Group, Notices, Room};
 use crate::stats::Stats;
 use crate::sys;
 
@@ -44,6 +48,15 @@ pub(super) struct Sources {
     /// Notices were dropped, and the queue has not been empty since.
     congested: bool,
     own: Vec<u64>,
+    /// What spares dumps; `None` where it cannot be read, so that none is spared.
+    counters: Option<Counters>,
+    /// What dumps may cost.
+    pub(super) budget: Budget,
+    /// Notices of TCP, UDP came since the last tick.
+    noticed: [bool; 2],
+    /// The dumps of the last tick, of TCP and UDP, that nothing but the time
+    /// spoke for.
+    forced: [bool; 2],
     /// Groups whose notices cannot be had.
     pub(super) deaf: Vec<Group>,
     /// Failed dumps in a row, of TCP and UDP.
@@ -81,6 +94,10 @@ impl Sources {
             starting: true,
             congested: false,
             own: Vec::new(),
+            counters: counters(),
+            budget: Budget::new(None, now.mono),
+            noticed: [false; 2],
+            forced: [false; 2],
             deaf: Vec::new(),
             failures: [0; 2],
             limit: RateLimit::new(3, LOG_EVERY),
@@ -96,10 +113,21 @@ impl Sources {
     }
 
     /// Asks for another receive buffer.
-    pub fn resize(&self, receive_buffer: usize) {
+    pub fn resize(&mut self, receive_buffer: usize) {
         match self.notices.request_buffer(receive_buffer) {
-            Ok((bytes, notices)) => log::info!(
+            Ok(Room {
+                bytes,
+                shards: 1,
+                notices,
+            }) => log::info!(
                 "the receive buffer for notices has {bytes} bytes: room for {notices} between two wake-ups"
+            ),
+            Ok(Room {
+                bytes,
+                shards,
+                notices,
+            }) => log::info!(
+                "{shards} sockets share the notices, each with {bytes} bytes: room for {notices} between two wake-ups"
             ),
             Err(error) => log::warn!("the receive buffer for notices keeps its size: {error}"),
         }
@@ -133,7 +161,68 @@ impl Sources {
     }
 
     /// Queues the dumps that a tick calls for.
-    pub fn ask(&mut self, needs: Needs) {
+    pub fn tick(&mut self, schedule: &mut Schedule, now: Now) {
+        if self.is_over_budget(schedule, now) {
+            return;
+        }
+        for proto in Proto::ALL {
+            if std::mem::take(&mut self.noticed[proto as usize]) {
+                schedule.noticed(proto);
+            }
+        }
+        for proto in Proto::ALL {
+            let deaf = self.deaf.iter().any(|group| group.proto == proto);
+            if self.congested || self.sensor.has_gap() || deaf || self.dumps.lacks(proto) {
+                schedule.forget(proto);
+            }
+        }
+        let due = schedule.due(gate::Tick {
+            now: now.mono,
+            reading: self.reading(now),
+            handshakes: self.sensor.has_handshakes(),
+        });
+        for proto in Proto::ALL.into_iter().filter(|it| due.spared.proto(*it)) {
+            self.stats.dumps_spared.bump();
+            log::trace!("the gate spared a {} dump", proto.as_str());
+        }
+        self.sensor.quiet(due.spared, now);
+        self.forced = due.forced;
+        if due.needs != Needs::default() {
+            self.budget.begin(now.mono);
+            self.ask(due.needs);
+        }
+    }
+
+    /// Puts the tick off where dumps have used up their share of the core.
+    fn is_over_budget(&mut self, schedule: &mut Schedule, now: Now) -> bool {
+        let Some(until) = self.budget.rests_until(now.mono) else {
+            return false;
+        };
+        self.stats.ticks_stretched.bump();
+        if !std::mem::replace(&mut self.budget.told, true) {
+            log::warn!(
+                "a round of dumps costs {} ms of CPU time: ticks are stretched to keep within \
+                 `cpu-budget`; ends of sockets are told at once all the same",
+                self.budget.spent().as_millis()
+            );
+        }
+        schedule.put_off(until)
+    }
+
+    /// The counters now; none where they cannot be read, so that every tick dumps.
+    fn reading(&mut self, now: Now) -> Option<Reading> {
+        match self.counters.as_mut()?.read() {
+            Ok(reading) => Some(reading),
+            Err(error) => {
+                self.warn("counters", now, || {
+                    format!("the kernel's counters cannot be read, so this tick dumps: {error}")
+                });
+                None
+            }
+        }
+    }
+
+    fn ask(&mut self, needs: Needs) {
         if self.scope.is_dumping() || !self.dumps.is_empty() {
             self.stats.ticks_late.bump();
         }
@@ -146,10 +235,12 @@ impl Sources {
             return Ok(());
         }
         let (sensor, probes) = (&mut self.sensor, &mut self.probes);
+        let noticed = &mut self.noticed;
         let mut revived = Vec::new();
         let drained = self.notices.drain(NOTICES_A_TURN, &mut |notice| {
             revived.extend(probes.revived(&notice));
             if !probes.heard(notice.cookie) {
+                noticed[notice.id.proto as usize] = true;
                 sensor.notice(notice, now, pipeline);
             }
         })?;
@@ -274,7 +365,10 @@ impl Sources {
         let Some(coverage) = self.dumps.next(now.mono) else {
             return Ok(());
         };
-        match self.scope.begin(coverage, now) {
+        let before = sys::thread_cpu();
+        let begun = self.scope.begin(coverage, now);
+        self.budget.spend(sys::thread_cpu().saturating_sub(before));
+        match begun {
             Ok(()) => {
                 self.sensor.begin_dump(coverage, now);
                 self.dump_ready = true;
@@ -300,7 +394,10 @@ impl Sources {
     fn read_slice(&mut self, pipeline: &mut Pipeline, now: Now) -> Result<(), RunError> {
         self.disown(pipeline);
         let sensor = &mut self.sensor;
-        match self.scope.read(now, &mut |row| sensor.row(row, now)) {
+        let before = sys::thread_cpu();
+        let progress = self.scope.read(now, &mut |row| sensor.row(row, now));
+        self.budget.spend(sys::thread_cpu().saturating_sub(before));
+        match progress {
             Progress::More => Ok(()),
             Progress::Waiting => {
                 self.dump_ready = false;
@@ -308,7 +405,11 @@ impl Sources {
             }
             Progress::Done(coverage) => {
                 self.regain_proto(coverage.proto, pipeline, now);
-                self.sensor.end_dump(now, pipeline);
+                let found = self.sensor.end_dump(now, pipeline);
+                if self.forced[coverage.proto as usize] {
+                    self.stats.dumps_forced.bump();
+                    self.stats.forced_found.add(found);
+                }
                 Ok(())
             }
             Progress::Failed(coverage, error) => {
@@ -367,5 +468,17 @@ impl Sources {
             None => self.dumps.next_at(now.mono),
         };
         self.probes.deadline().into_iter().chain(dump).min()
+    }
+}
+
+/// The counters of this thread's namespace. Without /proc there are none, and
+/// every tick dumps.
+fn counters() -> Option<Counters> {
+    match Counters::open() {
+        Ok(counters) => Some(counters),
+        Err(error) => {
+            log::info!("the kernel's counters cannot be read, so every tick dumps: {error}");
+            None
+        }
     }
 }

@@ -61,8 +61,8 @@ impl Fan {
         self.sinks.iter().all(|sink| sink.is_past_mark())
     }
 
-    /// Flushes every sink, also after one failed; the first failure, or else
-    /// the one that came least far.
+    /// Flushes every sink, also after one failed, and drops those that are over;
+    /// the first failure, or else the one that came least far.
     pub fn flush(&mut self) -> Result<Flush, OutputError> {
         let mut all = Ok(Flush::Drained);
         for sink in &mut self.sinks {
@@ -71,6 +71,7 @@ impl Fan {
                 (Err(error), _) | (Ok(_), Err(error)) => Err(error),
             };
         }
+        self.sinks.retain(|sink| !sink.is_over());
         all
     }
 

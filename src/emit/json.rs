@@ -165,9 +165,9 @@ fn write_gap(gap: &Gap, mut out: Object<'_>) {
     out.word("action", "gap");
     out.word("cause", gap.cause.as_str());
     out.maybe_number("closed_recovered", gap.closed_recovered);
-    if let Some((sink, events)) = gap.lost {
+    if let Some((sink, events)) = &gap.lost {
         out.text("sink", sink);
-        out.number("events_lost", events);
+        out.number("events_lost", *events);
     }
     out.number("duration_ms", gap.duration_ms);
     out.close();

@@ -5,9 +5,12 @@
 //! owns up to: once it has room again it hands out a [`Loss`], and the pipeline
 //! writes the `gap` record. The contract of that exchange is at [`Sink::loss`].
 
+mod backlog;
 mod digits;
 mod fan;
+mod file;
 mod json;
+mod losing;
 mod object;
 mod queue;
 mod stdout;
@@ -18,7 +21,9 @@ mod text;
 mod golden;
 
 pub use fan::Fan;
+pub use file::{File, Reopen};
 pub use json::Json;
+pub use losing::{Losing, is_gap_of};
 pub use stdout::Stdout;
 pub use table::table;
 pub use text::Text;
@@ -26,6 +31,7 @@ pub use text::Text;
 use std::fmt;
 use std::io::{self, IsTerminal};
 use std::os::fd::RawFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{Event, Gap, GapCause};
@@ -90,10 +96,10 @@ pub enum Delivery {
 }
 
 /// A stretch in which a sink dropped events.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Loss {
     /// The sink.
-    pub sink: &'static str,
+    pub sink: Arc<str>,
     /// How many it dropped.
     pub lost: u64,
     /// From the first dropped event until there was room again.
@@ -106,7 +112,7 @@ impl Loss {
         Gap {
             cause: GapCause::Queue,
             closed_recovered: None,
-            lost: Some((self.sink, self.lost)),
+            lost: Some((Arc::clone(&self.sink), self.lost)),
             duration_ms: u64::try_from(self.duration.as_millis()).unwrap_or(u64::MAX),
         }
     }
@@ -174,6 +180,11 @@ pub trait Sink {
     /// after the turn's events.
     fn flush(&mut self) -> Result<Flush, OutputError> {
         Ok(Flush::Drained)
+    }
+
+    /// Whether nobody wants it any more: it is flushed once more and dropped.
+    fn is_over(&self) -> bool {
+        false
     }
 
     /// The descriptor to wait on (writable) while blocked.

@@ -81,6 +81,25 @@ impl Queue {
         }
     }
 
+    /// How many bytes of the line in front are written. A line is in one chunk,
+    /// so its beginning is still there.
+    pub(super) fn begun(&self) -> usize {
+        let written = self
+            .chunks
+            .front()
+            .map_or(&[][..], |first| &first[..self.written]);
+        written
+            .iter()
+            .rev()
+            .take_while(|byte| **byte != b'\n')
+            .count()
+    }
+
+    /// Has the line in front written again from its beginning.
+    pub(super) fn begin_again(&mut self) {
+        self.written -= self.begun();
+    }
+
     /// The memory held, in bytes.
     #[cfg(test)]
     pub(super) fn held(&self) -> usize {
@@ -141,6 +160,21 @@ mod tests {
         });
         assert!(failed.is_err());
         assert_eq!((queue.lines(), queue.front()), (1, &b"a\n"[..]));
+    }
+
+    #[test]
+    fn a_line_can_be_written_again() {
+        let mut queue = Queue::default();
+        push(&mut queue, "first");
+        push(&mut queue, "second");
+        assert_eq!(queue.begun(), 0);
+        queue.consume(9);
+        assert_eq!((queue.begun(), queue.lines()), (3, 1));
+        queue.begin_again();
+        assert_eq!((queue.begun(), queue.front()), (0, &b"second\n"[..]));
+        queue.consume(7);
+        queue.begin_again();
+        assert_eq!((queue.begun(), queue.lines()), (0, 0));
     }
 
     proptest! {

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use super::*;
 use crate::emit::{Fan, Json};
-use crate::model::{Degraded, Listener};
+use crate::model::{Data, Degraded, Listener};
 use crate::stats::Stats;
 use crate::sys::output::{Refused, is_nonblocking};
 
@@ -143,7 +143,7 @@ fn a_loss_is_told_in_its_place_and_once() {
         "nothing overtakes the gap record"
     );
     let loss = stdout.loss().unwrap();
-    assert_eq!((loss.sink, loss.lost), ("stdout", 11));
+    assert_eq!((&*loss.sink, loss.lost), ("stdout", 11));
     assert_eq!(stdout.loss(), None);
     let gap = event(next + 1, Data::Gap(loss.gap()));
     assert_eq!(stdout.offer(&gap), Delivery::Delivered);
@@ -164,7 +164,12 @@ fn room_for_the_gap_comes_below_half() {
         reader.read_exact(&mut page).unwrap();
         stdout.flush().unwrap();
         let told = stdout.loss().is_some();
-        assert_eq!(told, stdout.queue.lines() < 500, "{}", stdout.queue.lines());
+        assert_eq!(
+            told,
+            stdout.backlog.lines() < 500,
+            "{}",
+            stdout.backlog.lines()
+        );
         if told {
             return;
         }
@@ -207,13 +212,13 @@ fn a_full_disk_is_waited_out() {
     assert_eq!(stdout.offer(&plain(3, 0)), Delivery::Dropped);
     assert_eq!(stdout.source(), None);
     // Half a line was written before the disk was full; now there is room.
-    let half = stdout.queue.front()[..7].to_vec();
-    stdout.queue.consume(half.len());
+    let half = stdout.backlog.queue().front()[..7].to_vec();
+    stdout.backlog.queue().consume(half.len());
     let mut file = scratch();
     file.write_all(&half).unwrap();
     stdout.output = Output::over(file.as_fd(), Refused::Lend).unwrap();
     assert_eq!(stdout.flush().unwrap(), Flush::Drained);
-    assert_eq!(stdout.refused, 0);
+    assert_eq!(stdout.backlog.refusals(), 0);
     assert_eq!(stdout.loss().unwrap().lost, 1);
     assert_eq!(seqs(&content(&mut file)), [0, 1, 2]);
 }
@@ -226,7 +231,7 @@ fn a_file_gets_everything() {
         assert_eq!(stdout.offer(&plain(seq, 0)), Delivery::Delivered);
     }
     assert_eq!(stdout.flush().unwrap(), Flush::Drained);
-    assert!(stdout.queue.held() < 16 * 1024);
+    assert!(stdout.backlog.queue().held() < 16 * 1024);
     assert_eq!(seqs(&content(&mut file)), Vec::from_iter(0..20_000));
 }
 

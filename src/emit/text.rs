@@ -172,7 +172,7 @@ impl fmt::Display for GapText<'_> {
         if let Some(closed) = gap.closed_recovered {
             write!(f, "; closed events recovered: {closed}")?;
         }
-        if let Some((sink, lost)) = gap.lost {
+        if let Some((sink, lost)) = &gap.lost {
             write!(f, "; events lost by {}: {lost}", Plain(sink))?;
         }
         Ok(())

@@ -138,6 +138,16 @@ impl Automaton {
         !run(&self.dfa, cache, [prefix]).is_dead()
     }
 
+    /// Whether a whole text matches.
+    pub fn matches_text(&self, text: &str) -> bool {
+        let cache = &mut *self.cache.borrow_mut();
+        let at = run(&self.dfa, cache, [text]);
+        self.dfa
+            .next_eoi_state(cache, at)
+            .expect(NEVER_GIVES_UP)
+            .is_match()
+    }
+
     /// Whether the tuple with this host matches.
     pub fn matches(&self, tuple: &Tuple<'_>, host: &str) -> bool {
         let Tuple {

@@ -5,7 +5,7 @@ use std::cell::OnceCell;
 use super::automaton::{Automaton, Spot, Tuple, Verdict};
 use super::shape::{self, Cell, Cells};
 use super::syntax::{GlobError, Pattern};
-use crate::model::{Proto, TcpState};
+use crate::model::{Family, Proto, TcpState};
 use globset::GlobBuilder;
 
 /// A compiled glob.
@@ -113,6 +113,20 @@ impl Matcher {
         *self
             .needs_name
             .get_or_init(|| self.mentions_host() && !shape::matches_unnamed(&self.automaton))
+    }
+
+    /// Whether a socket of this protocol can enter a view by it, a pattern or an
+    /// `ignore`, without a counter telling. Walks the automaton.
+    pub(super) fn names_uncounted(&self, proto: Proto, ignore: bool) -> bool {
+        let certain = |family| {
+            let mut verdicts = shape::states(proto)
+                .map(|state| self.cells.verdict(Cell::of(proto, family, state)));
+            let first = verdicts.next();
+            first != Some(Verdict::Depends) && verdicts.all(|verdict| Some(verdict) == first)
+        };
+        // Most globs are one answer for a whole protocol.
+        !Family::ALL.into_iter().all(certain)
+            && shape::names_uncounted(&self.automaton, proto, ignore)
     }
 
     /// Whether, as a pattern, it has minisockets in this state open something:

@@ -16,6 +16,7 @@ mod automaton;
 mod check;
 mod ends;
 mod globs;
+mod ids;
 mod matcher;
 #[cfg(test)]
 mod properties;
@@ -25,6 +26,7 @@ mod syntax;
 mod tests;
 
 pub use globs::Globs;
+pub use ids::IdGlob;
 pub use matcher::{About, Matcher as Glob};
 pub use syntax::GlobError;
 
@@ -154,6 +156,15 @@ impl Filter {
             tcp,
             udp: self.certain.possible(Proto::Udp).next().is_some(),
         }
+    }
+
+    /// Whether a socket of this protocol can enter by a change of state that no
+    /// counter of the kernel tells: then every tick must dump.
+    pub fn names_uncounted(&self, proto: Proto) -> bool {
+        let named = |globs: &[Rc<Matcher>], ignore| {
+            globs.iter().any(|glob| glob.names_uncounted(proto, ignore))
+        };
+        named(&self.patterns, false) || named(&self.ignore, true)
     }
 
     /// Whether minisockets in this state open something: a pattern's last word

@@ -206,6 +206,39 @@ pub(super) fn matches_unnamed(automaton: &Automaton) -> bool {
     })
 }
 
+/// Whether a socket of this protocol can enter a view, by a glob among its
+/// patterns or (`ignore`) among what it leaves out, through a change of state
+/// that no counter of the kernel tells. For TCP the ways to LISTEN, SYN_SENT and
+/// ESTABLISHED are counted, so every other state must pass no more than
+/// ESTABLISHED does; for UDP no change is counted, so both states must pass the
+/// same. A walk that is too long counts as yes.
+pub(super) fn names_uncounted(automaton: &Automaton, proto: Proto, ignore: bool) -> bool {
+    let counted = |state: &TcpState| {
+        matches!(
+            state,
+            TcpState::Established | TcpState::Listen | TcpState::SynSent
+        )
+    };
+    let spelt = spellings(automaton).into_iter();
+    spelt.filter(|(of, ..)| *of == proto).any(|(_, digit, _)| {
+        let mut cache = automaton.dfa.create_cache();
+        let mut walk = Walk::new(automaton, &mut cache);
+        let Some(spots) = reach(&mut walk, automaton, proto, digit, END) else {
+            return true;
+        };
+        let mut passes =
+            |spot, state: TcpState| Some(walk.ends(spot, state.as_str(proto))? != ignore);
+        spots.into_iter().any(|spot| {
+            let established = passes(spot, TcpState::Established);
+            states(proto).any(|state| match (proto, passes(spot, state), established) {
+                (_, None, _) | (_, _, None) => true,
+                (Proto::Udp, one, other) => one != other,
+                (Proto::Tcp, Some(passes), Some(before)) => passes && !before && !counted(&state),
+            })
+        })
+    })
+}
+
 /// The stages of a tuple's shape after the protocol: seven of the local end, seven
 /// of the remote end, then the host.
 const ENDPOINT: u8 = 7;

@@ -342,3 +342,25 @@ fn a_name_is_needed_where_an_unknown_host_never_matches() {
         assert_eq!(check::compile(glob).unwrap().needs_name(), needed, "{glob}");
     }
 }
+
+#[test]
+fn what_no_counter_tells_is_known_by_the_patterns() {
+    for (patterns, ignore, tcp, udp) in [
+        (&[] as &[&str], &[] as &[&str], false, false),
+        (&["tcp * * * ESTABLISHED"], &[], false, false),
+        (&["tcp * * * LISTEN", "udp *"], &[], false, false),
+        (&["* *:443 * *"], &["* * 127.* * *"], false, false),
+        (&["* * * * {SYN_SENT,ESTABLISHED}"], &[], false, true),
+        (&["udp * * * UNCONN"], &[], false, true),
+        (&["tcp * * * CLOSE_WAIT"], &[], true, false),
+        (&["tcp * * * *WAIT*"], &[], true, false),
+        (&["tcp * *:22 * CLOSE"], &[], true, false),
+        (&["* *:22 * *"], &["* * * * TIME_WAIT"], false, false),
+        (&["* *:22 * *"], &["* * * * ESTABLISHED"], true, true),
+        (&["tcp4 * * * FIN_WAIT2"], &[], true, false),
+    ] {
+        let filter = filter(patterns, ignore);
+        let found = Proto::ALL.map(|proto| filter.names_uncounted(proto));
+        assert_eq!(found, [tcp, udp], "{patterns:?} but not {ignore:?}");
+    }
+}

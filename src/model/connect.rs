@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Endpoint, Family, SocketKey};
+use super::{Cookie, Endpoint, Family, Netns, SocketKey};
 
 /// What told of a connect(), best first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -80,9 +80,16 @@ pub struct Caller {
 pub struct Connect {
     /// What saw it.
     pub origin: Origin,
-    /// The socket: its namespace and cookie.
-    pub key: SocketKey,
-    /// The destination; a v4-mapped address is held as IPv4.
+    /// The socket's cookie, unique in the machine. Of an MPTCP socket `lsm` and
+    /// `fentry` tell its own (SO_COOKIE), `cgroup` that of its first subflow,
+    /// which is the one that a TCP dump shows.
+    pub cookie: Cookie,
+    /// The namespace the socket lives in. `None`: another one than sockwatch's,
+    /// and the hook cannot tell which (`cgroup` where the kernel has no BTF).
+    pub netns: Option<Netns>,
+    /// The destination as the caller gave it; a v4-mapped address is held as
+    /// IPv4. An unspecified one stays so here, though the kernel goes on to
+    /// connect to loopback.
     pub remote: Endpoint,
     /// The family of the socket itself.
     pub family: Family,
@@ -93,12 +100,22 @@ pub struct Connect {
     pub mptcp: bool,
     /// Who called.
     pub caller: Caller,
-    /// The effective user id of the caller, in the initial user namespace.
+    /// The real user id of the caller, in the initial user namespace.
     pub uid: u32,
     /// The id of the caller's cgroup (v2): the inode of its directory.
     pub cgroup_id: u64,
     /// When, in ns of CLOCK_MONOTONIC.
     pub at_ns: u64,
+}
+
+impl Connect {
+    /// The socket's identity in the table, where its namespace is known.
+    pub fn key(&self) -> Option<SocketKey> {
+        self.netns.map(|netns| SocketKey {
+            netns,
+            cookie: self.cookie,
+        })
+    }
 }
 
 /// Which way a TCP connection was opened.

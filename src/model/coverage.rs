@@ -1,6 +1,6 @@
 //! What sensors need from the kernel, and what one dump covers of it.
 
-use std::ops::{BitAnd, BitOr};
+use std::ops::{BitAnd, BitOr, Sub};
 
 use super::{Family, Proto, SockId, TcpState};
 
@@ -134,6 +134,17 @@ impl BitAnd for Needs {
         Needs {
             tcp: self.tcp & other.tcp,
             udp: self.udp && other.udp,
+        }
+    }
+}
+
+impl Sub for Needs {
+    type Output = Needs;
+    /// What is in `self` and not in `other`.
+    fn sub(self, other: Needs) -> Needs {
+        Needs {
+            tcp: StateGroups(self.tcp.0 & !other.tcp.0),
+            udp: self.udp && !other.udp,
         }
     }
 }

@@ -150,7 +150,7 @@ pub struct Gap {
     /// Closed events that the reconciliation found (overrun).
     pub closed_recovered: Option<u64>,
     /// The sink that lost events, and how many (queue).
-    pub lost: Option<(&'static str, u64)>,
+    pub lost: Option<(Arc<str>, u64)>,
     /// How long it lasted, in milliseconds.
     pub duration_ms: u64,
 }

@@ -73,7 +73,7 @@ impl Renumbering {
     }
 }
 
-/// A reverse name as it may enter a tuple: lower case, with everything but
+/// A name from DNS as it may enter a tuple: lower case, with everything but
 /// letters, digits, `.`, `-` and `_` escaped. Shared, because a busy table
 /// holds the same name many times.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -91,14 +91,8 @@ impl Name {
         let mut text = String::with_capacity(raw.len());
         for &byte in raw {
             match byte {
-                b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_' => text.push(char::from(byte)),
-                b'A'..=b'Z' => text.push(char::from(byte.to_ascii_lowercase())),
-                other => {
-                    text.push('\\');
-                    for digit in [other / 100, other / 10 % 10, other % 10] {
-                        text.push(char::from(b'0' + digit));
-                    }
-                }
+                b'.' => text.push('.'),
+                other => push_escaped(&mut text, other),
             }
         }
         Name(Arc::new(text.into_boxed_str()))
@@ -114,9 +108,42 @@ impl Name {
         Some(Name(Arc::new(text.into())))
     }
 
+    /// A name of these labels, without the root's: as [`Name::escaped`], with a dot
+    /// within a label escaped too. The root is `.`.
+    pub fn of_labels<'a>(labels: impl Iterator<Item = &'a [u8]>) -> Name {
+        let mut text = String::new();
+        for label in labels {
+            if !text.is_empty() {
+                text.push('.');
+            }
+            for &byte in label {
+                push_escaped(&mut text, byte);
+            }
+        }
+        match &text[..] {
+            "" => text.push('.'),
+            "-" => text.replace_range(.., "\\045"),
+            _ => {}
+        }
+        Name(Arc::new(text.into_boxed_str()))
+    }
+
     /// The escaped text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+fn push_escaped(text: &mut String, byte: u8) {
+    match byte {
+        b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => text.push(char::from(byte)),
+        b'A'..=b'Z' => text.push(char::from(byte.to_ascii_lowercase())),
+        other => {
+            text.push('\\');
+            for digit in [other / 100, other / 10 % 10, other % 10] {
+                text.push(char::from(b'0' + digit));
+            }
+        }
     }
 }
 
@@ -179,5 +206,9 @@ mod tests {
         for forged in [&b""[..], b"-", b"a b", b"A", b"\xff"] {
             assert_eq!(Name::read(forged), None);
         }
+        let labels = |labels: &[&'static [u8]]| Name::of_labels(labels.iter().copied());
+        assert_eq!(labels(&[b"A.b", b"\0c"]).as_str(), "a\\046b.\\000c");
+        assert_eq!(labels(&[]).as_str(), ".");
+        assert_eq!(labels(&[b"-"]).as_str(), "\\045");
     }
 }

@@ -7,6 +7,7 @@
 mod change;
 mod connect;
 mod coverage;
+mod dns;
 mod endpoint;
 mod event;
 mod identity;
@@ -18,6 +19,7 @@ pub use change::{
 };
 pub use connect::{Caller, Comm, Connect, Direction, Origin};
 pub use coverage::{Coverage, Needs, Primed, StateGroups};
+pub use dns::{Answer, NoResults, Resolution};
 pub use endpoint::{Endpoint, Family, Proto, SockId};
 pub use event::{Data, Degraded, Event, Gap, GapCause, Listener, Restored, SocketData, Traffic};
 pub use identity::{Cookie, Name, Netns, Owner, OwnerUnknown, Renumbering, SensorIx, SocketKey};

@@ -287,6 +287,26 @@ impl Absence {
         }
     }
 
+    /// No connection was opened, and no UDP socket, until now: as good as a dump
+    /// to tell when a socket cannot have been there. Bound and listening TCP
+    /// sockets are another matter, as some of those move no counter.
+    pub fn quiet(&mut self, spared: Needs, now: Instant) {
+        for proto in Proto::ALL {
+            let groups = match proto {
+                Proto::Tcp => spared.tcp & StateGroups::CONNECTED,
+                Proto::Udp if spared.udp => StateGroups::ALL,
+                Proto::Udp => StateGroups::NONE,
+            };
+            for unit in &mut self.units[proto as usize] {
+                for (group, dumps) in StateGroups::EACH.into_iter().zip(&mut unit.dumps) {
+                    if groups.contains(group) {
+                        dumps.completed(now);
+                    }
+                }
+            }
+        }
+    }
+
     /// When the last completed dump began that would have held such a socket,
     /// had it been there, and that began before the end that is noticed now.
     pub fn last_dump(&self, id: &SockId, state: TcpState, now: Instant) -> Option<Instant> {

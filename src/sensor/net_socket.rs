@@ -43,6 +43,9 @@ pub struct NetSocket {
     /// sockwatch's own sockets, and the number of the dump that was the newest
     /// when each was last seen open.
     pub(super) own: HashMap<Cookie, u32>,
+    /// Full sockets of each family whose handshake was under way in the last
+    /// dump of connections.
+    pub(super) handshakes: [u32; 2],
     pub(super) stats: Rc<Stats>,
 }
 
@@ -71,6 +74,7 @@ impl NetSocket {
             mini_walk: Walk::default(),
             in_place: false,
             own: HashMap::new(),
+            handshakes: [0; 2],
             stats,
         }
     }
@@ -123,6 +127,18 @@ impl NetSocket {
             RowKind::Full => &mut self.sockets,
             RowKind::Mini => &mut self.minis,
         }
+    }
+
+    /// Whether connections were being made at the time of the last dump: when
+    /// they succeed, no counter moves.
+    pub fn has_handshakes(&self) -> bool {
+        self.handshakes != [0; 2]
+    }
+
+    /// The kernel's counters say that a dump of this would hold nothing new:
+    /// whatever opened since was counted, and nothing was.
+    pub fn quiet(&mut self, spared: Needs, now: Now) {
+        self.absence.quiet(spared, now.mono);
     }
 
     /// Notices were lost.

@@ -9,7 +9,9 @@ use std::time::Instant;
 use super::carry::RESTORED;
 use super::net_socket::NetSocket;
 use super::views::How;
-use crate::model::{Coverage, Evidence, Judge, Now, Row, RowKind, SocketKey};
+use crate::model::{
+    Coverage, Evidence, Judge, Now, Proto, Row, RowKind, SocketKey, StateGroups, TcpState,
+};
 use crate::table::Entry;
 
 /// A dump between its request and its end.
@@ -20,6 +22,8 @@ pub(super) struct UnderWay {
     staged: Vec<(SocketKey, RowKind)>,
     /// Sockets from before a restart that live, for views that are new.
     confirmed: Vec<(SocketKey, RowKind)>,
+    /// Full sockets whose handshake is under way.
+    handshakes: u32,
     /// Rows that say something new of sockets in the table.
     pub(super) changed: BTreeMap<(SocketKey, RowKind), Row>,
 }
@@ -40,6 +44,7 @@ impl NetSocket {
             began: now.mono,
             staged: Vec::new(),
             confirmed: Vec::new(),
+            handshakes: 0,
             changed: BTreeMap::new(),
         });
     }
@@ -50,6 +55,9 @@ impl NetSocket {
         let Some(dump) = &mut self.dump else {
             return;
         };
+        if row.kind == RowKind::Full && matches!(row.state, TcpState::SynSent | TcpState::SynRecv) {
+            dump.handshakes += 1;
+        }
         let (table, walk, graves) = match row.kind {
             RowKind::Full => (&mut self.sockets, &mut self.walk, &mut self.graves),
             RowKind::Mini if self.views.watch(row.state) => {
@@ -89,11 +97,21 @@ impl NetSocket {
         dump.staged.push((key, row.kind));
     }
 
-    /// The dump under way completed: what was staged counts now.
-    pub fn end_dump(&mut self, now: Now, judge: &mut dyn Judge) {
+    /// The dump under way completed: what was staged counts now. Says how many
+    /// sockets it found that had not been there at start.
+    pub fn end_dump(&mut self, now: Now, judge: &mut dyn Judge) -> u64 {
         let Some(dump) = self.dump.take() else {
-            return;
+            return 0;
         };
+        let mut found = 0;
+        if dump.coverage.proto == Proto::Tcp
+            && dump.coverage.groups.contains(StateGroups::CONNECTED)
+        {
+            match dump.coverage.family {
+                None => self.handshakes = [dump.handshakes, 0],
+                Some(family) => self.handshakes[family as usize] = dump.handshakes,
+            }
+        }
         for (key, kind) in dump.staged {
             let (table, graves) = match kind {
                 RowKind::Full => (&mut self.sockets, &mut self.graves),
@@ -116,6 +134,7 @@ impl NetSocket {
                 silent: self.views.silent(unread),
                 ..How::by(Evidence::Dump)
             };
+            found += u64::from(unread == 0);
             self.views.open(entry, kind, how, now, judge);
         }
         for (key, kind) in dump.confirmed {
@@ -129,6 +148,7 @@ impl NetSocket {
             .completed(dump.coverage, self.needs, self.number, dump.began, once);
         self.views.completed(dump.coverage, self.number);
         self.sweep(now);
+        found
     }
 
     /// Forgets what only the dump that is over could have made use of.

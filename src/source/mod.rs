@@ -1,9 +1,14 @@
 //! File descriptors to observations. A source reads the kernel and says what it
 //! said; what that means is decided above.
 
+pub mod connect;
+pub mod counters;
 pub mod diag;
+pub mod dns_tap;
 mod dumps;
+pub mod gate;
 mod notices;
 
+pub use dns_tap::DnsTap;
 pub use dumps::Dumps;
-pub use notices::{Drained, Group, Notices};
+pub use notices::{Drained, Group, Notices, Room};

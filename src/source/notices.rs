@@ -1,5 +1,5 @@
-//! One socket that receives destruction notices: which groups it is in, how much
-//! room it has, and how it is drained.
+//! The sockets that receive destruction notices: which groups they are in, how
+//! much room they have, and how they are drained.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -71,12 +71,26 @@ pub struct Drained {
     pub overrun: bool,
 }
 
-/// A notice socket.
+/// The sockets that receive the notices of one namespace: one, or, where that may
+/// not have room enough, several that share the cookies.
 #[derive(Debug)]
 pub struct Notices {
-    socket: Netlink,
+    shards: Vec<Netlink>,
+    /// Which one is read next.
+    next: usize,
     buffer: Box<[u8]>,
     stats: Rc<Stats>,
+}
+
+/// The room that was granted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Room {
+    /// In bytes of one socket, as the kernel charges them.
+    pub bytes: usize,
+    /// How many sockets share the cookies.
+    pub shards: usize,
+    /// How many notices all of them hold.
+    pub notices: usize,
 }
 
 /// A notice with today's tcp_info has 384 bytes; the rest is for tomorrow's.
@@ -86,6 +100,22 @@ const NOTICE_ROOM: usize = 4096;
 /// sk_buff, measured on Linux 6.18.
 const CHARGE: usize = 1280;
 
+/// Room for so many notices between two wake-ups is worth several sockets: each
+/// costs whoever closes a socket 0.2 to 0.4 us more.
+const ENOUGH: usize = 2048;
+
+/// The most sockets that share the cookies: 2^4.
+const MOST_BITS: u32 = 4;
+
+/// How many sockets it takes, as a power of two, for as many notices as were
+/// asked for, where that is not more than enough.
+fn bits_for(asked: usize, granted: usize) -> u32 {
+    let wanted = asked.min(ENOUGH);
+    let room = granted.max(1);
+    let shards = wanted.div_ceil(room).next_power_of_two();
+    shards.trailing_zeros().min(MOST_BITS)
+}
+
 impl Notices {
     /// Opens a socket in no group yet.
     ///
@@ -93,7 +123,8 @@ impl Notices {
     /// See [`Netlink::open`].
     pub fn open(stats: Rc<Stats>) -> io::Result<Notices> {
         Ok(Notices {
-            socket: Netlink::open()?,
+            shards: vec![Netlink::open()?],
+            next: 0,
             buffer: vec![0; NOTICE_ROOM].into_boxed_slice(),
             stats,
         })
@@ -104,30 +135,73 @@ impl Notices {
     /// # Errors
     /// See [`Netlink::join`].
     pub fn join(&self, group: Group) -> io::Result<()> {
-        self.socket.join(group.number())
+        for shard in &self.shards {
+            shard.join(group.number())?;
+        }
+        Ok(())
     }
 
-    /// Asks for a receive buffer; returns what was granted, in bytes as the
-    /// kernel charges them, and how many notices that holds.
+    /// Asks for a receive buffer of `bytes`. Where much less is granted, as to an
+    /// unprivileged process, several sockets share the cookies instead. To be
+    /// called before a group is joined.
     ///
     /// # Errors
-    /// See [`Netlink::request_buffer`].
-    pub fn request_buffer(&self, bytes: usize) -> io::Result<(usize, usize)> {
-        let granted = self.socket.request_buffer(bytes)?;
-        Ok((granted, granted / CHARGE))
+    /// See [`Netlink::request_buffer`]; where sharing fails there is one socket,
+    /// and that is no error.
+    pub fn request_buffer(&mut self, bytes: usize) -> io::Result<Room> {
+        let granted = self.shards[0].request_buffer(bytes)?;
+        // setsockopt(2) doubles what is asked for.
+        let bits = bits_for(bytes.saturating_mul(2) / CHARGE, granted / CHARGE);
+        if bits > 0 {
+            match Notices::share(bytes, bits) {
+                Ok(shards) => self.shards = shards,
+                Err(error) => log::warn!("one socket must do for all notices: {error}"),
+            }
+        }
+        let shards = self.shards.len();
+        Ok(Room {
+            bytes: granted,
+            shards,
+            notices: granted / CHARGE * shards,
+        })
     }
 
-    /// Hands over what is there, at most `limit` notices, until the socket is
+    /// Opens 2^`bits` sockets, each of which takes its share of the cookies.
+    fn share(bytes: usize, bits: u32) -> io::Result<Vec<Netlink>> {
+        (0..1 << bits)
+            .map(|share| {
+                let shard = Netlink::open()?;
+                shard.request_buffer(bytes)?;
+                shard.take_share(share, bits)?;
+                Ok(shard)
+            })
+            .collect()
+    }
+
+    /// The descriptors to wait on (readable).
+    pub fn fds(&self) -> impl Iterator<Item = RawFd> + '_ {
+        self.shards.iter().map(AsRawFd::as_raw_fd)
+    }
+
+    /// Hands over what is there, at most `limit` notices, until every socket is
     /// empty. An overrun does not end it: what was queued before is still good.
     ///
     /// # Errors
     /// Those of recvfrom(2) that are neither of the above.
     pub fn drain(&mut self, limit: usize, each: &mut dyn FnMut(Notice)) -> io::Result<Drained> {
         let mut drained = Drained::default();
+        let mut empty = 0;
         for _ in 0..limit {
-            let length = match self.socket.recv(&mut self.buffer) {
+            let length = match self.shards[self.next].recv(&mut self.buffer) {
                 Ok(length) => length,
-                Err(RecvError::WouldBlock) => return Ok(drained),
+                Err(RecvError::WouldBlock) => {
+                    empty += 1;
+                    self.next = (self.next + 1) % self.shards.len();
+                    if empty == self.shards.len() {
+                        return Ok(drained);
+                    }
+                    continue;
+                }
                 Err(RecvError::Overrun) => {
                     self.stats.overruns.bump();
                     drained.overrun = true;
@@ -162,8 +236,38 @@ impl Notices {
     }
 }
 
-impl AsRawFd for Notices {
-    fn as_raw_fd(&self) -> RawFd {
-        self.socket.as_raw_fd()
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::share_of;
+
+    #[test]
+    fn as_many_sockets_as_the_room_needs() {
+        let unprivileged = 2 * 212_992 / CHARGE;
+        assert_eq!(unprivileged, 332);
+        assert_eq!(bits_for(13_107, unprivileged), 3, "eight hold 2,656");
+        assert_eq!(bits_for(13_107, 13_107), 0, "all was granted");
+        assert_eq!(bits_for(6, 6), 0, "no more was asked for");
+        assert_eq!(bits_for(13_107, 3_000), 0, "that is enough");
+        assert_eq!(bits_for(13_107, 1), MOST_BITS);
+        assert_eq!(bits_for(13_107, 0), MOST_BITS);
+    }
+
+    /// Whatever the pattern in which cookies end, no share gets much more than
+    /// the others.
+    #[test]
+    fn shares_are_even() {
+        for step in [1, 2, 3, 4, 8, 16, 64, 256] {
+            for first in [1, 4096, 1 << 40] {
+                let mut shares = [0; 8];
+                for number in 0..2_000_u64 {
+                    shares[share_of(first + number * step, 3) as usize] += 1;
+                }
+                assert!(
+                    shares.iter().all(|share| (200..=300).contains(share)),
+                    "every {step}th from {first}: {shares:?}"
+                );
+            }
+        }
     }
 }

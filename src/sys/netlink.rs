@@ -13,6 +13,23 @@ pub struct Netlink {
     port: u32,
 }
 
+/// Where the low word of the cookie stands in a notice: behind the netlink header
+/// (16 bytes), and 44 bytes into `struct inet_diag_msg`.
+const COOKIE_AT: u32 = 60;
+
+/// Spreads cookies over shares whatever their pattern: a server's connections
+/// can be every second cookie (Knuth's multiplicative hashing).
+const SPREAD: u32 = 2_654_435_769;
+
+/// The share, of 2^`bits` (at least 1), that a cookie falls to: what the filter
+/// of [`Netlink::take_share`] computes.
+pub fn share_of(cookie: u64, bits: u32) -> u32 {
+    // A filter loads words in network byte order, and the kernel writes the
+    // cookie in its own.
+    let word = u32::from_be_bytes((cookie as u32).to_ne_bytes());
+    word.wrapping_mul(SPREAD) >> (32 - bits)
+}
+
 /// Why a receive gave no bytes.
 #[derive(Debug)]
 pub enum RecvError {
@@ -60,16 +77,65 @@ impl Netlink {
     /// charges each message against the double.
     ///
     /// SO_RCVBUFFORCE needs CAP_NET_ADMIN in the initial user namespace;
-    /// without it the limit is net.core.rmem_max.
+    /// without it the limit is net.core.rmem_max. Where a security policy refuses
+    /// both, the socket keeps what it has.
     ///
     /// # Errors
-    /// The kernel's, when even SO_RCVBUF is refused.
+    /// Those of reading SO_RCVBUF, which the kernel does not document for a
+    /// socket.
     pub fn request_buffer(&self, bytes: usize) -> io::Result<usize> {
         let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
-        if self.set_int(libc::SO_RCVBUFFORCE, bytes).is_err() {
-            self.set_int(libc::SO_RCVBUF, bytes)?;
+        if self.set_int(libc::SO_RCVBUFFORCE, bytes).is_err()
+            && let Err(error) = self.set_int(libc::SO_RCVBUF, bytes)
+        {
+            log::debug!("the receive buffer cannot be set: {error}");
         }
         self.socket.get_rx_buf_sz()
+    }
+
+    /// Has the kernel refuse, before it charges the receive buffer, every notice
+    /// whose cookie does not fall to `share` of 2^`bits` shares. The share of a
+    /// cookie is that of [`share_of`].
+    ///
+    /// # Errors
+    /// Those of SO_ATTACH_FILTER (socket(7)): ENOMEM beyond
+    /// net.core.optmem_max.
+    pub fn take_share(&self, share: u32, bits: u32) -> io::Result<()> {
+        let code = |code: u32, jump_false: u8, k: u32| libc::sock_filter {
+            // Every code below fits 16 bits.
+            code: code as u16,
+            jt: 0,
+            jf: jump_false,
+            k,
+        };
+        let mut program = [
+            code(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, COOKIE_AT),
+            code(libc::BPF_ALU | libc::BPF_MUL | libc::BPF_K, 0, SPREAD),
+            code(libc::BPF_ALU | libc::BPF_RSH | libc::BPF_K, 0, 32 - bits),
+            code(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, share),
+            code(libc::BPF_RET | libc::BPF_K, 0, u32::MAX),
+            code(libc::BPF_RET | libc::BPF_K, 0, 0),
+        ];
+        let filter = libc::sock_fprog {
+            len: program.len() as u16,
+            filter: program.as_mut_ptr(),
+        };
+        // SAFETY: `filter` and the program behind it live across the call, and
+        // the kernel only reads them. The descriptor is open: `self` owns it.
+        let answer = unsafe {
+            libc::setsockopt(
+                self.socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_ATTACH_FILTER,
+                (&raw const filter).cast(),
+                size_of::<libc::sock_fprog>() as libc::socklen_t,
+            )
+        };
+        if answer == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
     }
 
     fn set_int(&self, option: libc::c_int, value: libc::c_int) -> io::Result<()> {

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
 
 /// The network namespace of the calling thread.
 ///
@@ -19,6 +20,21 @@ pub fn netns() -> io::Result<u32> {
             "a namespace inode beyond 32 bits",
         )
     })
+}
+
+/// The CPU time that the calling thread has used, the kernel's work for it
+/// included (CLOCK_THREAD_CPUTIME_ID, clock_gettime(2)).
+pub fn thread_cpu() -> Duration {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `time` is writable. The clock exists on every Linux, so the call
+    // cannot fail; if it did, the time would stay 0.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
+    Duration::from_secs(seconds) + Duration::from_nanos(nanos)
 }
 
 /// The host's name (uname(2)); bytes that are no text are replaced.
@@ -109,6 +125,60 @@ pub fn unbound_socket_cookie(family: libc::c_int, kind: libc::c_int) -> io::Resu
     // SAFETY: `fd` was just opened here and nobody else owns it.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
     cookie(socket.as_raw_fd()).ok_or_else(io::Error::last_os_error)
+}
+
+/// Makes a TCP socket and lets it call connect() with a destination to which
+/// there is never a connection: the broadcast address 255.255.255.255, or for
+/// AF_INET6 the multicast address ff02::1 (tcp_v4_connect() and tcp_v6_connect()
+/// refuse both before a packet is made). Returns the socket's cookie, by which
+/// whoever watches connects can be asked about it.
+///
+/// # Errors
+/// EAFNOSUPPORT where the family is switched off; EISCONN, made up, if it did
+/// connect after all.
+pub fn connect_nowhere(v6: bool) -> io::Result<u64> {
+    let family = if v6 { libc::AF_INET6 } else { libc::AF_INET };
+    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: socket(2) takes no pointers.
+    let fd = unsafe { libc::socket(family, kind, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: `fd` was just opened here and nobody else owns it.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    let cookie = cookie(socket.as_raw_fd()).ok_or_else(io::Error::last_os_error)?;
+    // The discard port (RFC 863).
+    let port = 9_u16.to_be();
+    let answer = if v6 {
+        let mut address = libc::sockaddr_in6 {
+            sin6_family: libc::AF_INET6 as libc::sa_family_t,
+            sin6_port: port,
+            sin6_flowinfo: 0,
+            sin6_addr: libc::in6_addr { s6_addr: [0; 16] },
+            sin6_scope_id: 0,
+        };
+        address.sin6_addr.s6_addr[..2].copy_from_slice(&[0xff, 0x02]);
+        address.sin6_addr.s6_addr[15] = 1;
+        let length = size_of_val(&address) as libc::socklen_t;
+        // SAFETY: `address` lives across the call and has `length` bytes.
+        unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), length) }
+    } else {
+        let address = libc::sockaddr_in {
+            sin_family: libc::AF_INET as libc::sa_family_t,
+            sin_port: port,
+            sin_addr: libc::in_addr {
+                s_addr: libc::INADDR_BROADCAST,
+            },
+            sin_zero: [0; 8],
+        };
+        let length = size_of_val(&address) as libc::socklen_t;
+        // SAFETY: as above.
+        unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), length) }
+    };
+    if answer == 0 {
+        return Err(io::Error::from_raw_os_error(libc::EISCONN));
+    }
+    Ok(cookie)
 }
 
 #[cfg(test)]

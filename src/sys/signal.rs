@@ -12,8 +12,10 @@ pub enum Signal {
     End,
     /// SIGUSR1: release all locks.
     ReleaseLocks,
-    /// SIGHUP: read the configuration again, and open files anew.
+    /// SIGHUP: files were renamed, settings were changed.
     Hangup,
+    /// SIGCHLD: a child ended, or several.
+    Child,
 }
 
 /// The signals of this process, blocked for delivery and readable instead.
@@ -22,24 +24,45 @@ pub struct Signals {
     fd: OwnedFd,
 }
 
-const HANDLED: [libc::c_int; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGUSR1, libc::SIGHUP];
+const HANDLED: [libc::c_int; 5] = [
+    libc::SIGTERM,
+    libc::SIGINT,
+    libc::SIGUSR1,
+    libc::SIGHUP,
+    libc::SIGCHLD,
+];
 
 impl Signals {
     /// Blocks the handled signals and opens a descriptor for them. To be called
-    /// before the first thread is started: threads inherit the mask.
+    /// before the first thread is started: threads inherit the mask. Children do
+    /// not: std starts them with an empty one.
+    ///
+    /// SIGXFSZ is blocked too and read by nobody: it would end the program where a
+    /// file reaches RLIMIT_FSIZE, of which the write's EFBIG tells as well. And
+    /// SIGCHLD gets back its default action: ignored, as a parent may have left
+    /// it, it would have children vanish with their exit status (wait(2)).
     ///
     /// # Errors
     /// EMFILE, ENOMEM, or ENODEV where anonymous inodes cannot be had.
     pub fn open() -> io::Result<Signals> {
         let mut set = MaybeUninit::<libc::sigset_t>::uninit();
-        // SAFETY: sigemptyset initialises the set before it is read, and all
-        // three calls only touch memory that this frame owns.
+        // SAFETY: SIG_DFL is no function of ours that could be called.
+        if unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) } == libc::SIG_ERR {
+            return Err(io::Error::last_os_error());
+        }
+        let mut blocked = MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: sigemptyset initialises each set before it is read, and all
+        // calls only touch memory that this frame owns.
         let fd = unsafe {
+            libc::sigemptyset(blocked.as_mut_ptr());
             libc::sigemptyset(set.as_mut_ptr());
             for signal in HANDLED {
                 libc::sigaddset(set.as_mut_ptr(), signal);
+                libc::sigaddset(blocked.as_mut_ptr(), signal);
             }
-            let failed = libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut());
+            libc::sigaddset(blocked.as_mut_ptr(), libc::SIGXFSZ);
+            let failed =
+                libc::pthread_sigmask(libc::SIG_BLOCK, blocked.as_ptr(), std::ptr::null_mut());
             if failed != 0 {
                 return Err(io::Error::from_raw_os_error(failed));
             }
@@ -82,6 +105,7 @@ impl Signals {
             return Ok(Some(match number as libc::c_int {
                 libc::SIGUSR1 => Signal::ReleaseLocks,
                 libc::SIGHUP => Signal::Hangup,
+                libc::SIGCHLD => Signal::Child,
                 _ => Signal::End,
             }));
         }

@@ -232,6 +232,13 @@ impl Daemon {
         }
     }
 
+    /// Waits until a sensor has reported the end of these.
+    pub fn closed_by(&self, sensor: &str, cookies: &[u64]) {
+        for &cookie in cookies {
+            self.reported(sensor, "closed", cookie);
+        }
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: libc::c_int) {
         // SAFETY: the pid is that of a child not waited for yet, so nobody
@@ -239,7 +246,8 @@ impl Daemon {
         check(unsafe { libc::kill(self.pid(), signal) }).expect("one's own child takes signals");
     }
 
-    fn pid(&self) -> libc::pid_t {
+    /// Its process id.
+    pub fn pid(&self) -> libc::pid_t {
         self.child.id() as libc::pid_t
     }
 
@@ -277,6 +285,8 @@ impl Daemon {
         for _ in 0..=count {
             let beacon = Sock::tcp(Domain::V4);
             beacon.bind(beacon_address());
+            // A socket that is only bound moves no counter: no gate would open.
+            beacon.listen(1);
             self.reported("beacon", "opened", beacon.cookie);
         }
     }

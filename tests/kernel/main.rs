@@ -17,7 +17,9 @@
 mod child;
 mod crowd;
 mod daemon;
+mod dnsmasq;
 mod expect;
+mod gate;
 mod netns;
 mod proc_net;
 mod record;
@@ -29,10 +31,14 @@ mod capture;
 mod churn;
 mod command;
 mod congestion;
+#[cfg(feature = "bpf")]
+mod connect_source;
 mod connections;
 mod degraded;
+mod dns_tap;
 mod dump;
 mod half_closed;
+mod handlers;
 mod lagging;
 mod leftovers;
 mod listeners;
@@ -43,6 +49,7 @@ mod refused;
 mod reload;
 mod restart;
 mod sensors;
+mod shards;
 mod syn_sent;
 mod udp;
 

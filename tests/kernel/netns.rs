@@ -237,6 +237,33 @@ pub fn replace_file(path: &str, text: &str) -> io::Result<()> {
     )
 }
 
+/// Inside a [`Sandbox::mounts`]: mounts an empty file system of this size, in
+/// bytes, on `path`.
+pub fn small_disk(path: &std::path::Path, size: usize) -> io::Result<()> {
+    tmpfs(path, size, 0)
+}
+
+/// Gives a [`small_disk`] another size.
+pub fn grow_disk(path: &std::path::Path, size: usize) -> io::Result<()> {
+    tmpfs(path, size, libc::MS_REMOUNT)
+}
+
+fn tmpfs(path: &std::path::Path, size: usize, flags: libc::c_ulong) -> io::Result<()> {
+    let target = CString::new(path.to_str().expect("a path of ours")).expect("no NUL in it");
+    let options = CString::new(format!("size={size}")).expect("no NUL in it");
+    // SAFETY: all strings are NUL-terminated and live across the call.
+    check(unsafe {
+        libc::mount(
+            c"tmpfs".as_ptr(),
+            target.as_ptr(),
+            c"tmpfs".as_ptr(),
+            flags,
+            options.as_ptr().cast(),
+        )
+    })?;
+    Ok(())
+}
+
 /// The answer of a system call that says -1 when it failed.
 pub fn check(answer: libc::c_int) -> io::Result<libc::c_int> {
     if answer < 0 {

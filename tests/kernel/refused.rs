@@ -8,7 +8,8 @@ use crate::seccomp::Refusal;
 use crate::sock::{Domain, Sock};
 
 /// A counter in the daemon's last line; 0 when it is not there.
-fn counted(log: &str, name: &str) -> u64 {
+/// A counter in the line that a daemon ends with.
+pub fn counted(log: &str, name: &str) -> u64 {
     let word = format!("{name}=");
     let mut words = log.split_whitespace();
     words
@@ -22,6 +23,8 @@ fn without_udp_dumps_tcp_goes_on() {
     netns::run("refused::without_udp_dumps_tcp_goes_on", || {
         let listener = Sock::listener(Domain::V4);
         let daemon = Launch::new(Tick::Fast)
+            // Dumps at every tick, to count the failed ones against.
+            .setting("gate", "off")
             .without_beacon()
             .refused(Refusal::V2_REQUESTS)
             .spawn();

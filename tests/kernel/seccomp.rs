@@ -25,6 +25,14 @@ impl Refusal {
         errno: libc::EPERM,
     };
 
+    /// No socket may ask for a receive buffer as anybody may; what needs a
+    /// privilege is another option.
+    pub const BUFFERS: Refusal = Refusal {
+        call: libc::SYS_setsockopt,
+        args: &[(1, libc::SOL_SOCKET as u32), (2, libc::SO_RCVBUF as u32)],
+        errno: libc::EPERM,
+    };
+
     /// There is no IPv6.
     pub const IPV6: Refusal = Refusal {
         call: libc::SYS_socket,

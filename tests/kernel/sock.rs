@@ -8,7 +8,7 @@
 
 mod address;
 
-pub use address::Domain;
+pub use address::{Domain, to_wire};
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use crate::netns::check;
-use address::{name, to_wire};
+use address::name;
 
 /// A socket with a cookie.
 #[derive(Debug)]
@@ -50,15 +50,19 @@ pub struct Ident {
 
 /// Makes a socket that has no cookie yet.
 fn bare(domain: Domain, kind: libc::c_int) -> OwnedFd {
+    of_protocol(domain, kind, 0)
+        .unwrap_or_else(|error| panic!("no {domain:?} socket to be had: {error}"))
+}
+
+fn of_protocol(domain: Domain, kind: libc::c_int, protocol: libc::c_int) -> io::Result<OwnedFd> {
     let family = match domain {
         Domain::V4 => libc::AF_INET,
         Domain::V6 | Domain::Mapped => libc::AF_INET6,
     };
     // SAFETY: socket(2) takes no pointers.
-    let fd = check(unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, 0) })
-        .unwrap_or_else(|error| panic!("no {domain:?} socket to be had: {error}"));
+    let fd = check(unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, protocol) })?;
     // SAFETY: just opened, and nobody else has it.
-    unsafe { OwnedFd::from_raw_fd(fd) }
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 impl Sock {
@@ -76,6 +80,13 @@ impl Sock {
     /// A TCP socket.
     pub fn tcp(domain: Domain) -> Sock {
         Sock::with_cookie(bare(domain, libc::SOCK_STREAM), domain, true)
+    }
+
+    /// A TCP socket that speaks MPTCP, where the kernel has it.
+    #[cfg(feature = "bpf")]
+    pub fn mptcp(domain: Domain) -> io::Result<Sock> {
+        let fd = of_protocol(domain, libc::SOCK_STREAM, libc::IPPROTO_MPTCP)?;
+        Ok(Sock::with_cookie(fd, domain, true))
     }
 
     /// A UDP socket.

@@ -184,7 +184,7 @@ pub(super) fn gap_queue() -> Data {
     Data::Gap(Gap {
         cause: GapCause::Queue,
         closed_recovered: None,
-        lost: Some(("stdout", 1204)),
+        lost: Some(("stdout".into(), 1204)),
         duration_ms: 2310,
     })
 }

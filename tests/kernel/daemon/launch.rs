@@ -29,15 +29,21 @@ impl Tick {
     }
 }
 
+/// The overflow user: it owns nothing and may nothing.
+const NOBODY: u32 = 65_534;
+
 /// A daemon about to be started.
 pub struct Launch {
     interval: Tick,
     daemon: String,
     sensors: String,
+    handlers: String,
+    debug: bool,
     beacon: bool,
     read: bool,
     refusal: Option<Refusal>,
     place: Option<PathBuf>,
+    nobody: bool,
 }
 
 impl Launch {
@@ -47,16 +53,31 @@ impl Launch {
             interval,
             daemon: String::new(),
             sensors: "  sockets: {listener: net.socket}\n".to_string(),
+            handlers: String::new(),
+            debug: false,
             beacon: true,
             read: true,
             refusal: None,
             place: None,
+            nobody: false,
         }
     }
 
     /// With these sensors: YAML, indented by two.
     pub fn sensors(mut self, yaml: &str) -> Launch {
         self.sensors = yaml.to_string();
+        self
+    }
+
+    /// With these handlers: YAML, indented by two.
+    pub fn handlers(mut self, yaml: &str) -> Launch {
+        self.handlers = format!("handlers:\n{yaml}");
+        self
+    }
+
+    /// With a log that says everything.
+    pub fn debug(mut self) -> Launch {
+        self.debug = true;
         self
     }
 
@@ -76,6 +97,12 @@ impl Launch {
     /// With a reader that does not read until [`Daemon::read`].
     pub fn unread(mut self) -> Launch {
         self.read = false;
+        self
+    }
+
+    /// As a user without any privilege, where the test itself has some.
+    pub fn as_nobody(mut self) -> Launch {
+        self.nobody = true;
         self
     }
 
@@ -105,6 +132,7 @@ impl Launch {
             interval,
             daemon,
             sensors,
+            handlers,
             ..
         } = self;
         let interval = interval.interval();
@@ -115,7 +143,7 @@ impl Launch {
                 "  beacon: {{listener: net.socket, args: {{patterns: [\"{pattern}\"]}}}}\n"
             );
         }
-        text
+        text + handlers
     }
 
     /// Starts it and waits until it is ready.
@@ -138,6 +166,12 @@ impl Launch {
         };
         let mut command = Command::new(BINARY);
         command.arg("--config").arg(config);
+        if self.nobody && crate::netns::is_root() {
+            command.gid(NOBODY).uid(NOBODY);
+        }
+        if self.debug {
+            command.env("SOCKWATCH_LOG", "debug");
+        }
         if let Some(refusal) = self.refusal {
             let filter = refusal.filter();
             // SAFETY: installing a filter is two system calls on memory that was

@@ -1,0 +1,80 @@
+//! The environment of a handler's program: the main fields of its event.
+//!
+//! A variable is set where the event has the field and knows it, and absent
+//! otherwise: what the daemon itself inherited is never passed on under one of
+//! these names.
+
+use crate::model::{Data, Event, Host, Owner, SocketData};
+
+/// Every variable there can be.
+pub(super) const NAMES: [&str; 17] = [
+    "SOCKWATCH_EID",
+    "SOCKWATCH_SEQ",
+    "SOCKWATCH_SENSOR",
+    "SOCKWATCH_LISTENER",
+    "SOCKWATCH_TAG",
+    "SOCKWATCH_ACTION",
+    "SOCKWATCH_EVIDENCE",
+    "SOCKWATCH_PROTO",
+    "SOCKWATCH_LOCAL",
+    "SOCKWATCH_REMOTE",
+    "SOCKWATCH_REMOTE_HOST",
+    "SOCKWATCH_STATE",
+    "SOCKWATCH_COOKIE",
+    "SOCKWATCH_UID",
+    "SOCKWATCH_CAUSE",
+    "SOCKWATCH_SOURCE",
+    "SOCKWATCH_SINK",
+];
+
+/// The variables that an event sets.
+pub(super) fn of(event: &Event) -> Vec<(&'static str, String)> {
+    let mut vars = vec![
+        ("SOCKWATCH_EID", event.eid.clone()),
+        ("SOCKWATCH_SEQ", event.seq.to_string()),
+        ("SOCKWATCH_SENSOR", event.sensor.to_string()),
+        ("SOCKWATCH_LISTENER", event.listener.as_str().to_owned()),
+    ];
+    if let Some(tag) = &event.tag {
+        vars.push(("SOCKWATCH_TAG", tag.to_string()));
+    }
+    let mut action = |word: &str| vars.push(("SOCKWATCH_ACTION", word.to_owned()));
+    match &event.data {
+        Data::Socket(socket) => of_socket(socket, &mut vars),
+        Data::Gap(gap) => {
+            action("gap");
+            vars.push(("SOCKWATCH_CAUSE", gap.cause.as_str().to_owned()));
+            if let Some((sink, _)) = &gap.lost {
+                vars.push(("SOCKWATCH_SINK", sink.to_string()));
+            }
+        }
+        Data::Degraded(degraded) => {
+            action("degraded");
+            vars.push(("SOCKWATCH_SOURCE", degraded.source.to_owned()));
+        }
+        Data::Restored(restored) => {
+            action("restored");
+            vars.push(("SOCKWATCH_SOURCE", restored.source.to_owned()));
+        }
+    }
+    vars
+}
+
+fn of_socket(socket: &SocketData, vars: &mut Vec<(&'static str, String)>) {
+    if let Some((action, evidence)) = socket.action {
+        vars.push(("SOCKWATCH_ACTION", action.as_str().to_owned()));
+        vars.push(("SOCKWATCH_EVIDENCE", evidence.as_str().to_owned()));
+    }
+    vars.push(("SOCKWATCH_PROTO", socket.id.proto.as_str().to_owned()));
+    vars.push(("SOCKWATCH_LOCAL", socket.id.local.to_string()));
+    vars.push(("SOCKWATCH_REMOTE", socket.id.remote.to_string()));
+    if let Host::Named(name) = &socket.host {
+        vars.push(("SOCKWATCH_REMOTE_HOST", name.as_str().to_owned()));
+    }
+    let state = socket.state.as_str(socket.id.proto);
+    vars.push(("SOCKWATCH_STATE", state.to_owned()));
+    vars.push(("SOCKWATCH_COOKIE", socket.cookie.0.to_string()));
+    if let Owner::Known { uid, .. } = socket.owner {
+        vars.push(("SOCKWATCH_UID", uid.to_string()));
+    }
+}

@@ -199,13 +199,19 @@ fn more_is_watched() {
 fn sensors_go() {
     netns::run("reload::sensors_go", || {
         let place = Scratch::new();
-        let kept =
-            "  sockets: {listener: net.socket, args: {locked: true, patterns: [\"tcp *\"]}}\n";
-        let both = format!("  gone: {{listener: net.socket, args: {{locked: true}}}}\n{kept}");
+        let args = "locked: true, ignore: [\"* 127.99.0.1:*\"]";
+        let kept = format!(
+            "  sockets: {{listener: net.socket, args: {{patterns: [\"tcp *\"], {args}}}}}\n"
+        );
+        let kept = &kept;
+        let both = format!("  gone: {{listener: net.socket, args: {{{args}}}}}\n{kept}");
         let daemon = launch(&place, &both).start();
-        let (one, two) = (Sock::listener(Domain::V4), Sock::listener(Domain::V4));
+        let one = Sock::listener(Domain::V4);
         daemon.reported("gone", "opened", one.cookie);
         daemon.opened(&[one.cookie]);
+        // The same id: muted.
+        let two = Sock::listener(Domain::V4);
+        daemon.ticks(2);
         let line = reload(&daemon, &place, kept);
         assert!(
             line.contains("2 sensors go on, 0 begin anew, 0 are new, 1 are gone"),

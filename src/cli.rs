@@ -258,9 +258,9 @@ fn run_daemon(flags: &Flags) -> ExitCode {
         Err(code) => return code,
     };
     let origin = if flags.configs.is_empty() {
-        config::Origin::BuiltIn
+        config::Provenance::BuiltIn
     } else {
-        config::Origin::Files(flags.configs.clone(), flags.profiles.clone())
+        config::Provenance::Files(flags.configs.clone(), flags.profiles.clone())
     };
     match daemon::run(settings, flags.format(), origin) {
         Ok(()) | Err(RunError::ReaderGone) => ExitCode::SUCCESS,

@@ -141,7 +141,7 @@ impl Sensor {
 
 /// Where settings come from, and can be read again.
 #[derive(Clone, Debug)]
-pub enum Origin {
+pub enum Provenance {
     /// These files, for these profiles.
     Files(Vec<PathBuf>, Vec<String>),
     /// The program itself.

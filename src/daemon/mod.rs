@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Registry, Token, Waker};
 
-use crate::config::{Origin, Settings};
+use crate::config::{Provenance, Settings};
 use crate::emit::{Fan, Flush, Format, OutputError, Stdout};
 use crate::enrich::Names;
 use crate::handlers::{self as handling, Handlers};
@@ -119,7 +119,7 @@ impl From<OutputError> for RunError {
 ///
 /// # Errors
 /// See [`RunError`]; [`RunError::ReaderGone`] is no failure.
-pub fn run(settings: Settings, format: Format, origin: Origin) -> Result<(), RunError> {
+pub fn run(settings: Settings, format: Format, origin: Provenance) -> Result<(), RunError> {
     // Before the first thread starts: threads inherit the signal mask.
     let signals = Signals::open().map_err(|error| RunError::Start("read signals", error))?;
     let mut poll = Poll::new().map_err(|error| RunError::Start("make an event loop", error))?;
@@ -166,7 +166,7 @@ impl Daemon {
     fn new(
         settings: Settings,
         format: Format,
-        origin: Origin,
+        origin: Provenance,
         signals: Signals,
         waker: Waker,
         registry: Registry,

@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::Daemon;
 use super::budget::Budget;
 use super::schedule::Schedule;
-use crate::config::{self, Origin, Problem, Settings};
+use crate::config::{self, Problem, Provenance, Settings};
 use crate::lock::Released;
 use crate::log::Plain;
 use crate::model::{Needs, Now, Renumbering, SensorIx, TcpState};
@@ -25,7 +25,7 @@ use crate::source::gate::Gate;
 /// What a running daemon must know of the configuration that it runs on, to tell
 /// what another one changes.
 pub(super) struct Running {
-    origin: Origin,
+    origin: Provenance,
     /// Each sensor's id and the hash of its view, by number.
     sensors: Vec<(Arc<str>, u64)>,
     daemon: config::Daemon,
@@ -35,7 +35,7 @@ pub(super) struct Running {
 
 impl Running {
     /// What runs now.
-    pub fn new(origin: Origin, settings: &Settings) -> Running {
+    pub fn new(origin: Provenance, settings: &Settings) -> Running {
         let each = settings.sensors.iter();
         Running {
             origin,
@@ -94,7 +94,7 @@ impl Daemon {
     /// # Errors
     /// Every mistake in it; then nothing has changed.
     pub(super) fn reload(&mut self, now: Now) -> Result<Reloaded, Vec<Problem>> {
-        let Origin::Files(files, profiles) = &self.running.origin else {
+        let Provenance::Files(files, profiles) = &self.running.origin else {
             return Ok(Reloaded {
                 built_in: true,
                 ..Reloaded::default()

@@ -123,8 +123,8 @@ impl Views {
         new.epoch_ms = self.epoch_ms;
         new.reads.fill(fresh);
         for (view, read) in self.views.iter().zip(&self.reads) {
-            if let Some(kept) = sensors.of(view.sensor) {
-                new.reads[usize::from(kept.0)] = *read;
+            if let Some(kept) = sensors.of(view.sensor).and_then(|ix| new.read_mut(ix)) {
+                *kept = *read;
             }
         }
         *self = new;
@@ -132,13 +132,20 @@ impl Views {
 
     /// What a view has read.
     pub fn primed(&self, sensor: SensorIx) -> Primed {
-        let read = self.reads.get(usize::from(sensor.0));
-        read.map_or(Primed::default(), |read| read.primed)
+        let mut reads = self.views.iter().zip(&self.reads);
+        let read = reads.find(|(view, _)| view.sensor == sensor);
+        read.map_or(Primed::default(), |(_, read)| read.primed)
+    }
+
+    /// Not every sensor has a view.
+    fn read_mut(&mut self, sensor: SensorIx) -> Option<&mut Read> {
+        let at = self.views.iter().position(|view| view.sensor == sensor)?;
+        self.reads.get_mut(at)
     }
 
     /// Takes over what a view had read before a restart.
     pub fn resume(&mut self, sensor: SensorIx, primed: Primed) {
-        if let Some(read) = self.reads.get_mut(usize::from(sensor.0)) {
+        if let Some(read) = self.read_mut(sensor) {
             read.primed = primed;
         }
     }

@@ -12,10 +12,12 @@ use std::process::ExitCode;
 use lexopt::{Arg, ValueExt};
 
 use crate::config;
+use crate::ctl::{self, CtlFailed};
 use crate::daemon::{self, RunError};
 use crate::dump;
 use crate::emit::Format;
 use crate::log::Plain;
+use crate::model::Listener;
 use crate::sys::output::{Output, Patient};
 
 const HELP: &str = "\
@@ -26,6 +28,7 @@ usage:
   sockwatch [--pattern GLOB]... [--ignore GLOB]... [--format ...]
   sockwatch --dump [--pattern GLOB]... [--ignore GLOB]... [--dns] [--format ...]
   sockwatch --check --config FILE...
+  sockwatch ctl COMMAND    asks a running daemon; see sockwatch ctl --help
 
 Without --config it watches every TCP and UDP socket of its network namespace.
 Events and dumps go to standard output (lines for people on a terminal, JSON
@@ -121,7 +124,11 @@ pub fn main() -> ExitCode {
         complain(&error);
         return ExitCode::from(2);
     }
-    let flags = match parse(std::env::args_os().skip(1)) {
+    let mut args = std::env::args_os().skip(1).peekable();
+    if args.next_if(|first| first == "ctl").is_some() {
+        return ask(args);
+    }
+    let flags = match parse(args) {
         Ok(flags) => flags,
         Err(error) => {
             complain(&format_args!("{error}\nTry 'sockwatch --help'."));
@@ -148,7 +155,10 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Flags, UsageError> {
             }
             Arg::Long("pattern") => flags.patterns.push(parser.value()?.string()?),
             Arg::Long("ignore") => flags.ignore.push(parser.value()?.string()?),
-            Arg::Long("format") => flags.format = format(&parser.value()?.string()?)?,
+            Arg::Long("format") => {
+                let word = parser.value()?.string()?;
+                flags.format = Format::named(&word).map_err(UsageError)?;
+            }
             Arg::Long("dns") => flags.dns = true,
             Arg::Long("dump") => flags.set_mode(Mode::Dump)?,
             Arg::Long("check") => flags.set_mode(Mode::Check)?,
@@ -175,17 +185,6 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Flags, UsageError> {
     }
     flags.agree()?;
     Ok(flags)
-}
-
-fn format(word: &str) -> Result<Option<Format>, UsageError> {
-    match word {
-        "auto" => Ok(None),
-        "text" => Ok(Some(Format::Text)),
-        "json" => Ok(Some(Format::Json)),
-        other => Err(UsageError(format!(
-            "'{other}' is no format; expected 'auto', 'text' or 'json'"
-        ))),
-    }
 }
 
 impl Flags {
@@ -239,6 +238,31 @@ impl Flags {
     }
 }
 
+/// `sockwatch ctl`.
+fn ask(args: impl Iterator<Item = OsString>) -> ExitCode {
+    let call = match ctl::parse(args) {
+        Ok(Some(call)) => call,
+        Ok(None) => return print(ctl::HELP),
+        Err(error) => {
+            let error = UsageError(error);
+            complain(&format_args!("{error}\nTry 'sockwatch ctl --help'."));
+            return ExitCode::from(2);
+        }
+    };
+    match ctl::run(&call) {
+        Ok(()) | Err(CtlFailed::ReaderGone) => ExitCode::SUCCESS,
+        Err(error) => {
+            let code = fail(&error);
+            if let CtlFailed::Refused { problems, .. } = &error {
+                for problem in problems {
+                    complain(&Plain(problem));
+                }
+            }
+            code
+        }
+    }
+}
+
 fn check(flags: &Flags) -> ExitCode {
     match flags.settings() {
         Ok(settings) => {
@@ -283,7 +307,16 @@ fn run_dump(flags: &Flags) -> ExitCode {
                 if !flags.dns {
                     warn(&settings);
                 }
-                filters.push(settings.sensors.into_iter().map(|one| one.filter).collect());
+                let sockets = |one: &config::Sensor| one.listener == Listener::NetSocket;
+                let sensors = settings.sensors.into_iter().filter(sockets);
+                let set: Vec<_> = sensors.map(|one| one.filter).collect();
+                if set.is_empty() {
+                    complain(
+                        &"--dump prints sockets, and the configuration has no net.socket sensor to choose them",
+                    );
+                    return ExitCode::from(2);
+                }
+                filters.push(set);
             }
             Err(problems) => return refuse(&problems),
         }

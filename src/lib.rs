@@ -116,6 +116,8 @@
 pub mod aging;
 pub mod cli;
 pub mod config;
+pub mod control;
+pub mod ctl;
 pub mod daemon;
 pub mod dump;
 pub mod emit;

@@ -4,7 +4,8 @@
 //! released. The table of locks is bounded: past the bound events pass, because
 //! an event too many is better than one too few.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
+use std::ops::Bound;
 use std::time::SystemTime;
 
 /// How many event ids can be locked at once: at some 150 bytes each, about
@@ -36,7 +37,7 @@ pub struct Lock {
 /// All locks.
 #[derive(Debug)]
 pub struct Locks {
-    held: HashMap<String, Lock>,
+    held: BTreeMap<String, Lock>,
     bound: usize,
     noted: Option<Noted>,
 }
@@ -51,7 +52,7 @@ struct Noted {
 impl Default for Locks {
     fn default() -> Locks {
         Locks {
-            held: HashMap::new(),
+            held: BTreeMap::new(),
             bound: BOUND,
             noted: None,
         }
@@ -71,7 +72,7 @@ impl Locks {
     /// No locks; room for `bound`.
     pub fn bounded(bound: usize) -> Locks {
         Locks {
-            held: HashMap::new(),
+            held: BTreeMap::new(),
             bound,
             noted: None,
         }
@@ -162,7 +163,21 @@ impl Locks {
         all
     }
 
-    /// The locked ids, in no order.
+    /// The lock of an event id.
+    pub fn find(&self, eid: &str) -> Option<&Lock> {
+        self.held.get(eid)
+    }
+
+    /// The locked ids behind this one in their order, for whoever goes through
+    /// all of them piece by piece; from the first one where it is none.
+    pub fn after(&self, eid: Option<&str>) -> impl Iterator<Item = (&str, &Lock)> {
+        let from = eid.map_or(Bound::Unbounded, Bound::Excluded);
+        self.held
+            .range::<str, _>((from, Bound::Unbounded))
+            .map(|(eid, lock)| (eid.as_str(), lock))
+    }
+
+    /// The locked ids, in their order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Lock)> {
         self.held.iter().map(|(eid, lock)| (eid.as_str(), lock))
     }
@@ -189,7 +204,7 @@ impl Locks {
     /// Releases all locks.
     pub fn release_all(&mut self) -> Released {
         let released = self.release_where(|_| true);
-        self.held = HashMap::new();
+        self.held = BTreeMap::new();
         released
     }
 }

@@ -89,6 +89,19 @@ stats! {
     runs_timed_out,
     /// Events that still waited for a handler's run at the end.
     runs_left,
+    /// Events that a subscriber fell behind by too far to be told of.
+    subscribers_lost,
+    /// Connections to the control socket.
+    control_clients,
+    /// Connections to the control socket from users who may not.
+    control_refused,
+    /// Connections to the control socket that were closed for what they did not
+    /// do in time, or to make room for another.
+    control_evicted,
+    /// Requests to the control socket that were carried out.
+    control_requests,
+    /// Requests to the control socket that were no request or failed.
+    control_failed,
     /// Reverse look-ups begun.
     lookups,
     /// Reverse look-ups that failed or timed out in the resolver.
@@ -97,6 +110,12 @@ stats! {
     names_timed_out,
     /// Look-ups refused because too many were waiting.
     names_overload,
+    /// Sockets whose process was looked for.
+    processes_asked,
+    /// Sockets whose process was not looked for because too many were waiting.
+    processes_overload,
+    /// Times a process's descriptors were read.
+    processes_read,
     /// Sockets of sockwatch's own that were left out.
     own_sockets,
     /// Bytes written to the state directory.
@@ -113,6 +132,12 @@ stats! {
     connects_lost,
     /// Ring records that sockwatch's program does not write.
     connects_rejected,
+    /// Calls whose sockets did not show in time, and that no socket's event will
+    /// name the process of.
+    calls_forgotten,
+    /// Connections that no hook saw, and of which too many waited for a dump to
+    /// tell whether they are connect() calls.
+    connects_unsettled,
     /// DNS queries seen leaving this host.
     dns_queries,
     /// DNS answers that matched a query.

@@ -143,7 +143,8 @@ fn what_two_files_define_names_both_places() {
     assert_eq!(
         files.refused(&[one, two]),
         [
-            "one.yaml:4:3: `mail` without `listener`, expected `listener` with `net.socket`",
+            "one.yaml:4:3: `mail` without `listener`, expected `listener` with one of `net.socket`, \
+             `net.tcp_connect`",
             "one.yaml:4:10: unknown key `listner` in a sensor, expected one of `profile`, \
              `description`, `listener`, `opts`, `interval`, `tag`, `args`; did you mean `listener`?",
             "two.yaml:3:3: `daemon` setting `queue` again (first at one.yaml:1:10), \

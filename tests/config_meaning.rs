@@ -383,6 +383,21 @@ fn a_handler_that_cannot_do_anything_is_warned_about() {
 }
 
 #[test]
+fn the_control_socket_and_its_users() {
+    let text = "daemon: {stdout: false, control: /run/x/c.sock, control-uids: [0, 1000], \
+                control-gids: [27]}\nsensors: {a: {listener: net.socket}}";
+    let settings = good(text);
+    assert_eq!(
+        settings.daemon.control.as_deref(),
+        Some(std::path::Path::new("/run/x/c.sock"))
+    );
+    assert_eq!(settings.daemon.control_uids, [0, 1000]);
+    assert_eq!(settings.daemon.control_gids, [27]);
+    // Subscribers take the events.
+    assert!(settings.warnings.is_empty());
+}
+
+#[test]
 fn what_is_too_large_without_an_alias_is_not_blamed_on_one() {
     let many = format!(
         "web: {{listener: net.socket, opts: [{}]}}",
@@ -440,4 +455,26 @@ fn what_decides_a_view() {
     }
     // It stands in files.
     assert_eq!(plain, 0xdbe7_ce1d_6ece_7722);
+}
+
+#[test]
+fn a_sensor_of_connects_has_defaults_of_its_own() {
+    use sockwatch::model::{Listener, Origin};
+
+    let settings = good(
+        "plain: {listener: net.tcp_connect}\n\
+         all: {listener: net.tcp_connect, opts: [connect], tag: t, interval: 2s, \
+         args: {patterns: [\"tcp - *:443 * CONNECT\"], dns: false, locked: true, hook: cgroup}}\n\
+         sockets: {listener: net.socket}",
+    );
+    let [plain, all, sockets] = settings.sensors.as_slice() else {
+        panic!("three sensors");
+    };
+    assert_eq!(plain.listener, Listener::TcpConnect);
+    assert!(plain.dns && !plain.locked && !plain.opened && !plain.closed);
+    assert_eq!(plain.hook, None);
+    assert!(!all.dns && all.locked);
+    assert_eq!(all.hook, Some(Origin::Cgroup));
+    assert_eq!(sockets.listener, Listener::NetSocket);
+    assert!(!sockets.dns && sockets.opened);
 }

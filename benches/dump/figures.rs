@@ -328,6 +328,8 @@ impl Rendering {
                 wiped: change.wiped,
                 host: change.host,
                 state: change.state,
+                direction: change.direction,
+                process: change.process,
                 cookie: change.key.cookie,
                 netns: change.key.netns,
                 owner: change.owner,

@@ -18,10 +18,6 @@ typedef unsigned long long u64;
 #define INLINE static inline __attribute__((always_inline))
 #define RELOCATED __attribute__((preserve_access_index))
 
-/* Whether the running kernel has a member: BPF_FIELD_EXISTS, a relocation that
- * becomes 0 or 1. */
-#define HAS(member) __builtin_preserve_field_info((member), 2)
-
 /* How a map is declared (BTF-defined maps): the sizes stand in types. */
 #define NUMBER(name, value) int (*name)[value]
 #define TYPE(name, type) type *name
@@ -48,7 +44,6 @@ static void (*const ringbuf_submit)(void *data, u64 flags) = (void *)132;
 #define AF_INET 2
 #define AF_INET6 10
 #define SOCK_STREAM 1
-#define SS_UNCONNECTED 1
 #define TCP_CLOSE 7
 #define IPPROTO_TCP 6
 #define IPPROTO_MPTCP 262
@@ -76,8 +71,13 @@ struct sock {
 	u16 sk_protocol;
 } RELOCATED;
 
+/* A member is looked for by its name and kind: an int would not be found. */
+typedef enum {
+	SS_UNCONNECTED = 1,
+} socket_state;
+
 struct socket {
-	int state; /* enum socket_state */
+	socket_state state;
 	short type;
 	struct sock *sk;
 } RELOCATED;

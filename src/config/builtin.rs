@@ -2,12 +2,16 @@
 
 use std::sync::Arc;
 
-use crate::filter::Globs;
+use crate::filter::{Globs, Subject};
+use crate::model::Listener;
 
 use super::globs::{self, Unwatched};
 use super::problem::Problem;
 use super::schema;
 use super::{DNS_TIMEOUT, DNS_TTL, Daemon, INTERVAL, Sensor, Settings};
+
+/// What the globs of the command line are.
+const GLOB: schema::Item = schema::Item::Glob(Subject::Sockets);
 
 /// The configuration that runs when no file is named: one sensor `sockets` that
 /// watches every TCP and UDP socket, narrowed by the globs of the command line.
@@ -26,13 +30,13 @@ pub fn builtin(patterns: &[String], ignore: &[String]) -> Result<Settings, Vec<P
         for glob in texts {
             let told = |found: String, expected: &str| Problem::new(found, expected).within(flag);
             if glob.is_empty() {
-                let expected = schema::Item::Glob.expected();
+                let expected = GLOB.expected();
                 problems.push(told("an empty text".to_owned(), &expected));
                 continue;
             }
-            match compiled.compile(glob) {
+            match compiled.compile(glob, Subject::Sockets) {
                 Err(error) => {
-                    let expected = schema::Item::Glob.expected();
+                    let expected = GLOB.expected();
                     problems.push(told(globs::bad(glob, &error), &expected));
                 }
                 Ok(matcher) => {
@@ -47,7 +51,7 @@ pub fn builtin(patterns: &[String], ignore: &[String]) -> Result<Settings, Vec<P
         }
     }
     // A glob that fails is told above.
-    let Ok(filter) = compiled.filter(patterns, ignore) else {
+    let Ok(filter) = compiled.filter(patterns, ignore, Subject::Sockets) else {
         return Err(problems);
     };
     for (_, told) in globs::unwatched(&wanted) {
@@ -56,6 +60,7 @@ pub fn builtin(patterns: &[String], ignore: &[String]) -> Result<Settings, Vec<P
     }
     let sensor = Sensor {
         id: Arc::from("sockets"),
+        listener: Listener::NetSocket,
         description: None,
         opened: true,
         closed: true,
@@ -70,6 +75,7 @@ pub fn builtin(patterns: &[String], ignore: &[String]) -> Result<Settings, Vec<P
         skip_reverse_dns: false,
         locked: false,
         initial: false,
+        hook: None,
     };
     Ok(Settings {
         sensors: vec![sensor],

@@ -3,10 +3,10 @@
 //! A sensor that a profile leaves out is checked like any other, and one mistake
 //! never hides the next: nothing here returns early.
 
-use crate::filter::Globs;
+use crate::filter::{Globs, Subject};
 
 use super::problem::{Problem, Spot, quoted};
-use super::schema::{self, DAEMON, HANDLER, Key, SECTIONS, SENSOR, Value};
+use super::schema::{self, DAEMON, HANDLER, Key, SECTIONS, Value};
 use super::tree::{Entry, Type, View};
 use super::value;
 
@@ -203,10 +203,14 @@ impl Checked<'_> {
             let found = format!("{what} for sensor {}", quoted(entry.name));
             return self.problem(entry.value_spot(), found, "a map with `listener`");
         }
-        self.keys(*entry, SENSOR, "a sensor");
+        let listener = entry.value.entry("listener");
+        let subject = schema::subject(listener.and_then(|it| it.value.text()));
+        self.keys(*entry, schema::sensor(subject), "a sensor");
         if let Some(args) = entry.value.entry("args") {
-            self.hosts(args.value);
-            self.minisockets(args.value);
+            self.hosts(args.value, subject);
+            if subject == Subject::Sockets {
+                self.minisockets(args.value);
+            }
         }
     }
 
@@ -252,6 +256,12 @@ impl Checked<'_> {
     }
 
     fn unknown_key(&mut self, entry: &Entry<'_>, table: &'static [Key], owner: &str) {
+        if let Some(listener) = schema::elsewhere(entry.name, table) {
+            let name = quoted(entry.name);
+            let found = format!("key {name} in {owner}, which only a {listener} sensor has");
+            let expected = schema::one_of(table.iter().map(|key| key.name));
+            return self.problem(entry.key.spot(), found, expected);
+        }
         let found = format!("unknown key {} in {owner}", quoted(entry.name));
         let expected = schema::one_of(table.iter().map(|key| key.name));
         let problem = Problem::new(found, expected).meant(schema::meant(entry.name, table));

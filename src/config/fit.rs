@@ -6,7 +6,7 @@
 use super::check::Checked;
 use super::handlers::is_path;
 use super::problem::{Problem, quoted};
-use super::schema::{self, Item, Value};
+use super::schema::{self, Item, SOCKET_PATH, Value};
 use super::tree::{Entry, Type};
 use super::value::{count, duration, limit, name_fault, share, size};
 
@@ -42,6 +42,10 @@ impl Checked<'_> {
                 .and_then(count)
                 .is_some_and(|it| (*least..=*most).contains(&it)),
             Value::Word(words) => return self.word(&entry, value, words),
+            Value::SocketPath => text.is_some_and(|text| {
+                text.starts_with('/') && text.len() <= SOCKET_PATH && !text.contains('\0')
+            }),
+            Value::List(Item::Number) => return self.numbers(&entry, value),
             Value::List(item) => return self.list(&entry, value, *item),
             Value::Map(table) => {
                 let owner = quoted(entry.name);
@@ -87,11 +91,34 @@ impl Checked<'_> {
         }
     }
 
+    /// Numbers of users or groups; -1 is none (chown(2)).
+    fn numbers(&mut self, entry: &Entry<'_>, value: &Value) {
+        let Some(items) = entry.value.items() else {
+            return self.misfit(entry, value);
+        };
+        let mut seen = Vec::new();
+        for item in items {
+            let number = item
+                .scalar()
+                .filter(|scalar| scalar.kind() == Type::Number)
+                .and_then(|scalar| count(&scalar.text))
+                .and_then(|number| u32::try_from(number).ok())
+                .filter(|number| *number != u32::MAX && !seen.contains(number));
+            match number {
+                Some(number) => seen.push(number),
+                None => {
+                    let found = format!("{} in {}", item.description(), quoted(entry.name));
+                    self.problem(item.spot(), found, Item::Number.expected());
+                }
+            }
+        }
+    }
+
     fn list(&mut self, entry: &Entry<'_>, value: &Value, of: Item) {
         let Some(items) = entry.value.items() else {
             return self.misfit(entry, value);
         };
-        if items.len() == 0 && !matches!(of, Item::Glob) {
+        if items.len() == 0 && !matches!(of, Item::Glob(_)) {
             return self.misfit(entry, value);
         }
         let mut seen: Vec<&str> = Vec::new();
@@ -99,7 +126,7 @@ impl Checked<'_> {
             let Some(text) = item.text().filter(|text| !text.is_empty()) else {
                 let found = format!("{} in {}", item.description(), quoted(entry.name));
                 let quotes = match of {
-                    Item::Glob if item.scalar().is_none() => " (in quotes)",
+                    Item::Glob(_) if item.scalar().is_none() => " (in quotes)",
                     _ => "",
                 };
                 self.problem(item.spot(), found, of.expected() + quotes);
@@ -107,7 +134,7 @@ impl Checked<'_> {
             };
             match of {
                 Item::Profile => {}
-                Item::Glob => self.glob(item, text),
+                Item::Glob(subject) => self.glob(item, text, subject),
                 Item::Word(words) if !words.contains(&text) => {
                     let found = format!("{} in {}", quoted(text), quoted(entry.name));
                     let near = schema::nearest(text, words.iter().copied());
@@ -119,6 +146,8 @@ impl Checked<'_> {
                     self.problem(item.spot(), found, "each word once");
                 }
                 Item::Word(_) => seen.push(text),
+                // Those are no texts: `numbers` is for them.
+                Item::Number => {}
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use crate::filter::{About, Glob, GlobError};
+use crate::filter::{About, Glob, GlobError, Subject};
 use crate::log::Plain;
 use crate::model::{Proto, TcpState};
 
@@ -13,32 +13,36 @@ use super::tree::View;
 
 impl Checked<'_> {
     /// Whether a glob can match anything.
-    pub(super) fn glob(&mut self, item: View<'_>, text: &str) {
+    pub(super) fn glob(&mut self, item: View<'_>, text: &str, subject: Subject) {
         if text.ends_with('\n') {
             let found = format!("glob {} that ends with a line feed", quoted(text));
             let expected = "one line (`|-` or `>-` instead of `|` or `>`)";
             return self.problem(item.spot(), found, expected);
         }
-        if let Err(error) = self.globs.compile(text) {
-            self.problem(item.spot(), bad(text, &error), Item::Glob.expected());
+        if let Err(error) = self.globs.compile(text, subject) {
+            let expected = Item::Glob(subject).expected();
+            self.problem(item.spot(), bad(text, &error), expected);
         }
     }
 
     /// The globs of one `args`, each by itself: what it makes of the remote host.
-    pub(super) fn hosts(&mut self, args: View<'_>) {
+    pub(super) fn hosts(&mut self, args: View<'_>, subject: Subject) {
         let dns = args.entry("dns").and_then(|dns| dns.value.scalar());
-        let dns = dns.is_some_and(|dns| dns.text.eq_ignore_ascii_case("true"));
+        let dns = match dns {
+            Some(dns) => dns.text.eq_ignore_ascii_case("true"),
+            None => subject == Subject::Connects,
+        };
         for list in ["patterns", "ignore"] {
             let items = args.entry(list).and_then(|entry| entry.value.items());
             for item in items.into_iter().flatten() {
                 let Some(text) = item.text() else { continue };
-                let Ok(glob) = self.globs.compile(text) else {
+                let Ok(glob) = self.globs.compile(text, subject) else {
                     continue;
                 };
                 let warning = match dns {
                     false => host_without_dns(text, &glob)
                         .map(|found| Problem::new(found, "`dns: true`, or `*` for the host")),
-                    true if list == "ignore" => self.host_unnamed(text, &glob),
+                    true if list == "ignore" => self.host_unnamed(text, &glob, subject),
                     true => None,
                 };
                 self.warnings.extend(warning.map(|it| it.at(item.spot())));
@@ -51,7 +55,7 @@ impl Checked<'_> {
         let items = args.entry("patterns").and_then(|it| it.value.items());
         let patterns = items.into_iter().flatten().filter_map(|item| {
             let text = item.text()?;
-            Some((item, text, self.globs.compile(text).ok()?))
+            Some((item, text, self.globs.compile(text, Subject::Sockets).ok()?))
         });
         for (item, told) in unwatched(&patterns.collect::<Vec<_>>()) {
             match told {
@@ -63,14 +67,14 @@ impl Checked<'_> {
 
     /// Peers choose their names: one must not be able to hide by its name alone
     /// from who only meant to ignore an address.
-    fn host_unnamed(&self, text: &str, glob: &Glob) -> Option<Problem> {
+    fn host_unnamed(&self, text: &str, glob: &Glob, subject: Subject) -> Option<Problem> {
         glob.strays_into_host().then(|| {
             let found = format!(
                 "ignore {} that a remote host's name can match",
                 quoted(text)
             );
             let expected = "all five words, one of them the host";
-            Problem::new(found, expected).meant(self.globs.in_five_words(text))
+            Problem::new(found, expected).meant(self.globs.in_five_words(text, subject))
         })
     }
 }

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::filter::Globs;
+use crate::filter::{Globs, Subject};
 use crate::log::Plain;
-use crate::model::SensorIx;
+use crate::model::{Listener, Origin, SensorIx};
 
 use super::check::Outline;
 use super::problem::{Problem, Spot, quoted};
@@ -80,16 +80,24 @@ pub(super) fn daemon(files: &[(Arc<Path>, Outline, typed::File)]) -> Daemon {
         daemon.stdout = given.stdout.unwrap_or(daemon.stdout);
         let state = given.state.as_ref().map(PathBuf::from);
         daemon.state = state.or(daemon.state);
+        daemon.control = given.control.clone().or(daemon.control);
+        if let Some(uids) = &given.control_uids {
+            daemon.control_uids.clone_from(uids);
+        }
+        if let Some(gids) = &given.control_gids {
+            daemon.control_gids.clone_from(gids);
+        }
     }
     daemon
 }
 
-/// Without standard output and without a handler a daemon has nobody to tell
-/// anything.
+/// Without standard output, a handler, and a control socket to subscribe at, a
+/// daemon has nobody to tell anything.
 pub(super) fn without_output(files: &[(Arc<Path>, Outline, typed::File)]) -> Option<Problem> {
-    if files
-        .iter()
-        .any(|(_, outline, _)| !outline.handlers.is_empty())
+    if daemon(files).control.is_some()
+        || files
+            .iter()
+            .any(|(_, outline, _)| !outline.handlers.is_empty())
     {
         return None;
     }
@@ -162,10 +170,14 @@ pub(super) fn sensors(
         return Err(vec![nothing_left(&active, left_out, first)]);
     }
     let mut problems = Vec::new();
-    let mut sensors = Vec::new();
+    let mut sensors: Vec<Sensor> = Vec::new();
     for (path, spot, id, sensor) in applying {
         match settle(id, sensor, interval, globs) {
-            Ok(sensor) => sensors.push(sensor),
+            Ok(sensor) => {
+                let problem = other_hook(&sensor, &sensors);
+                problems.extend(problem.map(|it| it.of(&path).at(spot)));
+                sensors.push(sensor);
+            }
             Err(problem) => problems.push(problem.of(&path).at(spot)),
         }
     }
@@ -174,6 +186,18 @@ pub(super) fn sensors(
     } else {
         Err(problems)
     }
+}
+
+/// One hook serves all sensors: two that force different ones cannot both run.
+fn other_hook(sensor: &Sensor, others: &[Sensor]) -> Option<Problem> {
+    let hook = sensor.hook?;
+    let (other, theirs) = others
+        .iter()
+        .find_map(|other| Some((other, other.hook.filter(|theirs| *theirs != hook)?)))?;
+    let (id, hook) = (quoted(&sensor.id), hook.as_str());
+    let (other, theirs) = (quoted(&other.id), theirs.as_str());
+    let found = format!("sensor {id} with `hook: {hook}` beside {other} with `hook: {theirs}`");
+    Some(Problem::new(found, "one hook for all sensors that apply"))
 }
 
 fn folded(profiles: &[String]) -> Vec<String> {
@@ -228,25 +252,37 @@ fn settle(
         args.patterns.unwrap_or_default(),
         args.ignore.unwrap_or_default(),
     );
-    let filter = globs.filter(&patterns, &ignore).map_err(|error| {
+    let (listener, subject) = match given.listener {
+        typed::Listener::NetSocket => (Listener::NetSocket, Subject::Sockets),
+        typed::Listener::TcpConnect => (Listener::TcpConnect, Subject::Connects),
+    };
+    let filter = globs.filter(&patterns, &ignore, subject).map_err(|error| {
         let found = format!("globs that fail together ({})", Plain(&error.to_string()));
         Problem::new(found, "fewer or simpler ones")
     })?;
     Ok(Sensor {
         id: id.into(),
+        listener,
         description: given.description,
-        opened: reports(Opt::Opened),
-        closed: reports(Opt::Closed),
+        opened: listener == Listener::NetSocket && reports(Opt::Opened),
+        closed: listener == Listener::NetSocket && reports(Opt::Closed),
         interval: given.interval.map_or(interval, |period| period.0),
         tag: given.tag.map(Arc::from),
         patterns,
         ignore,
         filter,
-        dns: args.dns.unwrap_or(false),
+        // Resolved names cost no look-up.
+        dns: args.dns.unwrap_or(listener == Listener::TcpConnect),
         dns_ttl: args.dns_ttl.map_or(DNS_TTL, |period| period.0),
         dns_timeout: args.dns_timeout.map_or(DNS_TIMEOUT, |period| period.0),
         skip_reverse_dns: args.skip_reverse_dns.unwrap_or(false),
         locked: args.locked.unwrap_or(false),
         initial: args.initial.unwrap_or(false),
+        hook: args.hook.map(|hook| match hook {
+            typed::Hook::Lsm => Origin::Lsm,
+            typed::Hook::Fentry => Origin::Fentry,
+            typed::Hook::Cgroup => Origin::Cgroup,
+            typed::Hook::SockDiag => Origin::SockDiag,
+        }),
     })
 }

@@ -38,11 +38,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::filter::{Filter, Globs};
+use crate::model::{Listener, Needs, Origin, Proto, StateGroups};
 
 pub use builtin::builtin;
 use check::Outline;
 pub use handlers::{Action, Exec, Handler, Unlock};
 pub use problem::{Position, Problem};
+pub(crate) use schema::nearest;
 use tree::View;
 
 /// The tick, where nothing else is configured.
@@ -68,11 +70,14 @@ pub struct Settings {
     pub warnings: Vec<Problem>,
 }
 
-/// One `net.socket` sensor, with every default filled in.
+/// One sensor, with every default filled in. What its listener knows nothing of
+/// is false or none.
 #[derive(Debug)]
 pub struct Sensor {
     /// Its id.
     pub id: Arc<str>,
+    /// What it watches: sockets or connect() calls.
+    pub listener: Listener,
     /// What it is for, in its author's words: for who reads the file, nothing in
     /// the program does.
     pub description: Option<String>,
@@ -90,7 +95,7 @@ pub struct Sensor {
     pub ignore: Vec<String>,
     /// Both of these, compiled.
     pub filter: Filter,
-    /// Whether reverse names are looked up.
+    /// Whether reverse names are looked up, or resolved names collected.
     pub dns: bool,
     /// How long an answer, or that there is none, is kept.
     pub dns_ttl: Duration,
@@ -102,9 +107,28 @@ pub struct Sensor {
     pub locked: bool,
     /// Reports as opened what is open at start.
     pub initial: bool,
+    /// The hook that must see its connect() calls; the best one where there is
+    /// none.
+    pub hook: Option<Origin>,
 }
 
 impl Sensor {
+    /// What it needs from the kernel. Whoever needs TCP needs to know the
+    /// listeners: they tell which way a connection was opened.
+    pub fn needs(&self) -> Needs {
+        let mut needs = match self.listener {
+            Listener::TcpConnect => Needs {
+                tcp: StateGroups::CONNECTED,
+                udp: false,
+            },
+            Listener::NetSocket | Listener::Own => self.filter.needs(),
+        };
+        if needs.proto(Proto::Tcp) {
+            needs.tcp = needs.tcp | StateGroups::LISTEN;
+        }
+        needs
+    }
+
     /// A hash of what decides its view (FNV-1a): a sensor that is configured
     /// otherwise, but has the same hash, has the same sockets in view. The same
     /// in every build of sockwatch.
@@ -115,6 +139,8 @@ impl Sensor {
                 hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
             }
         };
+        eat(self.listener.as_str().as_bytes());
+        eat(&[0]);
         for globs in [&self.patterns, &self.ignore] {
             for glob in globs {
                 eat(glob.as_bytes());
@@ -132,9 +158,10 @@ impl Sensor {
 
     /// What the ids of its events begin with.
     pub fn eid_prefix(&self) -> String {
+        let listener = self.listener.as_str();
         match &self.tag {
-            Some(tag) => format!("{}|net.socket@{tag}|", self.id),
-            None => format!("{}|net.socket|", self.id),
+            Some(tag) => format!("{}|{listener}@{tag}|", self.id),
+            None => format!("{}|{listener}|", self.id),
         }
     }
 }
@@ -167,6 +194,12 @@ pub struct Daemon {
     pub stdout: bool,
     /// The directory of what survives a restart, where anything is to.
     pub state: Option<PathBuf>,
+    /// Where the control socket is; none without a path.
+    pub control: Option<PathBuf>,
+    /// Users that may use it besides root and the daemon's own.
+    pub control_uids: Vec<u32>,
+    /// Groups whose members may use it.
+    pub control_gids: Vec<u32>,
 }
 
 impl Default for Daemon {
@@ -179,6 +212,9 @@ impl Default for Daemon {
             cpu_budget: Some(10),
             stdout: true,
             state: None,
+            control: None,
+            control_uids: Vec::new(),
+            control_gids: Vec::new(),
         }
     }
 }

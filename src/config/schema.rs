@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use super::value::{Written, WrittenSize};
+use crate::filter::Subject;
 
 /// A key that a map may have.
 pub(super) struct Key {
@@ -41,6 +42,8 @@ pub(super) enum Value {
     Count(usize, usize),
     /// One of these words.
     Word(&'static [&'static str]),
+    /// The absolute path of a socket.
+    SocketPath,
     /// A list of texts.
     List(Item),
     /// A map with these keys; may be left empty.
@@ -64,8 +67,10 @@ pub(super) enum Item {
     Profile,
     /// Some of these words, at least one, none twice.
     Word(&'static [&'static str]),
-    /// Globs over the tuple.
-    Glob,
+    /// Globs over the tuples of what the sensor watches.
+    Glob(Subject),
+    /// Numbers of users or groups, none twice.
+    Number,
 }
 
 /// The keys that tell a file with sections from a plain map of sensor ids.
@@ -76,10 +81,42 @@ pub(super) const SECTIONS: &[Key] = &[
 ];
 
 /// The listeners that exist.
-pub(super) const LISTENERS: &[&str] = &["net.socket"];
+pub(super) const LISTENERS: &[&str] = &["net.socket", "net.tcp_connect"];
 
-/// The keys of a sensor.
-pub(super) const SENSOR: &[Key] = &[
+/// What a sensor of this listener watches; an unknown one is told as such, and
+/// what else is wrong is held against the keys of the first.
+pub(super) fn subject(listener: Option<&str>) -> Subject {
+    match listener {
+        Some("net.tcp_connect") => Subject::Connects,
+        _ => Subject::Sockets,
+    }
+}
+
+/// The keys of a sensor that watches this.
+pub(super) fn sensor(subject: Subject) -> &'static [Key] {
+    match subject {
+        Subject::Sockets => SENSOR,
+        Subject::Connects => CONNECT,
+    }
+}
+
+/// Which listener knows a key that this one does not: in the same table of the
+/// other.
+pub(super) fn elsewhere(name: &str, table: &'static [Key]) -> Option<&'static str> {
+    let is = |one: &'static [Key]| std::ptr::eq(one, table);
+    let (other, listener) = if is(ARGS) {
+        (CONNECT_ARGS, LISTENERS[1])
+    } else if is(CONNECT_ARGS) {
+        (ARGS, LISTENERS[0])
+    } else {
+        return None;
+    };
+    let known = other.iter().any(|key| key.is(name));
+    known.then_some(listener)
+}
+
+/// The keys of a `net.socket` sensor.
+const SENSOR: &[Key] = &[
     key("profile", Value::List(Item::Profile)),
     key("description", Value::Text),
     required("listener", Value::Word(LISTENERS)),
@@ -89,10 +126,34 @@ pub(super) const SENSOR: &[Key] = &[
     key("args", Value::Map(ARGS)),
 ];
 
-/// The keys of a sensor's `args`.
-pub(super) const ARGS: &[Key] = &[
-    key("patterns", Value::List(Item::Glob)),
-    key("ignore", Value::List(Item::Glob)),
+/// The keys of a `net.tcp_connect` sensor.
+const CONNECT: &[Key] = &[
+    key("profile", Value::List(Item::Profile)),
+    key("description", Value::Text),
+    required("listener", Value::Word(LISTENERS)),
+    key("opts", Value::List(Item::Word(&["connect"]))),
+    key("interval", INTERVAL),
+    key("tag", Value::Tag),
+    key("args", Value::Map(CONNECT_ARGS)),
+];
+
+/// The `args` of a `net.tcp_connect` sensor.
+const CONNECT_ARGS: &[Key] = &[
+    key("patterns", Value::List(Item::Glob(Subject::Connects))),
+    key("ignore", Value::List(Item::Glob(Subject::Connects))),
+    key("dns", Value::Flag),
+    key("locked", Value::Flag),
+    key("hook", Value::Word(HOOKS)),
+];
+
+/// The hooks that can be forced, in the words of
+/// [`Origin`](crate::model::Origin).
+const HOOKS: &[&str] = &["lsm", "fentry", "cgroup", "sock_diag"];
+
+/// The `args` of a `net.socket` sensor.
+const ARGS: &[Key] = &[
+    key("patterns", Value::List(Item::Glob(Subject::Sockets))),
+    key("ignore", Value::List(Item::Glob(Subject::Sockets))),
     key("dns", Value::Flag),
     key(
         "dns-ttl",
@@ -114,7 +175,7 @@ pub(super) const HANDLER: &[Key] = &[
     key("unlock", Value::Word(&["never", "on-success", "always"])),
     key("timeout", Value::Duration(MS_10, Duration::from_secs(3600))),
     key("concurrency", Value::Count(1, 64)),
-    key("queue", Value::Count(1, 1 << 16)),
+    key("queue", Value::Count(2, 1 << 16)),
     key("file", Value::Path),
 ];
 
@@ -127,7 +188,13 @@ pub(super) const DAEMON: &[Key] = &[
     key("gate", Value::Limit(MS_10, Duration::from_secs(24 * 3600))),
     key("stdout", Value::Flag),
     key("state", Value::Text),
+    key("control", Value::SocketPath),
+    key("control-uids", Value::List(Item::Number)),
+    key("control-gids", Value::List(Item::Number)),
 ];
+
+/// The longest path of a socket: `sun_path` of unix(7) and its NUL.
+pub(super) const SOCKET_PATH: usize = 107;
 
 const MS_10: Duration = Duration::from_millis(10);
 const INTERVAL: Value = Value::Duration(MS_10, Duration::from_secs(3600));
@@ -190,8 +257,15 @@ impl Value {
             Value::Count(least, most) => format!("a number from {least} to {most}"),
             Value::Word(words) => one_of(words.iter().copied()),
             Value::List(Item::Profile) => "a list of profiles, such as `[default]`".to_owned(),
+            Value::List(Item::Word([word])) => format!("a list of `{word}`"),
             Value::List(Item::Word(words)) => format!("a list of {}", words_and(words)),
-            Value::List(Item::Glob) => format!("a list of globs, such as `[{GLOB}]`"),
+            Value::List(Item::Glob(subject)) => {
+                format!("a list of globs, such as `[{}]`", glob(*subject))
+            }
+            Value::List(Item::Number) => "a list of numbers, such as `[1000]`".to_owned(),
+            Value::SocketPath => format!(
+                "an absolute path of at most {SOCKET_PATH} bytes, such as `/run/sockwatch/control.sock`"
+            ),
             Value::Map(_) => "a map".to_owned(),
             Value::Sensors => "a map of sensor ids".to_owned(),
             Value::Handlers => "a map of handlers' names".to_owned(),
@@ -210,7 +284,10 @@ impl Item {
         match self {
             Item::Profile => "the name of a profile".to_owned(),
             Item::Word(words) => one_of(words.iter().copied()),
-            Item::Glob => format!("a glob over the tuple, such as `{GLOB}`"),
+            Item::Number => "a number from 0 to 4294967294, each once".to_owned(),
+            Item::Glob(subject) => {
+                format!("a glob over the tuple, such as `{}`", glob(subject))
+            }
         }
     }
 }
@@ -218,11 +295,16 @@ impl Item {
 /// What is expected of an id or a tag.
 pub(super) const NAME: &str = "a text without `|`, `@`, white space and control characters";
 
+fn glob(subject: Subject) -> &'static str {
+    match subject {
+        Subject::Sockets => "\"tcp * *:443 * ESTABLISHED\"",
+        Subject::Connects => "\"tcp - *:443 * CONNECT\"",
+    }
+}
+
 /// What is expected of a glob over event ids.
 pub(super) const ID_GLOB: &str =
     "a glob over the event id, such as `\"web|net.socket*|opened@*|0\"`";
-
-const GLOB: &str = "\"tcp * *:443 * ESTABLISHED\"";
 
 /// "`a`" or "one of `a`, `b`".
 pub(super) fn one_of<'a>(names: impl Iterator<Item = &'a str>) -> String {
@@ -240,7 +322,7 @@ fn words_and(words: &[&str]) -> String {
 
 /// The nearest of the known names, if it is near enough to have been meant: a
 /// third of the letters may be wrong, or one.
-pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+pub(crate) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
     let name: String = name.chars().take(64).collect::<String>().to_lowercase();
     let allowed = (name.chars().count() / 3).max(1);
     known

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::path::PathBuf;
 
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
@@ -36,8 +37,7 @@ pub(super) struct File {
 pub(super) struct Sensor {
     pub profile: Option<Vec<String>>,
     pub description: Option<String>,
-    #[serde(rename = "listener")]
-    _listener: Listener,
+    pub listener: Listener,
     pub opts: Option<Vec<Opt>>,
     pub interval: Option<Period>,
     pub tag: Option<String>,
@@ -45,10 +45,22 @@ pub(super) struct Sensor {
 }
 
 /// The listeners that exist.
-#[derive(Debug, Deserialize)]
-enum Listener {
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub(super) enum Listener {
     #[serde(rename = "net.socket")]
     NetSocket,
+    #[serde(rename = "net.tcp_connect")]
+    TcpConnect,
+}
+
+/// The hooks that can be forced.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Hook {
+    Lsm,
+    Fentry,
+    Cgroup,
+    SockDiag,
 }
 
 /// What a sensor reports.
@@ -57,6 +69,7 @@ enum Listener {
 pub(super) enum Opt {
     Opened,
     Closed,
+    Connect,
 }
 
 /// The `args` of a sensor.
@@ -72,6 +85,7 @@ pub(super) struct Args {
     pub skip_reverse_dns: Option<bool>,
     pub locked: Option<bool>,
     pub initial: Option<bool>,
+    pub hook: Option<Hook>,
 }
 
 /// A handler as it is written.
@@ -99,6 +113,9 @@ pub(super) struct Daemon {
     pub cpu_budget: Option<Share>,
     pub stdout: Option<bool>,
     pub state: Option<String>,
+    pub control: Option<PathBuf>,
+    pub control_uids: Option<Vec<u32>>,
+    pub control_gids: Option<Vec<u32>>,
 }
 
 /// The entries of a map in the order of the file.

@@ -6,6 +6,8 @@
 //! has to.
 
 mod budget;
+mod connects;
+mod control;
 mod groups;
 mod handlers;
 mod losses;
@@ -14,6 +16,7 @@ mod schedule;
 mod sources;
 mod state;
 
+use std::cell::RefCell;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -25,10 +28,11 @@ use mio::unix::SourceFd;
 use mio::{Interest, Poll, Registry, Token, Waker};
 
 use crate::config::{Provenance, Settings};
-use crate::emit::{Fan, Flush, Format, OutputError, Stdout};
+use crate::control::{ListenError, Server};
+use crate::emit::{Fan, Flush, Format, OutputError, Stdout, Subscribers};
 use crate::enrich::Names;
 use crate::handlers::{self as handling, Handlers};
-use crate::model::Now;
+use crate::model::{Now, Origin};
 use crate::pipeline::Pipeline;
 use crate::reactor::{self, Handler, Turn};
 use crate::state::OpenError as StateError;
@@ -36,6 +40,7 @@ use crate::stats::Stats;
 use crate::sys::output::OpenError;
 use crate::sys::{self, Signal, Signals};
 use budget::Budget;
+use connects::{ConnectSources, Wanted};
 pub use reload::Reloaded;
 use reload::Running;
 use schedule::Schedule;
@@ -47,6 +52,8 @@ const DUMP: Token = Token(1);
 const NAMES: Token = Token(2);
 const SIGNALS: Token = Token(3);
 const OUTPUT: Token = Token(4);
+const CONNECTS: Token = Token(10);
+const TAP: Token = Token(11);
 
 /// Threads for reverse look-ups: getnameinfo(3) blocks.
 const NAME_THREADS: usize = 4;
@@ -68,10 +75,14 @@ pub enum RunError {
     Handler(handling::OpenError),
     /// The loop itself failed.
     Loop(io::Error),
+    /// There is to be a control socket, and it is not to be had.
+    Control(ListenError),
     /// Standard output failed.
     Output(io::Error),
     /// The program was to end, but not everything queued could be written.
     Unwritten,
+    /// The hook for connect() calls that a sensor forces cannot be used: why.
+    Hook(Origin, String),
     /// Nobody answers for any protocol that a sensor needs.
     NoSource,
     /// The reader of standard output is gone: a quiet end.
@@ -86,9 +97,15 @@ impl fmt::Display for RunError {
             RunError::State(error) => write!(f, "{error}"),
             RunError::Handler(error) => write!(f, "{error}"),
             RunError::Loop(error) => write!(f, "the event loop failed: {error}"),
+            RunError::Control(error) => write!(f, "{error}"),
             RunError::Output(error) => write!(f, "writing to standard output failed: {error}"),
             RunError::Unwritten => f.write_str(
                 "ended with events that could not be written; they are lost",
+            ),
+            RunError::Hook(hook, reason) => write!(
+                f,
+                "cannot use the hook {}, which a sensor forces: {reason}",
+                hook.as_str()
             ),
             RunError::NoSource => f.write_str(
                 "the kernel answers no dump that the sensors need (are tcp_diag and udp_diag missing?)",
@@ -159,7 +176,9 @@ struct Daemon {
     names_woken: bool,
     retry_output: Option<Instant>,
     ending: Option<Instant>,
-    registry: Registry,
+    control: Option<Server>,
+    registry: Rc<Registry>,
+    stats: Rc<Stats>,
 }
 
 impl Daemon {
@@ -177,6 +196,7 @@ impl Daemon {
         let ticks = reload::ticks(&settings);
         let needs = reload::needs(&ticks);
         let views = reload::views(&settings.sensors);
+        let wanted = Wanted::of(&settings.sensors);
         let mut sources = Sources::open(views, needs, Rc::clone(&stats), now)?;
         let mut keeper = match &settings.daemon.state {
             Some(dir) => {
@@ -198,6 +218,14 @@ impl Daemon {
             &stats,
             &mut fan,
         )?;
+        let subscribers = Rc::new(RefCell::new(Subscribers::new(
+            sys::hostname(),
+            settings.sensors.len() > 1,
+            settings.daemon.queue,
+            Rc::clone(&stats),
+        )));
+        fan.add(Rc::clone(&subscribers));
+        let control = control::open(&settings.daemon, subscribers, Rc::clone(&stats), now)?;
         let wake = Arc::new(move || {
             if let Err(error) = waker.wake() {
                 log::error!("cannot wake the event loop for a name: {error}");
@@ -205,9 +233,15 @@ impl Daemon {
         });
         let names = Names::new(NAME_THREADS, wake, Rc::clone(&stats));
         let stages = reload::stages(settings.sensors);
-        let mut pipeline = Pipeline::new(stages, names, fan, stats);
+        let mut pipeline = Pipeline::new(stages, names, fan, Rc::clone(&stats));
         if let Some(keeper) = &mut keeper {
             keeper.restore(&mut sources.sensor, &mut pipeline, now)?;
+        }
+        // Before the groups are joined: to try a hook makes sockets.
+        if let Some(wanted) = wanted {
+            sources.sensor.want_attempts();
+            let connects = ConnectSources::open(wanted, &stats, &mut pipeline, now)?;
+            sources.connects = Some(connects);
         }
         sources.join(settings.daemon.receive_buffer, &mut pipeline, now);
         Ok(Daemon {
@@ -221,7 +255,9 @@ impl Daemon {
             names_woken: false,
             retry_output: None,
             ending: None,
-            registry,
+            control,
+            registry: Rc::new(registry),
+            stats,
         })
     }
 
@@ -231,11 +267,16 @@ impl Daemon {
         }
         self.watch(self.sources.scope.as_raw_fd(), DUMP, Interest::READABLE)?;
         self.watch(self.signals.as_raw_fd(), SIGNALS, Interest::READABLE)?;
+        if let Some(connects) = &self.sources.connects {
+            for (fd, token) in connects.fds().into_iter().zip([CONNECTS, TAP]) {
+                fd.map_or(Ok(()), |fd| self.watch(fd, token, Interest::READABLE))?;
+            }
+        }
         for fd in self.pipeline.fan_mut().sources() {
             self.registry
                 .register(&mut SourceFd(&fd), OUTPUT, Interest::WRITABLE)?;
         }
-        Ok(())
+        self.register_control(&self.registry)
     }
 
     fn watch(&self, fd: RawFd, token: Token, interest: Interest) -> io::Result<()> {
@@ -324,7 +365,9 @@ impl Daemon {
 
     fn deadline(&mut self, now: Now) -> Option<Instant> {
         let named = self.pipeline.deadline();
+        let control = self.control.as_ref().and_then(Server::deadline);
         [
+            control,
             self.schedule.next(),
             self.sources.deadline(now),
             named,
@@ -347,8 +390,10 @@ impl Handler for Daemon {
             DUMP => self.sources.dump_ready = true,
             NAMES => self.names_woken = true,
             SIGNALS => self.signals(now)?,
+            TAP => self.sources.names_came(),
             _ if token >= handlers::TOKENS => self.handlers.ready(token),
-            // Every turn writes what there is.
+            _ if token >= control::CONTROL => self.control_ready(token),
+            // Every turn writes what there is, and looks into the ring.
             _ => {}
         }
         Ok(())
@@ -366,7 +411,10 @@ impl Handler for Daemon {
                 self.handlers.ready(token);
                 Ok(())
             }
-            _ => Ok(()),
+            _ => {
+                self.control_broken(token);
+                Ok(())
+            }
         }
     }
 
@@ -374,7 +422,9 @@ impl Handler for Daemon {
         if let Some(until) = self.ending {
             let busy = self.work_handlers(now);
             let written = self.flush(now)?;
-            if written && self.handlers.are_idle() {
+            // Subscribers get what they take at once; nobody waits for them.
+            let busy = self.control(now) || busy;
+            if written && !busy && self.handlers.are_idle() {
                 if let Some(keeper) = &mut self.keeper {
                     keeper.end(&self.sources.sensor, &mut self.pipeline);
                 }
@@ -394,6 +444,7 @@ impl Handler for Daemon {
             let due = [self.retry_output, self.handlers.deadline()];
             return Ok(Turn::Idle(due.into_iter().flatten().chain([until]).min()));
         }
+        let called = self.sources.calls(&mut self.pipeline, now);
         self.sources.hear(&mut self.pipeline, now)?;
         self.names(now);
         self.tick(now);
@@ -403,8 +454,9 @@ impl Handler for Daemon {
         }
         let busy = self.work_handlers(now) || busy;
         self.flush(now)?;
+        let busy = self.control(now) || busy;
         let busy = busy || self.keeper.as_ref().is_some_and(Keeper::is_busy);
-        Ok(if busy {
+        Ok(if busy || called {
             Turn::Busy
         } else {
             Turn::Idle(self.deadline(now))

@@ -17,7 +17,7 @@ use super::schedule::Schedule;
 use crate::config::{self, Problem, Provenance, Settings};
 use crate::lock::Released;
 use crate::log::Plain;
-use crate::model::{Needs, Now, Renumbering, SensorIx, TcpState};
+use crate::model::{Listener, Needs, Now, Renumbering, SensorIx, TcpState};
 use crate::pipeline::{Dns, Stage};
 use crate::sensor::View;
 use crate::source::gate::Gate;
@@ -138,7 +138,8 @@ impl Daemon {
         self.settle();
         let (sensors, mut reloaded) = self.compare(&settings);
         let mut views = views(&settings.sensors);
-        for (view, sensor) in views.iter_mut().zip(&settings.sensors) {
+        for view in &mut views {
+            let sensor = &settings.sensors[usize::from(view.sensor.0)];
             // `initial` speaks of the start, and of a sensor's own.
             view.initial &= self.running.is_new(&sensor.id);
         }
@@ -216,17 +217,18 @@ impl Running {
     }
 }
 
-/// What the socket table must know of each sensor.
+/// What the socket table must know of each sensor that has sockets in view.
 pub(super) fn views(sensors: &[config::Sensor]) -> Vec<View> {
     let each = sensors.iter().enumerate();
-    each.map(|(at, sensor)| View {
-        // The configuration refuses more sensors than SensorIx can number.
-        sensor: SensorIx(at as u8),
-        initial: sensor.initial,
-        time_wait: sensor.filter.watches(TcpState::TimeWait),
-        syn_recv: sensor.filter.watches(TcpState::SynRecv),
-    })
-    .collect()
+    each.filter(|(_, sensor)| sensor.listener == Listener::NetSocket)
+        .map(|(at, sensor)| View {
+            // The configuration refuses more sensors than SensorIx can number.
+            sensor: SensorIx(at as u8),
+            initial: sensor.initial,
+            time_wait: sensor.filter.watches(TcpState::TimeWait),
+            syn_recv: sensor.filter.watches(TcpState::SynRecv),
+        })
+        .collect()
 }
 
 /// How often each sensor looks, and at what.
@@ -236,9 +238,10 @@ pub(super) fn ticks(settings: &Settings) -> Vec<(Duration, Needs, Gate)> {
     each.map(|sensor| {
         let filter = &sensor.filter;
         let gate = Gate::new(force_after.unwrap_or_default(), |proto| {
-            force_after.is_none() || filter.names_uncounted(proto)
+            let sockets = sensor.listener == Listener::NetSocket;
+            force_after.is_none() || sockets && filter.names_uncounted(proto)
         });
-        (sensor.interval, filter.needs(), gate)
+        (sensor.interval, sensor.needs(), gate)
     })
     .collect()
 }
@@ -252,16 +255,17 @@ pub(super) fn needs(ticks: &[(Duration, Needs, Gate)]) -> Needs {
 
 /// What the pipeline must know of each sensor.
 pub(super) fn stages(sensors: Vec<config::Sensor>) -> Vec<Stage> {
-    let default_tag: Arc<str> = Arc::from("net.socket");
     let each = sensors.into_iter();
     each.map(|sensor| Stage {
         id: sensor.id,
         tag: sensor.tag,
-        default_tag: Arc::clone(&default_tag),
+        listener: sensor.listener,
+        default_tag: Arc::from(sensor.listener.as_str()),
         filter: sensor.filter,
         opened: sensor.opened,
         closed: sensor.closed,
-        dns: sensor.dns.then_some(Dns {
+        results: sensor.dns && sensor.listener == Listener::TcpConnect,
+        dns: (sensor.dns && sensor.listener == Listener::NetSocket).then_some(Dns {
             ttl: sensor.dns_ttl,
             timeout: sensor.dns_timeout,
             skip_special: sensor.skip_reverse_dns,

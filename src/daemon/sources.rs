@@ -9,6 +9,7 @@ use log::Level;
 
 use super::RunError;
 use super::budget::Budget;
+use super::connects::ConnectSources;
 use super::groups::{self, Probes};
 use super::schedule::Schedule;
 use crate::log::RateLimit;
@@ -36,6 +37,8 @@ pub(super) struct Sources {
     pub scope: Scope,
     pub notices: Notices,
     pub sensor: NetSocket,
+    /// Where a sensor watches connect() calls.
+    pub connects: Option<ConnectSources>,
     /// There may be notices to read.
     pub notices_ready: bool,
     /// There may be rows to read.
@@ -85,6 +88,7 @@ impl Sources {
             scope,
             notices,
             sensor,
+            connects: None,
             // Some may have come before the loop watches for them.
             notices_ready: true,
             dump_ready: false,
@@ -172,7 +176,13 @@ impl Sources {
         }
         for proto in Proto::ALL {
             let deaf = self.deaf.iter().any(|group| group.proto == proto);
-            if self.congested || self.sensor.has_gap() || deaf || self.dumps.lacks(proto) {
+            let undecided = proto == Proto::Tcp && self.sensor.has_candidates();
+            if self.congested
+                || self.sensor.has_gap()
+                || deaf
+                || undecided
+                || self.dumps.lacks(proto)
+            {
                 schedule.forget(proto);
             }
         }
@@ -229,22 +239,50 @@ impl Sources {
         self.dumps.ask(needs);
     }
 
+    /// DNS answers may have come.
+    pub fn names_came(&mut self) {
+        if let Some(connects) = &mut self.connects {
+            connects.tap_ready = true;
+        }
+    }
+
+    /// Handles the connect() calls and DNS answers that there are; true when there
+    /// are more.
+    pub fn calls(&mut self, pipeline: &mut Pipeline, now: Now) -> bool {
+        let Some(connects) = &mut self.connects else {
+            return false;
+        };
+        let more = connects.drain(&mut self.sensor, pipeline, now);
+        if connects.tap_ready {
+            connects.listen(now);
+        }
+        more || connects.tap_ready
+    }
+
     /// Hears the notices that are there, up to a bound.
     pub fn hear(&mut self, pipeline: &mut Pipeline, now: Now) -> io::Result<()> {
         if !self.notices_ready {
             return Ok(());
         }
         let (sensor, probes) = (&mut self.sensor, &mut self.probes);
+        let connects = &mut self.connects;
         let noticed = &mut self.noticed;
         let mut revived = Vec::new();
         let drained = self.notices.drain(NOTICES_A_TURN, &mut |notice| {
             revived.extend(probes.revived(&notice));
             if !probes.heard(notice.cookie) {
                 noticed[notice.id.proto as usize] = true;
+                // The call was made before the socket ended, so it is there.
+                if let Some(connects) = connects {
+                    connects.drain(sensor, pipeline, now);
+                }
                 sensor.notice(notice, now, pipeline);
             }
         })?;
         self.notices_ready = drained.more;
+        if let Some(connects) = connects {
+            connects.settle(sensor, pipeline, now);
+        }
         if !revived.is_empty() {
             for group in &revived {
                 self.deaf.retain(|deaf| deaf != group);
@@ -295,10 +333,21 @@ impl Sources {
     pub fn last_words(&mut self, pipeline: &mut Pipeline) -> Result<(), RunError> {
         self.notices_ready = true;
         let until = Instant::now() + LAST_WORDS;
-        while Instant::now() < until && (self.notices_ready || self.sensor.has_gap()) {
+        let mut called = true;
+        while Instant::now() < until
+            && (called
+                || self.notices_ready
+                || self.sensor.has_gap()
+                || self.sensor.has_candidates())
+        {
             let now = Now::read();
+            called = self.calls(pipeline, now);
             self.hear(pipeline, now)?;
-            if self.sensor.has_gap() {
+            let undecided = self.sensor.has_candidates();
+            if undecided && !self.scope.is_dumping() && self.dumps.is_empty() {
+                self.dumps.ask(self.needs);
+            }
+            if undecided || self.sensor.has_gap() {
                 // The loop that tells of readiness is not waited for any more.
                 self.dump_ready = true;
                 if !self.work(pipeline, now)? {
@@ -405,7 +454,11 @@ impl Sources {
             }
             Progress::Done(coverage) => {
                 self.regain_proto(coverage.proto, pipeline, now);
+                self.calls(pipeline, now);
                 let found = self.sensor.end_dump(now, pipeline);
+                if let Some(connects) = &mut self.connects {
+                    connects.settle(&mut self.sensor, pipeline, now);
+                }
                 if self.forced[coverage.proto as usize] {
                     self.stats.dumps_forced.bump();
                     self.stats.forced_found.add(found);

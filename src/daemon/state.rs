@@ -18,7 +18,7 @@ use crate::lock::Lock;
 use crate::log::{Plain, RateLimit};
 use crate::model::{Netns, Now, SensorIx};
 use crate::pipeline::Pipeline;
-use crate::sensor::NetSocket;
+use crate::sensor::{NetSocket, Reader};
 use crate::state::{Base, Found, Head, LockNote, Record, Sensor, Store, Summary};
 use crate::stats::Stats;
 use crate::sys;
@@ -144,7 +144,7 @@ impl Keeper {
             Ok(()) => self.not_before = None,
             Err(error) => self.failed(&error, now),
         }
-        sensor.keep_places(self.slicing.is_some());
+        sensor.keep_places(Reader::Keeper, self.slicing.is_some());
     }
 
     /// Notes what changed that the pipeline does not note itself.

@@ -16,8 +16,7 @@ use mio::{Interest, Poll, Token};
 use crate::emit::{self, Format, Json};
 use crate::filter::{Answer, Filter};
 use crate::model::{
-    Coverage, Host, HostUnknown, Needs, Netns, Now, Proto, Row, SockId, SocketData, SocketKey,
-    StateGroups, TcpState,
+    Coverage, Needs, Netns, Now, Proto, Row, SockId, SocketData, SocketKey, StateGroups, TcpState,
 };
 use crate::reactor::{self, Handler, Turn};
 use crate::source::Dumps;
@@ -189,7 +188,7 @@ impl<'a> Reading<'a> {
 
     /// What was read, one way of rendering it for all.
     fn rows(&self) -> impl Iterator<Item = SocketData> + Clone {
-        self.tables.iter().flat_map(Table::iter).map(shown)
+        self.tables.iter().flat_map(Table::iter).map(Entry::data)
     }
 
     fn failed(&mut self, coverage: Coverage, error: DumpError, now: Now) -> Result<(), DumpFailed> {
@@ -282,24 +281,6 @@ fn take(row: Row, netns: Netns, request: &Request, tables: &mut [Table; 2], numb
     let mut entry = Entry::new(key, row.id, row.state, row.owner, 0);
     entry.seen = number;
     table.insert(entry);
-}
-
-/// A row as it is printed.
-fn shown(entry: &Entry) -> SocketData {
-    let SocketKey { netns, cookie } = entry.key();
-    SocketData {
-        action: None,
-        id: entry.id(),
-        wiped: false,
-        host: Host::Unknown(HostUnknown::NotApplicable),
-        state: entry.state(),
-        cookie,
-        netns,
-        owner: entry.owner(),
-        between_ticks: false,
-        life: None,
-        traffic: None,
-    }
 }
 
 fn print<R>(

@@ -8,11 +8,11 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::object::Object;
 use crate::model::{
-    Data, Degraded, Event, Family, Gap, Host, Life, Owner, Restored, SocketData, Traffic,
+    Caller, ConnectData, Data, Degraded, Event, Family, Gap, Host, Life, Owner, OwnerUnknown,
+    Proto, Restored, Sighting, SocketData, Traffic,
 };
 
 /// Renders JSON lines.
@@ -29,10 +29,20 @@ impl Json {
 
     /// Appends an event as one line.
     pub fn event(&self, event: &Event, out: &mut Vec<u8>) -> io::Result<()> {
+        self.record(event, Some(event.seq), out);
+        Ok(())
+    }
+
+    /// Appends an event that is told to one reader alone, and so has no number,
+    /// as one line.
+    pub(super) fn unnumbered(&self, event: &Event, out: &mut Vec<u8>) {
+        self.record(event, None, out);
+    }
+
+    fn record(&self, event: &Event, seq: Option<u64>, out: &mut Vec<u8>) {
         let mut line = Object::open(out);
-        let ts = humantime::format_rfc3339_micros(expressible(event.ts));
-        line.shown("ts", &ts);
-        line.number("seq", event.seq);
+        line.time("ts", event.ts);
+        line.maybe_number("seq", seq);
         line.text("host", &self.host);
         line.text("eid", &event.eid);
         line.text("sensor", &event.sensor);
@@ -43,13 +53,13 @@ impl Json {
         let data = line.object("data");
         match &event.data {
             Data::Socket(socket) => write_socket(socket, data),
+            Data::Connect(connect) => write_connect(connect, data),
             Data::Gap(gap) => write_gap(gap, data),
             Data::Degraded(degraded) => write_degraded(degraded, data),
             Data::Restored(restored) => write_restored(restored, data),
         }
         line.close();
         out.push(b'\n');
-        Ok(())
     }
 
     /// Appends a row of `--dump` as one line.
@@ -60,20 +70,13 @@ impl Json {
     }
 }
 
-/// A clock set before 1970 or after 9999 has no RFC 3339 time here; the nearest
-/// one that has is shown, so that the record itself is not lost.
-fn expressible(ts: SystemTime) -> SystemTime {
-    const LAST: Duration = Duration::from_micros(253_402_300_799_999_999);
-    ts.clamp(UNIX_EPOCH, UNIX_EPOCH + LAST)
-}
-
 fn write_socket(data: &SocketData, mut out: Object<'_>) {
     if let Some((action, evidence)) = data.action {
         out.word("action", action.as_str());
         out.word("evidence", evidence.as_str());
     }
     out.word("proto", data.id.proto.as_str());
-    out.word("family", family(data));
+    out.word("family", family(data.id.shown_family()));
     out.flag("v4_mapped", data.id.v4_mapped);
     out.end("local", &data.id.local);
     out.end("remote", &data.id.remote);
@@ -83,9 +86,15 @@ fn write_socket(data: &SocketData, mut out: Object<'_>) {
     }
     write_host(&data.host, &mut out);
     out.word("state", data.state.as_str(data.id.proto));
+    if let Some(direction) = data.direction {
+        out.word("direction", direction.as_str());
+    }
     out.number("cookie", data.cookie.0);
     out.number("netns", data.netns.0);
     write_owner(data.owner, &mut out);
+    if let Some(caller) = &data.process {
+        write_caller(caller, &mut out);
+    }
     out.flag("between_ticks", data.between_ticks);
     match data.life {
         None => {}
@@ -116,7 +125,7 @@ fn write_row(data: &SocketData, mut out: Object<'_>) {
     out.end("local", &data.id.local);
     out.end("remote", &data.id.remote);
     out.word("proto", data.id.proto.as_str());
-    out.word("family", family(data));
+    out.word("family", family(data.id.shown_family()));
     out.flag("v4_mapped", data.id.v4_mapped);
     out.word("state", data.state.as_str(data.id.proto));
     write_host(&data.host, &mut out);
@@ -128,8 +137,8 @@ fn write_row(data: &SocketData, mut out: Object<'_>) {
 /// `remote_port_reason` of a socket that went through tcp_disconnect().
 const WIPED: &str = "wiped";
 
-fn family(data: &SocketData) -> &'static str {
-    match data.id.shown_family() {
+fn family(shown: Family) -> &'static str {
+    match shown {
         Family::V4 => "ipv4",
         Family::V6 => "ipv6",
     }
@@ -155,10 +164,86 @@ fn write_owner(owner: Owner, out: &mut Object<'_>) {
         Owner::Unknown(why) => {
             out.null("inode");
             out.word("inode_reason", why.as_str());
-            out.null("uid");
-            out.word("uid_reason", why.as_str());
+            write_no_uid(why, out);
         }
     }
+}
+
+fn write_no_uid(why: OwnerUnknown, out: &mut Object<'_>) {
+    out.null("uid");
+    out.word("uid_reason", why.as_str());
+}
+
+/// `process_reason` and `cgroup_id_reason` of a connect() that no hook saw.
+const NO_HOOK: &str = "no_hook";
+
+/// `netns_reason` where the hook cannot tell one other namespace from another.
+const NO_BTF: &str = "no_btf";
+
+fn write_connect(data: &ConnectData, mut out: Object<'_>) {
+    let attempt = &data.attempt;
+    out.word("action", "connect");
+    out.word("origin", attempt.origin().as_str());
+    if let Sighting::Table {
+        evidence, state, ..
+    } = attempt.sighting
+    {
+        out.no("exact");
+        out.word("evidence", evidence.as_str());
+        out.word("state", state.as_str(Proto::Tcp));
+    }
+    out.shown("dstIP", &attempt.remote.ip);
+    if attempt.is_wiped() {
+        out.null("dstPort");
+        out.word("dstPort_reason", WIPED);
+    } else {
+        out.number("dstPort", attempt.remote.port);
+    }
+    out.names("results", &data.results);
+    out.maybe_word("results_reason", data.no_results.map(|why| why.as_str()));
+    out.word("proto", Proto::Tcp.as_str());
+    out.word("family", family(attempt.shown_family()));
+    out.flag("v4_mapped", attempt.v4_mapped);
+    out.flag("mptcp", attempt.mptcp);
+    match &attempt.sighting {
+        Sighting::Hook {
+            caller,
+            uid,
+            cgroup_id,
+            ..
+        } => {
+            write_caller(caller, &mut out);
+            out.number("uid", *uid);
+            out.number("cgroup_id", *cgroup_id);
+        }
+        Sighting::Table { owner, .. } => {
+            out.null("process");
+            out.word("process_reason", NO_HOOK);
+            match *owner {
+                Owner::Known { uid, .. } => out.number("uid", uid),
+                Owner::Unknown(why) => write_no_uid(why, &mut out),
+            }
+            out.null("cgroup_id");
+            out.word("cgroup_id_reason", NO_HOOK);
+        }
+    }
+    match attempt.netns {
+        Some(netns) => out.number("netns", netns.0),
+        None => {
+            out.null("netns");
+            out.word("netns_reason", NO_BTF);
+        }
+    }
+    out.number("cookie", attempt.cookie.0);
+    out.close();
+}
+
+fn write_caller(caller: &Caller, out: &mut Object<'_>) {
+    let mut process = out.object("process");
+    process.number("pid", caller.pid);
+    process.number("tid", caller.tid);
+    process.text("comm", &caller.comm.to_string());
+    process.close();
 }
 
 fn write_gap(gap: &Gap, mut out: Object<'_>) {
@@ -169,6 +254,7 @@ fn write_gap(gap: &Gap, mut out: Object<'_>) {
         out.text("sink", sink);
         out.number("events_lost", *events);
     }
+    out.maybe_number("connects_lost", gap.connects_lost);
     out.number("duration_ms", gap.duration_ms);
     out.close();
 }

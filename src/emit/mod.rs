@@ -14,6 +14,7 @@ mod losing;
 mod object;
 mod queue;
 mod stdout;
+mod subscribers;
 mod table;
 mod text;
 
@@ -24,7 +25,9 @@ pub use fan::Fan;
 pub use file::{File, Reopen};
 pub use json::Json;
 pub use losing::{Losing, is_gap_of};
+pub(crate) use object::Object;
 pub use stdout::Stdout;
+pub use subscribers::{Subscribers, Subscription, Terms};
 pub use table::table;
 pub use text::Text;
 
@@ -52,6 +55,21 @@ impl Format {
             Format::Text
         } else {
             Format::Json
+        }
+    }
+
+    /// The format of a name; none for `auto`.
+    ///
+    /// # Errors
+    /// What names there are.
+    pub fn named(word: &str) -> Result<Option<Format>, String> {
+        match word {
+            "auto" => Ok(None),
+            "text" => Ok(Some(Format::Text)),
+            "json" => Ok(Some(Format::Json)),
+            other => Err(format!(
+                "'{other}' is no format; expected 'auto', 'text' or 'json'"
+            )),
         }
     }
 
@@ -113,6 +131,7 @@ impl Loss {
             cause: GapCause::Queue,
             closed_recovered: None,
             lost: Some((Arc::clone(&self.sink), self.lost)),
+            connects_lost: None,
             duration_ms: u64::try_from(self.duration.as_millis()).unwrap_or(u64::MAX),
         }
     }

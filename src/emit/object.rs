@@ -6,14 +6,15 @@
 
 use std::fmt::Display;
 use std::io::Write;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::digits;
 use crate::log::is_harmful;
-use crate::model::Endpoint;
+use crate::model::{Endpoint, Name};
 
 /// An object under way. Keys are written in the order of the calls; they and the
 /// words need no escapes.
-pub(super) struct Object<'a> {
+pub struct Object<'a> {
     out: &'a mut Vec<u8>,
 }
 
@@ -61,6 +62,11 @@ impl<'a> Object<'a> {
         write!(self.key(key), "\"{value}\"").expect("a Vec takes any text");
     }
 
+    /// A time, as RFC 3339 in UTC with microseconds.
+    pub fn time(&mut self, key: &'static str, time: SystemTime) {
+        self.shown(key, &humantime::format_rfc3339_micros(expressible(time)));
+    }
+
     /// A list of words.
     pub fn words(&mut self, key: &'static str, words: &[&'static str]) {
         let out = self.key(key);
@@ -70,6 +76,32 @@ impl<'a> Object<'a> {
                 out.push(b',');
             }
             quoted(word.as_bytes(), out);
+        }
+        out.push(b']');
+    }
+
+    /// A list of any texts.
+    pub fn texts(&mut self, key: &'static str, texts: &[String]) {
+        let out = self.key(key);
+        out.push(b'[');
+        for (index, text) in texts.iter().enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            string(text, out);
+        }
+        out.push(b']');
+    }
+
+    /// A list of names, which may be empty.
+    pub fn names(&mut self, key: &'static str, names: &[Name]) {
+        let out = self.key(key);
+        out.push(b'[');
+        for (index, name) in names.iter().enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            string(name.as_str(), out);
         }
         out.push(b']');
     }
@@ -87,6 +119,12 @@ impl<'a> Object<'a> {
         digits::number(number, self.key(key));
     }
 
+    /// Yes or no.
+    pub fn truth(&mut self, key: &'static str, truth: bool) {
+        let word: &[u8] = if truth { b"true" } else { b"false" };
+        self.key(key).extend_from_slice(word);
+    }
+
     /// A number, if there is one.
     pub fn maybe_number(&mut self, key: &'static str, number: Option<impl Into<u64>>) {
         if let Some(number) = number {
@@ -101,6 +139,11 @@ impl<'a> Object<'a> {
         }
     }
 
+    /// `false`.
+    pub fn no(&mut self, key: &'static str) {
+        self.key(key).extend_from_slice(b"false");
+    }
+
     /// What could not be known.
     pub fn null(&mut self, key: &'static str) {
         self.key(key).extend_from_slice(b"null");
@@ -110,6 +153,13 @@ impl<'a> Object<'a> {
     pub fn object(&mut self, key: &'static str) -> Object<'_> {
         Object::open(self.key(key))
     }
+}
+
+/// A clock set before 1970 or after 9999 has no RFC 3339 time here; the nearest
+/// one that has is shown, so that the record itself is not lost.
+fn expressible(ts: SystemTime) -> SystemTime {
+    const LAST: Duration = Duration::from_micros(253_402_300_799_999_999);
+    ts.clamp(UNIX_EPOCH, UNIX_EPOCH + LAST)
 }
 
 fn quoted(bytes: &[u8], out: &mut Vec<u8>) {

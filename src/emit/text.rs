@@ -13,7 +13,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::digits;
 use crate::log::Plain;
 use crate::model::{
-    Data, Degraded, Event, Family, Gap, GapCause, Host, Life, Owner, Proto, SocketData, Traffic,
+    Caller, ConnectData, Data, Degraded, Direction, Endpoint, Event, Family, Gap, GapCause, Host,
+    Life, Owner, Proto, Sighting, SocketData, Traffic,
 };
 
 /// Renders text lines.
@@ -51,6 +52,13 @@ impl Text {
                     write!(out, " sensor={}", Plain(&event.sensor))?;
                 }
             }
+            Data::Connect(data) => {
+                write!(out, "{clock} {:8} ", "connect")?;
+                connect(data, out)?;
+                if self.sensors {
+                    write!(out, " sensor={}", Plain(&event.sensor))?;
+                }
+            }
             Data::Gap(gap) => write!(out, "{clock} {:8} {}", "gap", GapText(gap))?,
             Data::Restored(restored) => {
                 let parts = restored.parts.join(", ");
@@ -74,7 +82,11 @@ impl Text {
 /// The protocol as a pattern may say it, with the family that the addresses
 /// show.
 pub(super) fn proto(data: &SocketData) -> &'static str {
-    match (data.id.proto, data.id.shown_family()) {
+    word(data.id.proto, data.id.shown_family())
+}
+
+fn word(proto: Proto, shown: Family) -> &'static str {
+    match (proto, shown) {
         (Proto::Tcp, Family::V4) => "tcp",
         (Proto::Tcp, Family::V6) => "tcp6",
         (Proto::Udp, Family::V4) => "udp",
@@ -84,8 +96,12 @@ pub(super) fn proto(data: &SocketData) -> &'static str {
 
 /// Appends the remote end; `?` for a port that was wiped.
 pub(super) fn remote(data: &SocketData, out: &mut Vec<u8>) {
-    digits::endpoint(&data.id.remote, out);
-    if data.wiped {
+    end(&data.id.remote, data.wiped, out);
+}
+
+fn end(end: &Endpoint, wiped: bool, out: &mut Vec<u8>) {
+    digits::endpoint(end, out);
+    if wiped {
         out.truncate(
             out.iter()
                 .rposition(|byte| *byte == b':')
@@ -109,7 +125,61 @@ fn ends(data: &SocketData, out: &mut Vec<u8>) -> io::Result<()> {
     }
 }
 
+/// Appends a connect(), in the columns of a socket: the words of its tuple, then
+/// what told of it and who called.
+fn connect(data: &ConnectData, out: &mut Vec<u8>) -> io::Result<()> {
+    let attempt = &data.attempt;
+    let proto = word(Proto::Tcp, attempt.shown_family());
+    write!(out, "{proto:4} {:11} {:21} -> ", "CONNECT", "-")?;
+    end(&attempt.remote, attempt.is_wiped(), out);
+    for (index, name) in data.results.iter().enumerate() {
+        let before = if index == 0 { " (" } else { ", " };
+        write!(out, "{before}{}", Plain(name.as_str()))?;
+    }
+    if !data.results.is_empty() {
+        out.push(b')');
+    }
+    write!(out, " {}", attempt.origin().as_str())?;
+    match &attempt.sighting {
+        Sighting::Hook { caller, uid, .. } => {
+            process(caller, out)?;
+            write!(out, " uid={uid}")?;
+        }
+        Sighting::Table {
+            evidence,
+            state,
+            owner,
+        } => {
+            let state = state.as_str(Proto::Tcp);
+            write!(out, " inexact {} {state}", evidence.as_str())?;
+            if let Owner::Known { uid, .. } = owner {
+                write!(out, " uid={uid}")?;
+            }
+        }
+    }
+    if attempt.v4_mapped {
+        out.write_all(b" v4-mapped")?;
+    }
+    if attempt.mptcp {
+        out.write_all(b" mptcp")?;
+    }
+    Ok(())
+}
+
+/// Appends who called. The task chose its name, so it stands in quotes that it
+/// cannot end.
+fn process(caller: &Caller, out: &mut Vec<u8>) -> io::Result<()> {
+    let comm = caller.comm.to_string().replace('"', "'");
+    write!(out, " pid={} comm=\"{}\"", caller.pid, Plain(&comm))
+}
+
 fn details(data: &SocketData, out: &mut Vec<u8>) -> io::Result<()> {
+    if let Some(direction @ (Direction::Inbound | Direction::Outbound)) = data.direction {
+        write!(out, " {}", direction.as_str())?;
+    }
+    if let Some(caller) = &data.process {
+        process(caller, out)?;
+    }
     if let Owner::Known { uid, .. } = data.owner {
         write!(out, " uid={uid}")?;
     }
@@ -168,12 +238,19 @@ impl fmt::Display for GapText<'_> {
         match gap.cause {
             GapCause::Overrun => write!(f, "the kernel dropped notices, for {span} at most")?,
             GapCause::Queue => write!(f, "an output fell behind for {span}")?,
+            GapCause::Ring => write!(
+                f,
+                "the ring buffer of connect() calls was full, for {span} at most"
+            )?,
         }
         if let Some(closed) = gap.closed_recovered {
             write!(f, "; closed events recovered: {closed}")?;
         }
         if let Some((sink, lost)) = &gap.lost {
             write!(f, "; events lost by {}: {lost}", Plain(sink))?;
+        }
+        if let Some(lost) = gap.connects_lost {
+            write!(f, "; calls lost: {lost}")?;
         }
         Ok(())
     }

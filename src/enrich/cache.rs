@@ -1,4 +1,4 @@
-//! What was learned of addresses, bounded and ageing.
+//! What was learned of addresses and cgroups, bounded and ageing.
 //!
 //! Whoever connects decides which addresses are asked for, so the cache must hold
 //! its bound under any sequence of them, at constant cost each. Entries lie in the
@@ -6,18 +6,16 @@
 //! and the first to go.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::IpAddr;
+use std::hash::Hash;
 use std::time::{Duration, Instant};
 
-use crate::model::Host;
-
-/// Hits and misses by address.
+/// Hits and misses by what was asked.
 #[derive(Debug)]
-pub(super) struct Cache {
-    entries: HashMap<IpAddr, Entry>,
+pub(super) struct Cache<K, V> {
+    entries: HashMap<K, Entry<V>>,
     /// Every entry in the order of learning, and some that were learned again
     /// since: those whose number is not their entry's.
-    order: VecDeque<(IpAddr, u64)>,
+    order: VecDeque<(K, u64)>,
     next: u64,
     bound: usize,
     /// The longest validity anyone asked with. Older entries help nobody.
@@ -25,15 +23,15 @@ pub(super) struct Cache {
 }
 
 #[derive(Debug)]
-struct Entry {
-    host: Host,
+struct Entry<V> {
+    value: V,
     learned_at: Instant,
     number: u64,
 }
 
-impl Cache {
+impl<K: Copy + Eq + Hash, V: Clone> Cache<K, V> {
     /// A cache of at most `bound` entries.
-    pub fn new(bound: usize) -> Cache {
+    pub fn new(bound: usize) -> Cache<K, V> {
         Cache {
             entries: HashMap::new(),
             order: VecDeque::new(),
@@ -44,15 +42,15 @@ impl Cache {
     }
 
     /// What was learned less than `ttl` ago.
-    pub fn recall(&mut self, ip: IpAddr, ttl: Duration, now: Instant) -> Option<Host> {
+    pub fn recall(&mut self, key: K, ttl: Duration, now: Instant) -> Option<V> {
         self.longest = self.longest.max(ttl);
-        let entry = self.entries.get(&ip)?;
-        (now.saturating_duration_since(entry.learned_at) < ttl).then(|| entry.host.clone())
+        let entry = self.entries.get(&key)?;
+        (now.saturating_duration_since(entry.learned_at) < ttl).then(|| entry.value.clone())
     }
 
-    /// Remembers a host. Makes room first: by what has expired, a few at a time,
+    /// Remembers an answer. Makes room first: by what has expired, a few at a time,
     /// then by the oldest.
-    pub fn learn(&mut self, ip: IpAddr, host: Host, now: Instant) {
+    pub fn learn(&mut self, key: K, value: V, now: Instant) {
         // Two out for one in: what expired is gone in time, at no cost to speak of.
         for _ in 0..2 {
             self.forget_if(|cache, age| age >= cache.longest, now);
@@ -60,21 +58,21 @@ impl Cache {
         let number = self.next;
         self.next += 1;
         let entry = Entry {
-            host,
+            value,
             learned_at: now,
             number,
         };
-        self.entries.insert(ip, entry);
-        self.order.push_back((ip, number));
+        self.entries.insert(key, entry);
+        self.order.push_back((key, number));
         while self.entries.len() > self.bound {
             self.forget_if(|_, _| true, now);
         }
-        // An address learned again leaves its old place in the order; sweeping
+        // What is learned again leaves its old place in the order; sweeping
         // when these are the most costs each learning a constant share.
         if self.order.len() > 2 * self.entries.len() + 16 {
             let entries = &self.entries;
             self.order
-                .retain(|(ip, number)| is_current(entries, ip, *number));
+                .retain(|(key, number)| is_current(entries, key, *number));
         }
         // After a flood, give the memory back.
         if self.entries.capacity() > 1024 && self.entries.len() < self.entries.capacity() / 8 {
@@ -85,15 +83,15 @@ impl Cache {
 
     /// Drops the entry at the front if its age is reason to, and whatever stands
     /// before it without being an entry any more.
-    fn forget_if(&mut self, reason: impl Fn(&Cache, Duration) -> bool, now: Instant) {
-        while let Some(&(ip, number)) = self.order.front() {
-            if is_current(&self.entries, &ip, number) {
+    fn forget_if(&mut self, reason: impl Fn(&Cache<K, V>, Duration) -> bool, now: Instant) {
+        while let Some(&(key, number)) = self.order.front() {
+            if is_current(&self.entries, &key, number) {
                 let age = self
                     .entries
-                    .get(&ip)
+                    .get(&key)
                     .map(|entry| now.saturating_duration_since(entry.learned_at));
                 if age.is_some_and(|age| reason(self, age)) {
-                    self.entries.remove(&ip);
+                    self.entries.remove(&key);
                     self.order.pop_front();
                 }
                 return;
@@ -108,16 +106,16 @@ impl Cache {
     }
 }
 
-fn is_current(entries: &HashMap<IpAddr, Entry>, ip: &IpAddr, number: u64) -> bool {
-    entries.get(ip).is_some_and(|entry| entry.number == number)
+fn is_current<K: Eq + Hash, V>(entries: &HashMap<K, Entry<V>>, key: &K, number: u64) -> bool {
+    entries.get(key).is_some_and(|entry| entry.number == number)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::HostUnknown;
+    use crate::model::{Host, HostUnknown};
     use proptest::prelude::*;
-    use std::net::Ipv4Addr;
+    use std::net::{IpAddr, Ipv4Addr};
 
     const TTL: Duration = Duration::from_secs(60);
 
@@ -137,7 +135,7 @@ mod tests {
         for n in [1, 2, 1, 3, 4] {
             cache.learn(ip(n), host(0), now);
         }
-        let known = |cache: &mut Cache, n| cache.recall(ip(n), TTL, now).is_some();
+        let known = |cache: &mut Cache<IpAddr, Host>, n| cache.recall(ip(n), TTL, now).is_some();
         assert!(!known(&mut cache, 2));
         assert!([1, 3, 4].into_iter().all(|n| known(&mut cache, n)));
     }

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use dns_lookup::LookupErrorKind;
 
+use super::Lookup;
 use super::cache::Cache;
 use super::pool::{Outcome, Refused, Wake, Workers};
 use crate::model::{Host, HostUnknown, Name, Now};
@@ -41,21 +42,11 @@ pub enum ResolveError {
 /// Asks for the raw name of an address; may block.
 pub type Resolver = Arc<dyn Fn(IpAddr) -> Result<Vec<u8>, ResolveError> + Send + Sync>;
 
-/// What can be said at once.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Lookup {
-    /// This, and it is final.
-    Known(Host),
-    /// Nothing yet: [`Names::collect`] will have it, unless the asker's time is
-    /// over before.
-    Pending,
-}
-
 /// The names of addresses, as far as they are known or being looked up.
 #[derive(Debug)]
 pub struct Names {
     workers: Workers<IpAddr, Result<Vec<u8>, ResolveError>>,
-    cache: Cache,
+    cache: Cache<IpAddr, Host>,
     /// Until when somebody waits for an address.
     pending: HashMap<IpAddr, Instant>,
     /// How many of these there may be.

@@ -7,17 +7,20 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::shape::Subject;
 use super::syntax::{GlobError, Pattern};
 
 /// Looks at the ends of a pattern of five words.
-pub(super) fn check(text: &str, pattern: &Pattern) -> Result<(), GlobError> {
+pub(super) fn check(text: &str, pattern: &Pattern, subject: Subject) -> Result<(), GlobError> {
     let [first, local, remote, ..] = pattern.words.as_slice() else {
         return Ok(());
     };
     if pattern.words.len() != 5 {
         return Ok(());
     }
-    for word in [local, remote] {
+    // A connect() has no local end, whatever is written for one.
+    let local = (subject == Subject::Sockets).then_some(local);
+    for word in local.into_iter().chain([remote]) {
         let written = &text[word.span.clone()];
         let told = |(message, hint)| GlobError::at(word.span.start, message).hint(hint);
         let ip = address(written).map_err(told)?;
@@ -148,7 +151,12 @@ pub(super) fn advice(word: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::check::compile;
+    use super::super::check;
+    use super::*;
+
+    fn compile(glob: &str) -> Result<super::super::Glob, GlobError> {
+        check::compile(glob, Subject::Sockets)
+    }
 
     #[test]
     fn a_literal_end_is_written_as_tuples_write_it() {

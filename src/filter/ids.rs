@@ -16,6 +16,7 @@ const LONGEST: usize = 1024;
 pub struct IdGlob {
     text: String,
     automaton: Automaton,
+    literal: bool,
 }
 
 impl IdGlob {
@@ -31,7 +32,8 @@ impl IdGlob {
         if text.len() > LONGEST {
             return Err(GlobError::at(0, format!("longer than {LONGEST} bytes")));
         }
-        let glob = GlobBuilder::new(&syntax::read(text)?.glob)
+        let pattern = syntax::read(text)?;
+        let glob = GlobBuilder::new(&pattern.glob)
             .literal_separator(false)
             .backslash_escape(true)
             .empty_alternates(true)
@@ -42,6 +44,7 @@ impl IdGlob {
         Ok(IdGlob {
             text: text.to_owned(),
             automaton,
+            literal: pattern.literal,
         })
     }
 
@@ -53,6 +56,11 @@ impl IdGlob {
     /// Whether it could match an event id that begins so.
     pub fn can_begin(&self, eid: &str) -> bool {
         self.automaton.can_begin(eid)
+    }
+
+    /// Whether nothing in it stands for more than itself.
+    pub fn is_literal(&self) -> bool {
+        self.literal
     }
 
     /// As it was written.
@@ -91,6 +99,7 @@ mod tests {
         ] {
             let compiled = IdGlob::new(glob).unwrap();
             assert_eq!(compiled.matches(v4), four, "{glob}");
+            assert_eq!(compiled.is_literal(), [v4, "sockets"].contains(&glob));
             assert_eq!(compiled.matches(v6), six, "{glob}");
         }
         let glob = IdGlob::new("sockets|net.socket*|opened@*").unwrap();

@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 
 use super::automaton::{Automaton, Spot, Tuple, Verdict};
-use super::shape::{self, Cell, Cells};
+use super::shape::{self, Cell, Cells, Subject};
 use super::syntax::{GlobError, Pattern};
 use crate::model::{Family, Proto, TcpState};
 use globset::GlobBuilder;
@@ -12,6 +12,7 @@ use globset::GlobBuilder;
 #[derive(Debug)]
 pub struct Matcher {
     automaton: Automaton,
+    subject: Subject,
     /// What protocol, family and state decide alone.
     pub(super) cells: Cells,
     /// The state that is literally its last word, after a literal space.
@@ -37,11 +38,11 @@ pub enum About {
 pub(super) const WORDS: usize = 5;
 
 /// The first words a tuple can have.
-pub(super) const FIRST: [&str; 6] = ["tcp", "udp", "tcp4", "tcp6", "udp4", "udp6"];
+pub(super) const FIRST: [&str; 6] = ["tcp", "tcp4", "tcp6", "udp", "udp4", "udp6"];
 
 impl Matcher {
     /// Compiles a glob as it was read; it may turn out that it matches nothing.
-    pub(super) fn new(pattern: &Pattern) -> Result<Matcher, GlobError> {
+    pub(super) fn new(pattern: &Pattern, subject: Subject) -> Result<Matcher, GlobError> {
         let glob = GlobBuilder::new(&pattern.glob)
             .literal_separator(false)
             .backslash_escape(true)
@@ -53,8 +54,9 @@ impl Matcher {
         let mut automaton = Automaton::new(glob.regex())
             .map_err(|error| GlobError::at(0, format!("too large or too deep: {error}")))?;
         if !implied(&pattern.glob)
-            && FIRST[2..]
+            && FIRST
                 .iter()
+                .filter(|word| word.ends_with(['4', '6']))
                 .any(|word| automaton.can_begin(&format!("{word} ")))
         {
             automaton.try_narrow();
@@ -69,8 +71,9 @@ impl Matcher {
                 .find(|state| state.as_str(Proto::Tcp) == word)
         });
         Ok(Matcher {
-            cells: Cells::of(&automaton),
+            cells: Cells::of(&automaton, subject),
             automaton,
+            subject,
             ends_in,
             mentions_host: OnceCell::new(),
             needs_name: OnceCell::new(),
@@ -97,7 +100,7 @@ impl Matcher {
     pub fn mentions_host(&self) -> bool {
         *self
             .mentions_host
-            .get_or_init(|| shape::mentions_host(&self.automaton))
+            .get_or_init(|| shape::mentions_host(&self.automaton, self.subject))
     }
 
     /// Whether the host can decide although no word is the host's: with fewer
@@ -110,9 +113,9 @@ impl Matcher {
     /// Whether it matches some hosts and never `-`, so that it matches nothing
     /// where names are not looked up. Walks the automaton, once.
     pub fn needs_name(&self) -> bool {
-        *self
-            .needs_name
-            .get_or_init(|| self.mentions_host() && !shape::matches_unnamed(&self.automaton))
+        *self.needs_name.get_or_init(|| {
+            self.mentions_host() && !shape::matches_unnamed(&self.automaton, self.subject)
+        })
     }
 
     /// Whether a socket of this protocol can enter a view by it, a pattern or an

@@ -28,16 +28,17 @@ mod tests;
 pub use globs::Globs;
 pub use ids::IdGlob;
 pub use matcher::{About, Matcher as Glob};
+pub use shape::Subject;
 pub use syntax::GlobError;
 
 use std::cell::RefCell;
 use std::fmt::Write;
 use std::rc::Rc;
 
-use crate::model::{Family, Needs, Proto, SockId, StateGroups, TcpState};
+use crate::model::{Endpoint, Family, Name, Needs, Proto, SockId, StateGroups, TcpState};
 use automaton::{Spot, Tuple, Verdict};
 use matcher::Matcher;
-use shape::{Cell, Cells};
+use shape::{CONNECT, Cell, Cells, NO_LOCAL};
 
 /// What a filter says of a socket.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -73,7 +74,39 @@ impl Filter {
     /// Compiles both lists; without patterns everything matches. Each glob is
     /// held to the rules of [`Globs::compile`].
     pub fn new(patterns: &[String], ignore: &[String]) -> Result<Filter, GlobError> {
-        Globs::new().filter(patterns, ignore)
+        Globs::new().filter(patterns, ignore, Subject::Sockets)
+    }
+
+    /// Judges a connect() by its tuples, one for each name that was resolved to
+    /// its destination, or the one with `-` where there is none. It passes when
+    /// one of them does: when it matches a pattern, and no ignore. So an ignored
+    /// name hides a destination only from those who know it by no other name: an
+    /// address may be shared by many names, and whoever answers for one of them
+    /// must not be able to hide the others.
+    ///
+    /// The filter must be one of [`Subject::Connects`].
+    pub fn passes(&self, remote: &Endpoint, shown: Family, names: &[Name]) -> bool {
+        let cell = Cell::connect(shown);
+        match self.certain.verdict(cell) {
+            Verdict::Always => return true,
+            Verdict::Never => return false,
+            Verdict::Depends => {}
+        }
+        let mut scratch = self.scratch.borrow_mut();
+        let Scratch { ends, spots } = &mut *scratch;
+        ends.clear();
+        write!(ends, " {NO_LOCAL} {remote} ").expect("a String takes any text");
+        let tuple = Tuple {
+            proto: Proto::Tcp.as_str(),
+            digit: digit(shown),
+            ends,
+            state: CONNECT,
+        };
+        let mut passes = |host: &str| self.weigh(cell, &tuple, Some(host), spots) == Answer::Pass;
+        if names.is_empty() {
+            return passes("-");
+        }
+        names.iter().any(|name| passes(name.as_str()))
     }
 
     /// Judges a socket. `host` is its reverse name as [`crate::model::Name`]
@@ -98,17 +131,25 @@ impl Filter {
         write!(ends, " {} {} ", id.local, id.remote).expect("a String takes any text");
         let tuple = Tuple {
             proto: id.proto.as_str(),
-            digit: match id.shown_family() {
-                Family::V4 => "4",
-                Family::V6 => "6",
-            },
+            digit: digit(id.shown_family()),
             ends,
             state: state.as_str(id.proto),
         };
+        self.weigh(cell, &tuple, host, spots)
+    }
+
+    /// Holds a tuple that the cell alone does not decide against every glob.
+    fn weigh(
+        &self,
+        cell: Cell,
+        tuple: &Tuple<'_>,
+        host: Option<&str>,
+        spots: &mut Vec<Spot>,
+    ) -> Answer {
         let mut any = |globs: &[Rc<Matcher>]| {
             let mut all = Verdict::Never;
             for glob in globs {
-                match glob.verdict(cell, &tuple, host, spots) {
+                match glob.verdict(cell, tuple, host, spots) {
                     Verdict::Always => return Verdict::Always,
                     Verdict::Depends => all = Verdict::Depends,
                     Verdict::Never => {}
@@ -171,5 +212,13 @@ impl Filter {
     /// is literally SYN_RECV or TIME_WAIT. No for every other state.
     pub fn watches(&self, state: TcpState) -> bool {
         self.patterns.iter().any(|pattern| pattern.watches(state))
+    }
+}
+
+/// What narrows the first word of a tuple to a family.
+fn digit(shown: Family) -> &'static str {
+    match shown {
+        Family::V4 => "4",
+        Family::V6 => "6",
     }
 }

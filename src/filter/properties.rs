@@ -130,7 +130,7 @@ fn globs() -> impl Strategy<Value = Vec<String>> {
     prop::collection::vec(glob(), 0..4).prop_map(|globs| {
         globs
             .into_iter()
-            .filter(|glob| check::compile(glob).is_ok())
+            .filter(|glob| check::compile(glob, Subject::Sockets).is_ok())
             .collect()
     })
 }
@@ -141,7 +141,7 @@ proptest! {
     #[test]
     fn no_pattern_panics(glob in any::<String>(), other in glob()) {
         for glob in [glob, other] {
-            if let Err(error) = check::compile(&glob) {
+            if let Err(error) = check::compile(&glob, Subject::Sockets) {
                 prop_assert!(error.offset <= glob.len());
                 prop_assert!(glob.is_char_boundary(error.offset));
             }
@@ -177,7 +177,7 @@ proptest! {
     #[test]
     fn what_globset_matches_is_no_error(glob in glob(), (id, state) in socket()) {
         let read = syntax::read(&glob).ok().map(|pattern| pattern.glob);
-        if check::compile(&glob).is_err() && read.is_some_and(|glob| GlobBuilder::new(&glob).build().is_ok()) {
+        if check::compile(&glob, Subject::Sockets).is_err() && read.is_some_and(|glob| GlobBuilder::new(&glob).build().is_ok()) {
             let plain = Plain::new(&[glob], &[]);
             for host in HOSTS {
                 prop_assert!(!plain.passes(&id, state, host));
@@ -212,7 +212,7 @@ proptest! {
             format!("{proto}{digit} {} {} * *", id.local, id.remote),
             format!("{proto} {} * - ESTABLISHED", id.local),
         ] {
-            if let Err(error) = check::compile(&glob) {
+            if let Err(error) = check::compile(&glob, Subject::Sockets) {
                 prop_assert!(false, "{}: {}", glob, error);
             }
         }
@@ -220,7 +220,7 @@ proptest! {
 
     #[test]
     fn one_glob_asks_exactly(glob in glob(), (id, state) in socket()) {
-        if check::compile(&glob).is_ok() {
+        if check::compile(&glob, Subject::Sockets).is_ok() {
             let filter = Filter::new(std::slice::from_ref(&glob), &[]).unwrap();
             let opposite = Filter::new(&[], std::slice::from_ref(&glob)).unwrap();
             let answer = filter.judge(&id, state, None);

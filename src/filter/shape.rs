@@ -24,6 +24,11 @@ const STATES: usize = TcpState::ALL.len();
 pub(super) struct Cell(u64);
 
 impl Cell {
+    /// The cell of a connect() to an address of this family.
+    pub fn connect(family: Family) -> Cell {
+        Cell(1 << (Proto::ALL.len() * Family::ALL.len() * STATES + family as usize))
+    }
+
     /// The cell of these three.
     pub fn of(proto: Proto, family: Family, state: TcpState) -> Cell {
         let row = proto as usize * Family::ALL.len() + family as usize;
@@ -101,20 +106,70 @@ impl Cells {
         }
     }
 
-    /// Walks a glob over everything.
-    pub fn of(automaton: &Automaton) -> Cells {
+    /// Whether a connect() could match.
+    pub fn is_possible_connect(self) -> bool {
+        Family::ALL
+            .into_iter()
+            .any(|family| self.verdict(Cell::connect(family)) != Verdict::Never)
+    }
+
+    /// Walks a glob over everything that a subject has tuples of; what it has
+    /// none of never matches.
+    pub fn of(automaton: &Automaton, subject: Subject) -> Cells {
         let mut cells = Cells {
             always: 0,
-            never: 0,
+            never: match subject {
+                Subject::Sockets => CONNECTS,
+                Subject::Connects => !CONNECTS,
+            },
         };
-        for (proto, digit, families) in spellings(automaton) {
-            for (state, verdict) in verdicts(automaton, proto, digit) {
+        for (proto, digit, families) in spellings(automaton, subject) {
+            for (last, verdict) in verdicts(automaton, subject, proto, digit) {
                 for &family in families {
-                    cells.set(Cell::of(proto, family, state), verdict);
+                    let cell = match last {
+                        Last::State(state) => Cell::of(proto, family, state),
+                        Last::Connect => Cell::connect(family),
+                    };
+                    cells.set(cell, verdict);
                 }
             }
         }
         cells
+    }
+}
+
+/// What tuples there are to match.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Subject {
+    /// Those of sockets: `<proto> <local> <remote> <remote-host> <state>`.
+    Sockets,
+    /// Those of connect() calls: `tcp - <remote> <result> CONNECT`.
+    Connects,
+}
+
+/// The last word of a connect()'s tuple.
+pub(super) const CONNECT: &str = "CONNECT";
+
+/// The local end of a connect()'s tuple: the kernel has not chosen one yet.
+pub(super) const NO_LOCAL: &str = "-";
+
+/// The cells of connect() calls.
+const CONNECTS: u64 = 0b11 << (Proto::ALL.len() * Family::ALL.len() * STATES);
+
+/// What a last word stands for.
+#[derive(Clone, Copy)]
+enum Last {
+    State(TcpState),
+    Connect,
+}
+
+impl Subject {
+    /// The last words that tuples of this protocol can have.
+    fn lasts(self, proto: Proto) -> impl Iterator<Item = (Last, &'static str)> {
+        let sockets = self == Subject::Sockets;
+        let states = states(proto).filter(move |_| sockets);
+        let states = states.map(move |state| (Last::State(state), state.as_str(proto)));
+        states.chain((!sockets).then_some((Last::Connect, CONNECT)))
     }
 }
 
@@ -127,7 +182,10 @@ pub(super) fn states(proto: Proto) -> impl Iterator<Item = TcpState> {
 }
 
 /// The first words to try, each with the families it stands for.
-fn spellings(automaton: &Automaton) -> Vec<(Proto, &'static str, &'static [Family])> {
+fn spellings(
+    automaton: &Automaton,
+    subject: Subject,
+) -> Vec<(Proto, &'static str, &'static [Family])> {
     let each: &[(&str, &[Family])] = if automaton.is_narrow() {
         &[("4", &[Family::V4]), ("6", &[Family::V6])]
     } else {
@@ -135,6 +193,7 @@ fn spellings(automaton: &Automaton) -> Vec<(Proto, &'static str, &'static [Famil
     };
     Proto::ALL
         .into_iter()
+        .filter(|proto| subject == Subject::Sockets || *proto == Proto::Tcp)
         .flat_map(|proto| {
             each.iter()
                 .map(move |&(digit, families)| (proto, digit, families))
@@ -142,68 +201,79 @@ fn spellings(automaton: &Automaton) -> Vec<(Proto, &'static str, &'static [Famil
         .collect()
 }
 
-/// What a glob says of each state, whatever else the tuple holds.
-fn verdicts(automaton: &Automaton, proto: Proto, digit: &str) -> Vec<(TcpState, Verdict)> {
+/// What a glob says of each last word, whatever else the tuple holds.
+fn verdicts(
+    automaton: &Automaton,
+    subject: Subject,
+    proto: Proto,
+    digit: &str,
+) -> Vec<(Last, Verdict)> {
     let mut cache = automaton.dfa.create_cache();
     let mut walk = Walk::new(automaton, &mut cache);
-    let Some(spots) = reach(&mut walk, automaton, proto, digit, END) else {
+    let Some(spots) = reach(&mut walk, automaton, subject, proto, digit, END) else {
         return Vec::new();
     };
-    TcpState::ALL
-        .into_iter()
-        .map(|state| {
+    subject
+        .lasts(proto)
+        .map(|(last, word)| {
             let mut verdict = None;
             for &spot in &spots {
-                let one = match walk.ends(spot, state.as_str(proto)) {
+                let one = match walk.ends(spot, word) {
                     Some(matches) => Verdict::from(matches),
                     None => Verdict::Depends,
                 };
                 if *verdict.get_or_insert(one) != one {
-                    return (state, Verdict::Depends);
+                    return (last, Verdict::Depends);
                 }
             }
-            (state, verdict.unwrap_or(Verdict::Depends))
+            (last, verdict.unwrap_or(Verdict::Depends))
         })
         .collect()
 }
 
 /// Whether the host can decide if a glob matches. A walk that is too long counts
 /// as yes.
-pub(super) fn mentions_host(automaton: &Automaton) -> bool {
+pub(super) fn mentions_host(automaton: &Automaton, subject: Subject) -> bool {
     let mut buffer = Vec::new();
-    spellings(automaton).into_iter().any(|(proto, digit, _)| {
-        let mut cache = automaton.dfa.create_cache();
-        let mut walk = Walk::new(automaton, &mut cache);
-        let Some(spots) = reach(&mut walk, automaton, proto, digit, HOST_WORD) else {
-            return true;
-        };
-        spots.iter().any(|&spot| {
-            states(proto).any(|state| {
-                !matches!(
-                    walk.with_any_host(spot, state.as_str(proto), &mut buffer),
-                    Some(Verdict::Always | Verdict::Never)
-                )
+    spellings(automaton, subject)
+        .into_iter()
+        .any(|(proto, digit, _)| {
+            let mut cache = automaton.dfa.create_cache();
+            let mut walk = Walk::new(automaton, &mut cache);
+            let Some(spots) = reach(&mut walk, automaton, subject, proto, digit, HOST_WORD) else {
+                return true;
+            };
+            spots.iter().any(|&spot| {
+                subject.lasts(proto).any(|(_, word)| {
+                    !matches!(
+                        walk.with_any_host(spot, word, &mut buffer),
+                        Some(Verdict::Always | Verdict::Never)
+                    )
+                })
             })
         })
-    })
 }
 
 /// Whether the glob could match where the host is `-`. A walk that is too long
 /// counts as yes.
-pub(super) fn matches_unnamed(automaton: &Automaton) -> bool {
-    spellings(automaton).into_iter().any(|(proto, digit, _)| {
-        let mut cache = automaton.dfa.create_cache();
-        let mut walk = Walk::new(automaton, &mut cache);
-        let Some(spots) = reach(&mut walk, automaton, proto, digit, HOST_WORD) else {
-            return true;
-        };
-        spots.into_iter().any(|spot| {
-            let Some(spot) = walk.feed(spot, "- ") else {
+pub(super) fn matches_unnamed(automaton: &Automaton, subject: Subject) -> bool {
+    spellings(automaton, subject)
+        .into_iter()
+        .any(|(proto, digit, _)| {
+            let mut cache = automaton.dfa.create_cache();
+            let mut walk = Walk::new(automaton, &mut cache);
+            let Some(spots) = reach(&mut walk, automaton, subject, proto, digit, HOST_WORD) else {
                 return true;
             };
-            states(proto).any(|state| walk.ends(spot, state.as_str(proto)) != Some(false))
+            spots.into_iter().any(|spot| {
+                let Some(spot) = walk.feed(spot, "- ") else {
+                    return true;
+                };
+                subject
+                    .lasts(proto)
+                    .any(|(_, word)| walk.ends(spot, word) != Some(false))
+            })
         })
-    })
 }
 
 /// Whether a socket of this protocol can enter a view, by a glob among its
@@ -219,11 +289,11 @@ pub(super) fn names_uncounted(automaton: &Automaton, proto: Proto, ignore: bool)
             TcpState::Established | TcpState::Listen | TcpState::SynSent
         )
     };
-    let spelt = spellings(automaton).into_iter();
+    let spelt = spellings(automaton, Subject::Sockets).into_iter();
     spelt.filter(|(of, ..)| *of == proto).any(|(_, digit, _)| {
         let mut cache = automaton.dfa.create_cache();
         let mut walk = Walk::new(automaton, &mut cache);
-        let Some(spots) = reach(&mut walk, automaton, proto, digit, END) else {
+        let Some(spots) = reach(&mut walk, automaton, Subject::Sockets, proto, digit, END) else {
             return true;
         };
         let mut passes =
@@ -278,12 +348,20 @@ fn next(stage: u8, byte: u8) -> Option<u8> {
 fn reach(
     walk: &mut Walk<'_>,
     automaton: &Automaton,
+    subject: Subject,
     proto: Proto,
     digit: &str,
     until: u8,
 ) -> Option<Vec<Spot>> {
     let begin = walk.begin(proto.as_str(), digit)?;
-    let begin = (walk.feed(begin, " ")?, 0);
+    let begin = walk.feed(begin, " ")?;
+    let begin = match subject {
+        Subject::Sockets => (begin, 0),
+        Subject::Connects => {
+            let local = walk.feed(begin, NO_LOCAL)?;
+            (walk.feed(local, " ")?, ENDPOINT)
+        }
+    };
     let mut seen = HashSet::from([begin]);
     let mut queue = vec![begin];
     let mut reached = Vec::new();

@@ -132,7 +132,10 @@ fn asks_for_the_host_only_if_it_matters() {
             NeedsHost,
         ),
     ] {
-        if patterns.iter().any(|glob| check::compile(glob).is_err()) {
+        if patterns
+            .iter()
+            .any(|glob| check::compile(glob, Subject::Sockets).is_err())
+        {
             assert_eq!(expected, Drop, "{patterns:?}");
             continue;
         }
@@ -172,7 +175,7 @@ fn what_matches_nothing_is_an_error() {
         ("tcp [ab", 4, None),
         ("tcp [b-a]*", 0, None),
     ] {
-        let error = check::compile(glob).unwrap_err();
+        let error = check::compile(glob, Subject::Sockets).unwrap_err();
         assert_eq!(error.offset, offset, "{glob}: {error}");
         match hint {
             Some(hint) => assert!(
@@ -185,8 +188,14 @@ fn what_matches_nothing_is_an_error() {
             None => assert_eq!(error.hint, None, "{glob}: {error}"),
         }
     }
-    assert!(check::compile(&"*".repeat(1025)).is_err());
-    assert!(check::compile(&format!("{}*{}", "{".repeat(400), "}".repeat(400))).is_err());
+    assert!(check::compile(&"*".repeat(1025), Subject::Sockets).is_err());
+    assert!(
+        check::compile(
+            &format!("{}*{}", "{".repeat(400), "}".repeat(400)),
+            Subject::Sockets
+        )
+        .is_err()
+    );
 }
 
 #[test]
@@ -286,7 +295,7 @@ fn what_a_glob_is_about() {
         ("* SYN_*", Also, Others),
         ("* SYN_R*", Only, Others),
     ] {
-        let glob = check::compile(glob).unwrap();
+        let glob = check::compile(glob, Subject::Sockets).unwrap();
         let about = [TcpState::SynRecv, TcpState::TimeWait].map(|state| glob.about(state));
         assert_eq!(about, [syn_recv, time_wait], "{glob:?}");
     }
@@ -304,7 +313,9 @@ fn a_host_is_mentioned_where_it_can_decide() {
         ("tcp * * - *", true),
     ] {
         assert_eq!(
-            check::compile(glob).unwrap().mentions_host(),
+            check::compile(glob, Subject::Sockets)
+                .unwrap()
+                .mentions_host(),
             mentioned,
             "{glob}"
         );
@@ -339,7 +350,74 @@ fn a_name_is_needed_where_an_unknown_host_never_matches() {
         ("tcp6 * * a* *", true),
         ("* *.example.org *", true),
     ] {
-        assert_eq!(check::compile(glob).unwrap().needs_name(), needed, "{glob}");
+        assert_eq!(
+            check::compile(glob, Subject::Sockets).unwrap().needs_name(),
+            needed,
+            "{glob}"
+        );
+    }
+}
+
+fn connects(patterns: &[&str], ignore: &[&str]) -> Filter {
+    let owned = |globs: &[&str]| {
+        globs
+            .iter()
+            .map(|glob| glob.to_string())
+            .collect::<Vec<_>>()
+    };
+    Globs::new()
+        .filter(&owned(patterns), &owned(ignore), Subject::Connects)
+        .unwrap()
+}
+
+#[test]
+fn a_connect_passes_when_one_of_its_names_does() {
+    let remote = Endpoint::new([203, 0, 113, 7], 443);
+    let names = [&b"example.org"[..], b"ads.example.net"].map(crate::model::Name::escaped);
+    for (patterns, ignore, named, nameless) in [
+        (&[][..], &[][..], true, true),
+        (&["tcp - *:443 * CONNECT"], &[], true, true),
+        (&["tcp4 *"], &[], true, true),
+        (&["tcp6 *"], &[], false, false),
+        (&["* *:80 *"], &[], false, false),
+        (&["* - CONNECT"], &[], false, true),
+        (&["* ads.example.net CONNECT"], &[], true, false),
+        // One name of two is ignored: the other one still passes.
+        (&[], &["* ads.example.net *"], true, true),
+        (&[], &["* *.example.net *", "* example.org *"], false, true),
+        (&["* ads.example.net *"], &["* ads.* *"], false, false),
+        (&[], &["* 203.0.113.7:* *"], false, false),
+        (&[], &["* - CONNECT"], true, false),
+    ] {
+        let filter = connects(patterns, ignore);
+        let told = format!("{patterns:?} but not {ignore:?}");
+        assert_eq!(filter.passes(&remote, Family::V4, &names), named, "{told}");
+        assert_eq!(filter.passes(&remote, Family::V4, &[]), nameless, "{told}");
+    }
+}
+
+#[test]
+fn what_no_connect_can_match_is_an_error_and_the_other_way_round() {
+    for (glob, hint) in [
+        ("tcp * *:443 * ESTABLISHED", "CONNECT"),
+        ("udp *", "tcp, tcp4 or tcp6"),
+        ("tcp 10.0.0.1:* * * CONNECT", "not chosen yet"),
+        ("tcp - *:443 * CONECT", "did you mean \"CONNECT\"?"),
+        ("tcp - *:99999 * CONNECT", "65535"),
+        ("* *WAIT*", "can match this"),
+        ("tcp - 1.2.3.4:5 CONNECT", "five words"),
+    ] {
+        let error = check::compile(glob, Subject::Connects).unwrap_err();
+        let said = format!("{error} {}", error.hint.as_deref().unwrap_or_default());
+        assert!(said.contains(hint), "{glob}: {said}");
+    }
+    for glob in ["tcp - *:443 * CONNECT", "* CONNECT", "tcp - * * *"] {
+        assert!(check::compile(glob, Subject::Connects).is_ok(), "{glob}");
+        assert!(check::compile(glob, Subject::Sockets).is_err(), "{glob}");
+    }
+    for glob in ["*", "tcp *", "* *:443 *", "tcp4 * [!-]* *"] {
+        assert!(check::compile(glob, Subject::Connects).is_ok(), "{glob}");
+        assert!(check::compile(glob, Subject::Sockets).is_ok(), "{glob}");
     }
 }
 

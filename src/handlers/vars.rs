@@ -4,10 +4,10 @@
 //! otherwise: what the daemon itself inherited is never passed on under one of
 //! these names.
 
-use crate::model::{Data, Event, Host, Owner, SocketData};
+use crate::model::{Caller, ConnectData, Data, Event, Host, Owner, Proto, Sighting, SocketData};
 
 /// Every variable there can be.
-pub(super) const NAMES: [&str; 17] = [
+pub(super) const NAMES: [&str; 22] = [
     "SOCKWATCH_EID",
     "SOCKWATCH_SEQ",
     "SOCKWATCH_SENSOR",
@@ -20,6 +20,11 @@ pub(super) const NAMES: [&str; 17] = [
     "SOCKWATCH_REMOTE",
     "SOCKWATCH_REMOTE_HOST",
     "SOCKWATCH_STATE",
+    "SOCKWATCH_DIRECTION",
+    "SOCKWATCH_ORIGIN",
+    "SOCKWATCH_RESULTS",
+    "SOCKWATCH_PID",
+    "SOCKWATCH_COMM",
     "SOCKWATCH_COOKIE",
     "SOCKWATCH_UID",
     "SOCKWATCH_CAUSE",
@@ -41,6 +46,7 @@ pub(super) fn of(event: &Event) -> Vec<(&'static str, String)> {
     let mut action = |word: &str| vars.push(("SOCKWATCH_ACTION", word.to_owned()));
     match &event.data {
         Data::Socket(socket) => of_socket(socket, &mut vars),
+        Data::Connect(connect) => of_connect(connect, &mut vars),
         Data::Gap(gap) => {
             action("gap");
             vars.push(("SOCKWATCH_CAUSE", gap.cause.as_str().to_owned()));
@@ -60,6 +66,46 @@ pub(super) fn of(event: &Event) -> Vec<(&'static str, String)> {
     vars
 }
 
+/// Names hold no spaces, so that they can stand beside each other.
+fn of_connect(connect: &ConnectData, vars: &mut Vec<(&'static str, String)>) {
+    let attempt = &connect.attempt;
+    vars.push(("SOCKWATCH_ACTION", "connect".to_owned()));
+    vars.push(("SOCKWATCH_ORIGIN", attempt.origin().as_str().to_owned()));
+    vars.push(("SOCKWATCH_PROTO", Proto::Tcp.as_str().to_owned()));
+    vars.push(("SOCKWATCH_REMOTE", attempt.remote.to_string()));
+    if !connect.results.is_empty() {
+        let names: Vec<&str> = connect.results.iter().map(|name| name.as_str()).collect();
+        vars.push(("SOCKWATCH_RESULTS", names.join(" ")));
+    }
+    vars.push(("SOCKWATCH_COOKIE", attempt.cookie.0.to_string()));
+    let uid = match &attempt.sighting {
+        Sighting::Hook { caller, uid, .. } => {
+            of_caller(caller, vars);
+            Some(*uid)
+        }
+        Sighting::Table {
+            evidence,
+            state,
+            owner,
+        } => {
+            vars.push(("SOCKWATCH_EVIDENCE", evidence.as_str().to_owned()));
+            vars.push(("SOCKWATCH_STATE", state.as_str(Proto::Tcp).to_owned()));
+            match *owner {
+                Owner::Known { uid, .. } => Some(uid),
+                Owner::Unknown(_) => None,
+            }
+        }
+    };
+    if let Some(uid) = uid {
+        vars.push(("SOCKWATCH_UID", uid.to_string()));
+    }
+}
+
+fn of_caller(caller: &Caller, vars: &mut Vec<(&'static str, String)>) {
+    vars.push(("SOCKWATCH_PID", caller.pid.to_string()));
+    vars.push(("SOCKWATCH_COMM", caller.comm.to_string()));
+}
+
 fn of_socket(socket: &SocketData, vars: &mut Vec<(&'static str, String)>) {
     if let Some((action, evidence)) = socket.action {
         vars.push(("SOCKWATCH_ACTION", action.as_str().to_owned()));
@@ -73,6 +119,12 @@ fn of_socket(socket: &SocketData, vars: &mut Vec<(&'static str, String)>) {
     }
     let state = socket.state.as_str(socket.id.proto);
     vars.push(("SOCKWATCH_STATE", state.to_owned()));
+    if let Some(direction) = socket.direction {
+        vars.push(("SOCKWATCH_DIRECTION", direction.as_str().to_owned()));
+    }
+    if let Some(caller) = &socket.process {
+        of_caller(caller, vars);
+    }
     vars.push(("SOCKWATCH_COOKIE", socket.cookie.0.to_string()));
     if let Owner::Known { uid, .. } = socket.owner {
         vars.push(("SOCKWATCH_UID", uid.to_string()));

@@ -1,6 +1,9 @@
 //! What a sensor concluded, on its way to the pipeline.
 
-use super::{Name, Netns, Now, Owner, RowKind, SensorIx, SockId, SocketKey, TcpState, Traffic};
+use super::{
+    Caller, Direction, Name, Netns, Now, Owner, RowKind, SensorIx, SockId, SocketKey, TcpState,
+    Traffic,
+};
 
 /// What happened to a socket.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -134,6 +137,10 @@ pub struct Change {
     pub wiped: bool,
     /// The state that is matched (opened) or was the last one seen (closed).
     pub state: TcpState,
+    /// Which way the connection was opened; what is no TCP connection has none.
+    pub direction: Option<Direction>,
+    /// Who called connect(), where a hook saw it.
+    pub process: Option<Caller>,
     /// How it is known.
     pub evidence: Evidence,
     /// Opened and closed between two ticks.

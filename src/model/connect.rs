@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Cookie, Endpoint, Family, Netns, SocketKey};
+use super::{Cookie, Endpoint, Evidence, Family, Netns, Owner, SocketKey, TcpState};
 
 /// What told of a connect(), best first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -136,6 +136,96 @@ impl Direction {
             Direction::Inbound => "inbound",
             Direction::Outbound => "outbound",
             Direction::Unknown => "unknown",
+        }
+    }
+}
+
+/// How a connect() came to be known, with what only that way tells.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sighting {
+    /// A hook saw the call.
+    Hook {
+        /// Which.
+        origin: Origin,
+        /// Who called.
+        caller: Caller,
+        /// The effective user id of the caller.
+        uid: u32,
+        /// The id of the caller's cgroup (v2).
+        cgroup_id: u64,
+    },
+    /// The socket table shows what the call made, not the call.
+    Table {
+        /// A completed dump held the socket, or its notice was the first word of
+        /// it.
+        evidence: Evidence,
+        /// The state it was in.
+        state: TcpState,
+        /// Whose the socket is.
+        owner: Owner,
+    },
+}
+
+/// One connect(), however it came to be known.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Attempt {
+    /// The socket's cookie.
+    pub cookie: Cookie,
+    /// The namespace the socket lives in; `None` where a hook could not tell which
+    /// other one it is.
+    pub netns: Option<Netns>,
+    /// The destination; port 0 where the kernel had wiped it.
+    pub remote: Endpoint,
+    /// The family of the socket itself.
+    pub family: Family,
+    /// An AF_INET6 socket that connects to an IPv4 address.
+    pub v4_mapped: bool,
+    /// The socket is known to speak MPTCP.
+    pub mptcp: bool,
+    /// How it is known.
+    pub sighting: Sighting,
+}
+
+impl Attempt {
+    /// The family that the tuple shows: IPv4 for a v4-mapped socket.
+    pub fn shown_family(&self) -> Family {
+        if self.v4_mapped {
+            Family::V4
+        } else {
+            self.family
+        }
+    }
+
+    /// The kernel had wiped the port of the destination before it told. A hook
+    /// sees what was asked for, which may be port 0.
+    pub fn is_wiped(&self) -> bool {
+        self.remote.port == 0 && matches!(self.sighting, Sighting::Table { .. })
+    }
+
+    /// What told of it.
+    pub fn origin(&self) -> Origin {
+        match self.sighting {
+            Sighting::Hook { origin, .. } => origin,
+            Sighting::Table { .. } => Origin::SockDiag,
+        }
+    }
+}
+
+impl From<&Connect> for Attempt {
+    fn from(connect: &Connect) -> Attempt {
+        Attempt {
+            cookie: connect.cookie,
+            netns: connect.netns,
+            remote: connect.remote,
+            family: connect.family,
+            v4_mapped: connect.v4_mapped,
+            mptcp: connect.mptcp,
+            sighting: Sighting::Hook {
+                origin: connect.origin,
+                caller: connect.caller,
+                uid: connect.uid,
+                cgroup_id: connect.cgroup_id,
+            },
         }
     }
 }

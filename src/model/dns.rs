@@ -33,6 +33,8 @@ pub enum NoResults {
     Expired,
     /// Names are not collected.
     Disabled,
+    /// DNS answers cannot be seen: the packet socket was refused.
+    NoTap,
 }
 
 impl NoResults {
@@ -42,6 +44,7 @@ impl NoResults {
             NoResults::NotSeen => "not_seen",
             NoResults::Expired => "expired",
             NoResults::Disabled => "disabled",
+            NoResults::NoTap => "no_tap",
         }
     }
 }

@@ -3,13 +3,18 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::{Action, Cookie, Evidence, Host, Life, Netns, Now, Owner, SockId, TcpInfo, TcpState};
+use super::{
+    Action, Attempt, Caller, Cookie, Direction, Evidence, Host, Life, Name, Netns, NoResults, Now,
+    Owner, SockId, TcpInfo, TcpState,
+};
 
 /// The kind of a sensor.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Listener {
     /// `net.socket`.
     NetSocket,
+    /// `net.tcp_connect`.
+    TcpConnect,
     /// sockwatch speaking of itself.
     Own,
 }
@@ -19,6 +24,7 @@ impl Listener {
     pub fn as_str(self) -> &'static str {
         match self {
             Listener::NetSocket => "net.socket",
+            Listener::TcpConnect => "net.tcp_connect",
             Listener::Own => "self",
         }
     }
@@ -48,6 +54,8 @@ pub struct Event {
 pub enum Data {
     /// A socket opened or closed.
     Socket(SocketData),
+    /// A process called connect().
+    Connect(ConnectData),
     /// Something was lost.
     Gap(Gap),
     /// A source is missing or was lost.
@@ -69,18 +77,33 @@ pub struct SocketData {
     pub host: Host,
     /// The state.
     pub state: TcpState,
+    /// Which way a TCP connection was opened; what is no connection has none.
+    pub direction: Option<Direction>,
     /// The cookie.
     pub cookie: Cookie,
     /// The namespace.
     pub netns: Netns,
     /// Whose it is.
     pub owner: Owner,
+    /// Who called connect(), where a hook saw it.
+    pub process: Option<Caller>,
     /// Opened and closed between two ticks.
     pub between_ticks: bool,
     /// How long it lived (closed).
     pub life: Option<Life>,
     /// What it did (closed TCP).
     pub traffic: Option<Traffic>,
+}
+
+/// A connect(): the `data` of a `net.tcp_connect` event.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ConnectData {
+    /// What was called, and how that is known.
+    pub attempt: Attempt,
+    /// The names that were resolved to the destination, newest answer first.
+    pub results: Vec<Name>,
+    /// Why there is none.
+    pub no_results: Option<NoResults>,
 }
 
 /// What a TCP connection did, from the tcp_info of its notice.
@@ -130,6 +153,8 @@ pub enum GapCause {
     Overrun,
     /// A sink lagged behind by more than `daemon.queue` events.
     Queue,
+    /// The ring buffer of connect records was full.
+    Ring,
 }
 
 impl GapCause {
@@ -138,6 +163,7 @@ impl GapCause {
         match self {
             GapCause::Overrun => "overrun",
             GapCause::Queue => "queue",
+            GapCause::Ring => "ring",
         }
     }
 }
@@ -151,6 +177,8 @@ pub struct Gap {
     pub closed_recovered: Option<u64>,
     /// The sink that lost events, and how many (queue).
     pub lost: Option<(Arc<str>, u64)>,
+    /// Connect records that the kernel had no room for (ring).
+    pub connects_lost: Option<u64>,
     /// How long it lasted, in milliseconds.
     pub duration_ms: u64,
 }
@@ -158,7 +186,7 @@ pub struct Gap {
 /// A source that is missing, and what that costs.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Degraded {
-    /// What is missing, in one word: `notices`, `udp`, `tcp`.
+    /// What is missing, in one word: `notices`, `udp`, `tcp`, `connect`, `dns_tap`.
     pub source: &'static str,
     /// The parts of it that are missing, such as multicast groups.
     pub missing: Vec<&'static str>,

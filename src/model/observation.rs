@@ -1,6 +1,6 @@
 //! What the kernel said: a row of a dump, a notice of an end.
 
-use super::{Cookie, Owner, SockId, TcpState};
+use super::{Cookie, Direction, Owner, SockId, TcpState};
 
 /// One socket in a dump (`struct inet_diag_msg`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,6 +55,9 @@ pub struct TcpInfo {
     pub rcv_space: u32,
     /// `tcpi_total_retrans`: segments sent again.
     pub total_retrans: u32,
+    /// `tcpi_bytes_acked`: what the peer acknowledged; a SYN and a FIN of our own
+    /// count as 1 each.
+    pub bytes_acked: Option<u64>,
     /// `tcpi_bytes_received`: payload received; may count the peer's FIN as 1.
     pub bytes_received: Option<u64>,
     /// `tcpi_segs_out`.
@@ -78,6 +81,31 @@ impl Notice {
             Some(_) => TcpState::Close,
             None if self.id.remote.port != 0 => TcpState::Established,
             None => TcpState::Close,
+        }
+    }
+
+    /// Which way the connection was opened, where tcp_info proves it. An active
+    /// opener's SYN was acknowledged, and counts among the bytes; that of a
+    /// passive one does not. So two more than were sent, the SYN and the FIN, are
+    /// an active opener's, and none at all a passive one's. One more is either: a
+    /// SYN, or a FIN. Measured on Linux 6.18 for every way in which two ends can
+    /// close.
+    pub fn proven_direction(&self) -> Option<Direction> {
+        let tcp = self.tcp?;
+        match self.proven_state() {
+            TcpState::SynSent => return Some(Direction::Outbound),
+            TcpState::Established => {}
+            _ => return None,
+        }
+        let (acked, sent) = (tcp.bytes_acked?, tcp.bytes_sent?);
+        let sent = sent.saturating_sub(tcp.bytes_retrans?);
+        if self.id.remote.port == 0 || tcp.segs_in.unwrap_or(0) == 0 {
+            // Wiped, with the counters.
+            None
+        } else if acked == 0 {
+            Some(Direction::Inbound)
+        } else {
+            (acked == sent + 2).then_some(Direction::Outbound)
         }
     }
 

@@ -14,7 +14,6 @@ mod waiting;
 
 pub use stage::{Dns, Stage};
 
-use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,8 +22,8 @@ use crate::emit::Fan;
 use crate::enrich::{Lookup, Names};
 use crate::lock::{Admission, Locks, Released};
 use crate::model::{
-    Change, Data, Degraded, Event, Gap, Host, HostUnknown, Judge, Listener, Now, Restored, Settled,
-    SocketData, Step, TcpState, Verdict,
+    Attempt, Change, Data, Degraded, Endpoint, Event, Gap, Host, HostUnknown, Judge, Listener,
+    Name, NoResults, Now, Restored, SensorIx, Settled, SocketData, Step, TcpState, Verdict,
 };
 use crate::state::Journal;
 use crate::stats::Stats;
@@ -87,6 +86,11 @@ impl Pipeline {
     /// The counters.
     pub fn stats(&self) -> &Stats {
         &self.stats
+    }
+
+    /// The number of the newest record; 0 before the first.
+    pub fn seq(&self) -> u64 {
+        self.seq
     }
 
     /// The locks that are held.
@@ -170,7 +174,7 @@ impl Pipeline {
         if !stage.locked {
             return true;
         }
-        stage.write_eid(change, &mut self.eid);
+        stage.write_eid(About::of(change), &mut self.eid);
         !self.locks.holds(&self.eid)
     }
 
@@ -189,11 +193,40 @@ impl Pipeline {
         if !change.is_silent() {
             self.note(change, host);
         }
-        let stage = &self.stages[usize::from(change.sensor.0)];
-        if !stage.reports(change) {
-            return;
+        if self.stage(change).reports(change) {
+            let data = || Data::Socket(socket_data(change, state, host));
+            self.pass(change.sensor, About::of(change), data, at);
         }
-        stage.write_eid(change, &mut self.eid);
+    }
+
+    /// Takes a connect(): to each sensor of its kind. `names` are those that were
+    /// resolved to its destination, `none` why there is none.
+    pub fn connect(
+        &mut self,
+        attempt: &Attempt,
+        names: &[Name],
+        none: Option<NoResults>,
+        now: Now,
+    ) {
+        let about = About {
+            action: "connect",
+            remote: attempt.remote,
+        };
+        for at in 0..self.stages.len() {
+            let stage = &self.stages[at];
+            if stage.listener == Listener::TcpConnect
+                && let Some(data) = stage.connect(attempt, names, none)
+            {
+                // As many stages as SensorIx can number.
+                self.pass(SensorIx(at as u8), about, || Data::Connect(data), now);
+            }
+        }
+    }
+
+    /// The lock, and what passes it: the sinks.
+    fn pass(&mut self, sensor: SensorIx, about: About, data: impl FnOnce() -> Data, at: Now) {
+        let stage = &self.stages[usize::from(sensor.0)];
+        stage.write_eid(about, &mut self.eid);
         let locked = stage.locked
             && match self.locks.admit(&self.eid, at.wall) {
                 Admission::Locked => {
@@ -213,8 +246,8 @@ impl Pipeline {
             };
         self.tell_losses(at);
         self.seq += 1;
-        let stage = &self.stages[usize::from(change.sensor.0)];
-        let event = stage.event(change, state, host, self.seq, at.wall, self.eid.clone());
+        let stage = &self.stages[usize::from(sensor.0)];
+        let event = stage.event(data(), self.seq, at.wall, self.eid.clone());
         self.stats.events.bump();
         let delivered = self.fan.emit(&event);
         if locked && !delivered {
@@ -299,18 +332,21 @@ impl Pipeline {
     }
 }
 
-/// Writes an event id: `<sensor-id>|<listener>[@tag]|<action>@<remote>|0`.
-fn write_eid(out: &mut String, sensor: &str, tag: Option<&str>, change: &Change) {
-    out.clear();
-    let listener = Listener::NetSocket.as_str();
-    let action = change.action().as_str();
-    let remote = change.id.remote;
-    // Writing to a String cannot fail.
-    let written = match tag {
-        Some(tag) => write!(out, "{sensor}|{listener}@{tag}|{action}@{remote}|0"),
-        None => write!(out, "{sensor}|{listener}|{action}@{remote}|0"),
-    };
-    debug_assert!(written.is_ok());
+/// What an event id says beyond its sensor:
+/// `<sensor-id>|<listener>[@tag]|<action>@<remote>|0`.
+#[derive(Clone, Copy)]
+struct About {
+    action: &'static str,
+    remote: Endpoint,
+}
+
+impl About {
+    fn of(change: &Change) -> About {
+        About {
+            action: change.action().as_str(),
+            remote: change.id.remote,
+        }
+    }
 }
 
 /// The payload of a socket event.
@@ -325,9 +361,11 @@ fn socket_data(change: &Change, state: TcpState, host: &Host) -> SocketData {
         wiped: change.wiped,
         host: host.clone(),
         state,
+        direction: change.direction,
         cookie: change.key.cookie,
         netns: change.key.netns,
         owner: change.owner,
+        process: change.process,
         between_ticks: change.between_ticks,
         life,
         traffic,

@@ -1,13 +1,16 @@
 //! What the pipeline must know of one configured sensor.
 
+use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::{socket_data, write_eid};
+use super::About;
 use crate::enrich;
 use crate::filter::{Answer, Filter};
-use crate::model::{Action, Change, Data, Event, Host, Listener, Step, TcpState};
+use crate::model::{
+    Action, Attempt, Change, ConnectData, Data, Event, Listener, Name, NoResults, Step, TcpState,
+};
 
 /// How a sensor looks names up.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +34,9 @@ impl Dns {
 pub struct Stage {
     /// The sensor's id.
     pub id: Arc<str>,
+    /// What it watches. Changes come to a stage of `net.socket`, connect() calls
+    /// to those of `net.tcp_connect`.
+    pub listener: Listener,
     /// Its tag, where one is configured.
     pub tag: Option<Arc<str>>,
     /// The tag that the envelope shows without one.
@@ -43,6 +49,8 @@ pub struct Stage {
     pub closed: bool,
     /// Reverse names, where they are wanted.
     pub dns: Option<Dns>,
+    /// Resolved names are wanted.
+    pub results: bool,
     /// Mute an event id once it was emitted.
     pub locked: bool,
 }
@@ -90,27 +98,49 @@ impl Stage {
         }
     }
 
-    pub(super) fn write_eid(&self, change: &Change, out: &mut String) {
-        write_eid(out, &self.id, self.tag.as_deref(), change);
+    pub(super) fn write_eid(&self, about: About, out: &mut String) {
+        let About { action, remote } = about;
+        out.clear();
+        let (sensor, listener) = (&self.id, self.listener.as_str());
+        // Writing to a String cannot fail.
+        let written = match &self.tag {
+            Some(tag) => write!(out, "{sensor}|{listener}@{tag}|{action}@{remote}|0"),
+            None => write!(out, "{sensor}|{listener}|{action}@{remote}|0"),
+        };
+        debug_assert!(written.is_ok());
     }
 
-    pub(super) fn event(
+    /// What an attempt's event holds, if it passes the filter.
+    pub(super) fn connect(
         &self,
-        change: &Change,
-        state: TcpState,
-        host: &Host,
-        seq: u64,
-        ts: SystemTime,
-        eid: String,
-    ) -> Event {
+        attempt: &Attempt,
+        names: &[Name],
+        none: Option<NoResults>,
+    ) -> Option<ConnectData> {
+        let (names, none) = if self.results {
+            (names, none)
+        } else {
+            (&[][..], Some(NoResults::Disabled))
+        };
+        let passes = self
+            .filter
+            .passes(&attempt.remote, attempt.shown_family(), names);
+        passes.then(|| ConnectData {
+            attempt: *attempt,
+            results: names.to_vec(),
+            no_results: none.filter(|_| names.is_empty()),
+        })
+    }
+
+    pub(super) fn event(&self, data: Data, seq: u64, ts: SystemTime, eid: String) -> Event {
         Event {
             ts,
             seq,
             eid,
             sensor: Arc::clone(&self.id),
-            listener: Listener::NetSocket,
+            listener: self.listener,
             tag: Some(Arc::clone(self.tag.as_ref().unwrap_or(&self.default_tag))),
-            data: Data::Socket(socket_data(change, state, host)),
+            data,
         }
     }
 }

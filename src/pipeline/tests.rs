@@ -1,5 +1,7 @@
 //! The pipeline without a kernel, a resolver or a terminal.
 
+mod connects;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -117,6 +119,8 @@ fn stage(patterns: &[&str], dns: bool) -> Stage {
     let patterns: Vec<_> = patterns.iter().map(|pattern| pattern.to_string()).collect();
     Stage {
         id: "s".into(),
+        listener: Listener::NetSocket,
+        results: false,
         tag: None,
         default_tag: "net.socket".into(),
         filter: Filter::new(&patterns, &[]).unwrap(),
@@ -142,6 +146,8 @@ fn change(cookie: u64, remote: &str, step: Step) -> Change {
         id: SockId::from_wire(Proto::Tcp, Family::V4, local, peer, 0),
         wiped: false,
         state: TcpState::Established,
+        direction: None,
+        process: None,
         evidence: Evidence::Dump,
         between_ticks: false,
         owner: Owner::Known { uid: 0, inode: 1 },

@@ -14,7 +14,7 @@ use crate::model::{
     SocketKey, StateGroups,
 };
 use crate::state::Socket;
-use crate::table::Entry;
+use crate::table::{Entry, Mark};
 
 /// `Entry::seen` of a socket that was in view before a restart and not in a dump
 /// since. Dumps are counted from 1.
@@ -51,15 +51,6 @@ impl NetSocket {
         self.slice(0..self.slots())
     }
 
-    /// Leaves the entries where they are, for [`NetSocket::slice`], or not.
-    pub fn keep_places(&mut self, keep: bool) {
-        self.in_place = keep;
-        if keep {
-            self.walk.keep_places();
-            self.mini_walk.keep_places();
-        }
-    }
-
     /// How many slots there are to go through.
     pub fn slots(&self) -> usize {
         self.sockets.len().max(self.minis.len())
@@ -71,7 +62,8 @@ impl NetSocket {
     pub fn slice(&self, slots: Range<usize>) -> impl Iterator<Item = Socket> + '_ {
         let kinds = [(RowKind::Full, &self.sockets), (RowKind::Mini, &self.minis)];
         kinds.into_iter().flat_map(move |(kind, table)| {
-            let shown = table.slots(slots.clone());
+            let end = slots.end.min(table.len());
+            let shown = table.before(end).take(end.saturating_sub(slots.start));
             let shown = shown.filter(|entry| entry.in_view != 0);
             shown.map(move |entry| saved(entry, kind))
         })
@@ -201,7 +193,7 @@ impl NetSocket {
                 entry.renumber(sensors);
                 // What is staged is shown when its dump completes, and what is
                 // restored when a dump confirms it.
-                if entry.staged || entry.seen == RESTORED {
+                if entry.is(Mark::Staged) || entry.seen == RESTORED {
                     continue;
                 }
                 self.views.open(entry, kind, how, now, judge);

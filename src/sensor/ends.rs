@@ -6,20 +6,35 @@
 //! it was before it was bound anew, or may never have heard of it. Each of these
 //! is settled here, so that every view hears of one opening and one end.
 
+use super::calls::Call;
 use super::net_socket::NetSocket;
 use super::views::{End, How};
 use crate::model::{
     Event, Evidence, Judge, Life, Notice, Now, Owner, OwnerUnknown, RowKind, SockId, SocketKey,
     TcpState, Traffic,
 };
-use crate::table::Entry;
+use crate::table::{Entry, Mark};
 
 /// The longest a jiffy can be (CONFIG_HZ=100).
 const JIFFY_MS: u64 = 10;
 
+/// Who hears of a notice.
+#[derive(Clone, Copy)]
+struct Heard {
+    /// The views that have read what was there before it.
+    by: u32,
+    /// Nothing was read yet: the socket may be older than this run.
+    at_start: bool,
+}
+
 impl NetSocket {
     /// A full socket is gone.
     pub fn notice(&mut self, notice: Notice, now: Now, judge: &mut dyn Judge) {
+        self.hear(&notice, now, judge);
+        self.ways.forget_call(notice.cookie);
+    }
+
+    fn hear(&mut self, notice: &Notice, now: Now, judge: &mut dyn Judge) {
         let key = self.key(notice.cookie);
         // One that was told as opened before it was known as own is told as
         // closed too. The cookie stays known: a row of it may still be unread.
@@ -32,16 +47,27 @@ impl NetSocket {
             return;
         }
         let hearing = self.views.hearing(&notice.id);
+        let unit = self.absence.unit(notice.id.proto, notice.id.family);
+        let primed = !unit.primed.is_empty();
+        let heard = Heard {
+            by: hearing,
+            at_start: !primed,
+        };
         let portless = notice.id.local.port == 0 && notice.id.remote.port == 0;
         match self.sockets.remove(key) {
             // Never bound: it was in no table, so it is nothing.
             None if portless => return,
-            None if hearing != 0 => self.between_ticks(key, &notice, hearing, now, judge),
-            Some(mut entry) if hearing != 0 || entry.is_watched() => {
-                self.ended(&mut entry, &notice, hearing, now, judge);
+            None if primed || hearing != 0 => {
+                self.between_ticks(key, notice, heard, now, judge);
             }
-            // The first dump is still under way: nothing is in view yet.
-            _ => {}
+            None => {}
+            Some(mut entry) => {
+                self.gone(&entry);
+                // Until the first dump completes nothing else is in view.
+                if primed || hearing != 0 || entry.is_watched() {
+                    self.ended(&mut entry, notice, heard, now, judge);
+                }
+            }
         }
         // Only a dump that began before can still hold a row of it.
         if self.dump.is_some() {
@@ -49,26 +75,29 @@ impl NetSocket {
         }
     }
 
-    /// The notice is the first word of this socket. `to`: the views that have read
-    /// what was there before it.
+    /// The notice is the first word of this socket.
     fn between_ticks(
         &mut self,
         key: SocketKey,
         notice: &Notice,
-        to: u32,
+        heard: Heard,
         now: Now,
         judge: &mut dyn Judge,
     ) {
         let state = notice.proven_state();
+        let notice = &placed(notice, self.ways.call_of(key.cookie));
         let first_seen = self.views.age_ms(now);
         let owner = Owner::Unknown(OwnerUnknown::NotRead);
         let mut entry = Entry::new(key, notice.id, state, owner, first_seen);
         let how = How {
-            to,
+            to: heard.by,
             between_ticks: true,
             wiped: notice.is_wiped(),
             ..How::by(Evidence::Notified)
         };
+        self.gone(&entry);
+        self.ways
+            .noticed(&mut entry, notice, heard.at_start, self.number);
         self.views.open(&mut entry, RowKind::Full, how, now, judge);
         let max_ms = self
             .absence
@@ -97,30 +126,37 @@ impl NetSocket {
         &mut self,
         entry: &mut Entry,
         notice: &Notice,
-        to: u32,
+        heard: Heard,
         now: Now,
         judge: &mut dyn Judge,
     ) {
+        let to = heard.by;
         let notified = How {
             to,
             ..How::by(Evidence::Notified)
         };
-        if entry.staged {
+        if entry.is(Mark::Staged) {
+            self.ways
+                .noticed(entry, notice, heard.at_start, self.number);
             // Read by the dump under way; the notice vouches for it before the
             // dump's end does.
             self.views.open(entry, RowKind::Full, notified, now, judge);
-        } else if entry.changing {
+        } else if entry.is(Mark::Changing) {
             let at = (entry.key(), RowKind::Full);
             let read = self.dump.as_mut().and_then(|dump| dump.changed.remove(&at));
             if let Some(row) = read {
-                self.views.update(entry, &row, now, judge);
+                self.views.update(entry, &row, &mut self.ways, now, judge);
             }
         }
         let proven = notice.proven_state();
         let id = entry.id();
+        if id.same_ends(&notice.id) {
+            self.ways.ended(entry, notice);
+        }
         let mut wiped = None;
         if notice.id.remote.port != 0 && !id.same_ends(&notice.id) {
-            self.views.rebound(entry, notice.id, proven, now, judge);
+            self.views
+                .rebound(entry, notice.id, proven, &mut self.ways, now, judge);
         } else if notice.is_wiped() && id.remote.is_unconnected() {
             wiped = Some(self.wiped_connection(entry, notice, to, now, judge));
         } else if proven == TcpState::Established && is_before_established(entry.state()) {
@@ -138,7 +174,7 @@ impl NetSocket {
             entry.waiting &= !(ghost.in_view | ghost.waiting);
             self.views
                 .close(entry, RowKind::Full, u32::MAX, end, now, judge);
-            end.how.wiped = true;
+            end.how.wiped = ghost.id().remote.port == 0;
             self.views
                 .close(&mut ghost, RowKind::Full, mask, end, now, judge);
         } else {
@@ -152,13 +188,14 @@ impl NetSocket {
     /// where the socket is in view), but a sensor that waits for connections
     /// must hear of it: the socket as those sensors see it.
     fn wiped_connection(
-        &self,
+        &mut self,
         entry: &Entry,
         notice: &Notice,
         to: u32,
         now: Now,
         judge: &mut dyn Judge,
     ) -> Entry {
+        let notice = &placed(notice, self.ways.call_of(entry.key().cookie));
         let mut ghost = entry.clone();
         ghost.rebind(
             SockId {
@@ -170,12 +207,28 @@ impl NetSocket {
         ghost.set_state(notice.proven_state());
         let how = How {
             to,
-            wiped: true,
+            wiped: notice.is_wiped(),
             ..How::by(Evidence::Notified)
         };
+        self.ways.rebound(&mut ghost, Evidence::Notified);
         self.views.open(&mut ghost, RowKind::Full, how, now, judge);
         ghost
     }
+}
+
+/// A notice whose remote port was wiped, with the destination that a hook saw.
+fn placed(notice: &Notice, call: Option<&Call>) -> Notice {
+    let mut placed = *notice;
+    if let Some(call) = call.filter(|_| notice.is_wiped()) {
+        let end = &mut placed.id.remote;
+        end.port = call.remote.port;
+        // What was called may be no address in particular.
+        if end.ip.is_unspecified() {
+            end.ip = call.remote.ip;
+            placed.id.v4_mapped = call.v4_mapped;
+        }
+    }
+    placed
 }
 
 fn is_before_established(state: TcpState) -> bool {

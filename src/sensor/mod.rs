@@ -3,15 +3,20 @@
 //! whether a socket is in a sensor's view.
 
 mod absence;
+mod calls;
 mod carry;
 mod ends;
+mod listeners;
+mod listing;
 pub mod net_socket;
 mod rows;
 #[cfg(test)]
 mod tests;
 mod verdicts;
 mod views;
+mod ways;
 
 pub use absence::Suspect;
+pub use listing::{Listing, Reader};
 pub use net_socket::NetSocket;
 pub use views::View;

@@ -14,12 +14,13 @@ use std::time::Instant;
 use super::absence::Absence;
 use super::rows::UnderWay;
 use super::views::{View, Views};
+use super::ways::Ways;
 use crate::model::{
-    Cookie, Event, Family, Gap, GapCause, Needs, Netns, Now, Proto, RowKind, Settled, SocketKey,
-    StateGroups,
+    Attempt, Connect, Cookie, Event, Family, Gap, GapCause, Needs, Netns, Now, Proto, RowKind,
+    Settled, SocketKey, StateGroups,
 };
 use crate::stats::Stats;
-use crate::table::{Table, Tombstones, Walk};
+use crate::table::{Entry, Table, Tombstones, Walk};
 
 /// The state of one namespace's sockets, for any number of sensors.
 #[derive(Debug)]
@@ -32,14 +33,15 @@ pub struct NetSocket {
     pub(super) graves: Tombstones,
     pub(super) mini_graves: Tombstones,
     pub(super) absence: Absence,
+    pub(super) ways: Ways,
     /// How many dumps have begun; the number of the newest.
     pub(super) number: u32,
     pub(super) dump: Option<UnderWay>,
     /// The dumps' ways through `sockets` and `minis`.
     pub(super) walk: Walk,
     pub(super) mini_walk: Walk,
-    /// Somebody goes through the tables slice by slice.
-    pub(super) in_place: bool,
+    /// Who goes through the tables piece by piece, by [`Reader`](super::Reader).
+    pub(super) in_place: [bool; 2],
     /// sockwatch's own sockets, and the number of the dump that was the newest
     /// when each was last seen open.
     pub(super) own: HashMap<Cookie, u32>,
@@ -68,14 +70,42 @@ impl NetSocket {
             graves: Tombstones::default(),
             mini_graves: Tombstones::default(),
             absence: Absence::default(),
+            ways: Ways::new(Rc::clone(&stats)),
             number: 0,
             dump: None,
             walk: Walk::default(),
             mini_walk: Walk::default(),
-            in_place: false,
+            in_place: [false; 2],
             own: HashMap::new(),
             handshakes: [0; 2],
             stats,
+        }
+    }
+
+    /// From now on [`NetSocket::take_attempts`] has the connect() calls that no
+    /// hook reported.
+    pub fn want_attempts(&mut self) {
+        self.ways.want();
+    }
+
+    /// What the table shows of connect() calls that no hook reported: take it
+    /// after every notice and dump.
+    pub fn take_attempts(&mut self) -> Vec<Attempt> {
+        self.ways.take_attempts()
+    }
+
+    /// Whether a dump of TCP would tell which of these are connect() calls.
+    pub fn has_candidates(&self) -> bool {
+        self.ways.has_candidates()
+    }
+
+    /// A hook saw a connect(). Its socket learns who called, if it is one of this
+    /// namespace and not sockwatch's own.
+    pub fn called(&mut self, connect: &Connect) {
+        let key = self.key(connect.cookie);
+        if connect.netns == Some(self.netns) && !self.own.contains_key(&connect.cookie) {
+            let entry = self.sockets.find_mut(key);
+            self.ways.call(connect, entry, self.number);
         }
     }
 
@@ -153,9 +183,9 @@ impl NetSocket {
 
     /// The record of a gap, once it is reconciled.
     pub fn settled_gap(&mut self, now: Now) -> Option<Gap> {
-        self.absence
-            .take_settled()
-            .map(|taken| gap_record(taken, now))
+        let taken = self.absence.take_settled()?;
+        self.ways.sweep_later();
+        Some(gap_record(taken, now))
     }
 
     /// The record of a gap that there is no time to reconcile any more.
@@ -166,6 +196,15 @@ impl NetSocket {
     /// Whether something may have ended that was not accounted for yet.
     pub fn has_gap(&self) -> bool {
         self.absence.has_gap()
+    }
+
+    /// An entry was taken out of the table: if it was a listener, or may have
+    /// become one since it was read, its children must still be told from other
+    /// connections.
+    pub(super) fn gone(&mut self, entry: &Entry) {
+        if entry.is_tcp() && !entry.state().is_connected() {
+            self.ways.gone(entry.key().cookie, &entry.id(), self.number);
+        }
     }
 
     /// What became of an opening that waited for a name. A socket that has ended
@@ -182,6 +221,7 @@ fn gap_record((began, recovered): (Instant, u64), now: Now) -> Gap {
         cause: GapCause::Overrun,
         closed_recovered: Some(recovered),
         lost: None,
+        connects_lost: None,
         duration_ms: Event::elapsed_ms(began, now),
     }
 }

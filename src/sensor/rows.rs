@@ -10,9 +10,10 @@ use super::carry::RESTORED;
 use super::net_socket::NetSocket;
 use super::views::How;
 use crate::model::{
-    Coverage, Evidence, Judge, Now, Proto, Row, RowKind, SocketKey, StateGroups, TcpState,
+    Coverage, Direction, Evidence, Judge, Now, Proto, Row, RowKind, SocketKey, StateGroups,
+    TcpState,
 };
-use crate::table::Entry;
+use crate::table::{Entry, Mark};
 
 /// A dump between its request and its end.
 #[derive(Debug)]
@@ -38,7 +39,6 @@ impl NetSocket {
         self.number = self.number.wrapping_add(1);
         self.walk.begin(coverage);
         self.mini_walk.begin(coverage);
-        self.keep_places(self.in_place);
         self.dump = Some(UnderWay {
             coverage,
             began: now.mono,
@@ -75,8 +75,11 @@ impl NetSocket {
                     dump.confirmed.push((key, row.kind));
                 }
                 entry.seen = self.number;
-                if !half_made && !entry.is_current(&row) {
-                    entry.changing = true;
+                if entry.is_current(&row) {
+                    entry.note(Mark::Carried, false);
+                } else if !half_made {
+                    self.ways.changes(entry, &row, self.number);
+                    entry.note(Mark::Changing, true);
                     dump.changed.insert((key, row.kind), row);
                 }
             }
@@ -92,7 +95,10 @@ impl NetSocket {
         let first_seen = self.views.age_ms(now);
         let mut entry = Entry::new(key, row.id, row.state, row.owner, first_seen);
         entry.seen = self.number;
-        entry.staged = true;
+        entry.note(Mark::Staged, true);
+        if row.state == TcpState::Listen {
+            self.ways.listeners.listens(row.cookie, &row.id);
+        }
         table.insert(entry);
         dump.staged.push((key, row.kind));
     }
@@ -118,7 +124,7 @@ impl NetSocket {
                 RowKind::Mini => (&mut self.minis, &mut self.mini_graves),
             };
             // It may have ended while the dump was read.
-            let Some(entry) = table.find_mut(key).filter(|entry| entry.staged) else {
+            let Some(entry) = table.find_mut(key).filter(|entry| entry.is(Mark::Staged)) else {
                 continue;
             };
             if self.own.contains_key(&key.cookie) {
@@ -126,15 +132,20 @@ impl NetSocket {
                 self.stats.own_sockets.bump();
                 continue;
             }
-            entry.staged = false;
+            entry.note(Mark::Staged, false);
             graves.lift(key);
             let id = entry.id();
+            let primed = self.absence.unit(id.proto, id.family).primed;
+            let at_start = !primed.contains(StateGroups::of(entry.state()));
             let unread = self.views.unread(&id, entry.state());
             let how = How {
                 silent: self.views.silent(unread),
                 ..How::by(Evidence::Dump)
             };
-            found += u64::from(unread == 0);
+            found += u64::from(!at_start);
+            if kind == RowKind::Full {
+                self.ways.read(entry, at_start, self.number);
+            }
             self.views.open(entry, kind, how, now, judge);
         }
         for (key, kind) in dump.confirmed {
@@ -147,8 +158,19 @@ impl NetSocket {
         self.absence
             .completed(dump.coverage, self.needs, self.number, dump.began, once);
         self.views.completed(dump.coverage, self.number);
+        self.ways_after(dump.coverage);
         self.sweep(now);
         found
+    }
+
+    /// What the dump that completed has decided of connections.
+    fn ways_after(&mut self, coverage: Coverage) {
+        for cookie in self.ways.dumped(coverage, self.number) {
+            let key = self.key(cookie);
+            if let Some(entry) = self.sockets.find_mut(key) {
+                entry.set_direction(Direction::Inbound);
+            }
+        }
     }
 
     /// Forgets what only the dump that is over could have made use of.
@@ -167,8 +189,11 @@ impl NetSocket {
         };
         for (key, kind) in dump.staged {
             let table = self.table_mut(kind);
-            if table.find(key).is_some_and(|entry| entry.staged) {
-                table.remove(key);
+            if table.find(key).is_some_and(|entry| entry.is(Mark::Staged))
+                && let Some(entry) = table.remove(key)
+            {
+                // Half a dump held it, so it is there.
+                self.gone(&entry);
             }
         }
         for (key, kind) in dump.confirmed {
@@ -179,7 +204,7 @@ impl NetSocket {
         for row in dump.changed.into_values() {
             let key = self.key(row.cookie);
             if let Some(entry) = self.sockets.find_mut(key) {
-                entry.changing = false;
+                entry.note(Mark::Changing, false);
             }
         }
         self.sweep(now);
@@ -190,8 +215,9 @@ impl NetSocket {
         match row.kind {
             RowKind::Full => {
                 if let Some(entry) = self.sockets.find_mut(key) {
-                    entry.changing = false;
-                    self.views.update(entry, row, now, judge);
+                    entry.note(Mark::Changing, false);
+                    self.views.update(entry, row, &mut self.ways, now, judge);
+                    entry.note(Mark::Carried, false);
                 }
             }
             // A minisocket of another state is another one: SYN_RECV became a

@@ -5,6 +5,7 @@ use super::carry::vanished;
 use super::net_socket::NetSocket;
 use super::views::End;
 use crate::model::{Coverage, Judge, Now, Row, RowKind, SocketKey};
+use crate::table::Mark;
 
 impl NetSocket {
     /// Draws the conclusions from what a completed dump did not hold. Tells for
@@ -24,22 +25,25 @@ impl NetSocket {
                     continue;
                 }
                 if entry.seen == self.number {
-                    (entry.missed, entry.unaskable) = (false, false);
+                    entry.note(Mark::Missed, false);
+                    entry.note(Mark::Unaskable, false);
                     continue;
                 }
-                match self
-                    .absence
-                    .missing(&id, state, entry.missed, entry.unaskable)
-                {
-                    Missing::Ignored => entry.missed = false,
-                    Missing::Suspect if entry.suspected => {}
+                match self.absence.missing(
+                    &id,
+                    state,
+                    entry.is(Mark::Missed),
+                    entry.is(Mark::Unaskable),
+                ) {
+                    Missing::Ignored => entry.note(Mark::Missed, false),
+                    Missing::Suspect if entry.is(Mark::Suspected) => {}
                     Missing::Suspect => {
-                        entry.suspected = true;
+                        entry.note(Mark::Suspected, true);
                         let (key, kind) = (entry.key(), RowKind::Full);
                         self.absence.suspect(Suspect { key, kind, id });
                     }
                     Missing::Once => {
-                        entry.missed = true;
+                        entry.note(Mark::Missed, true);
                         once[id.family as usize] = true;
                     }
                     Missing::Ended => ended.push(entry.key()),
@@ -55,10 +59,10 @@ impl NetSocket {
             if entry.seen == self.number || !coverage.includes(&id, entry.state()) {
                 continue;
             }
-            if entry.unaskable {
+            if entry.is(Mark::Unaskable) {
                 ended.push(key);
-            } else if !entry.suspected {
-                entry.suspected = true;
+            } else if !entry.is(Mark::Suspected) {
+                entry.note(Mark::Suspected, true);
                 let kind = RowKind::Mini;
                 self.absence.suspect(Suspect { key, kind, id });
             }
@@ -75,7 +79,7 @@ impl NetSocket {
             let suspect = self.absence.next_suspect()?;
             // Its notice may have come meanwhile, or its ends have changed.
             if let Some(entry) = self.table_mut(suspect.kind).find_mut(suspect.key) {
-                entry.suspected = false;
+                entry.note(Mark::Suspected, false);
                 if entry.id().same_ends(&suspect.id) {
                     return Some(suspect);
                 }
@@ -112,7 +116,8 @@ impl NetSocket {
     /// query is not to be trusted.
     pub fn unanswered(&mut self, suspect: Suspect) {
         if let Some(entry) = self.table_mut(suspect.kind).find_mut(suspect.key) {
-            (entry.missed, entry.unaskable) = (true, true);
+            entry.note(Mark::Missed, true);
+            entry.note(Mark::Unaskable, true);
             if suspect.kind == RowKind::Full {
                 self.absence.unanswered(&suspect.id);
             }
@@ -122,6 +127,7 @@ impl NetSocket {
     fn end_verified(&mut self, key: SocketKey, now: Now, judge: &mut dyn Judge) {
         if let Some(mut entry) = self.sockets.remove(key) {
             self.graves.verified(key, self.number, now.mono);
+            self.gone(&entry);
             let end = End::by(vanished(&entry));
             if self
                 .views

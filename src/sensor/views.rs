@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::ways::Ways;
 use crate::model::{
     Change, Coverage, Event, Evidence, Judge, Life, Now, Primed, Renumbering, Row, RowKind,
     SensorIx, Settled, SockId, Step, TcpState, Traffic, Verdict,
@@ -270,6 +271,7 @@ impl Views {
         entry: &mut Entry,
         id: SockId,
         state: TcpState,
+        ways: &mut Ways,
         now: Now,
         judge: &mut dyn Judge,
     ) {
@@ -283,15 +285,23 @@ impl Views {
         );
         entry.rebind(id, self.age_ms(now));
         entry.set_state(state);
+        ways.rebound(entry, Evidence::Rebound);
         self.open(entry, RowKind::Full, How::by(Evidence::Rebound), now, judge);
     }
 
     /// Brings an entry up to date with a row: new ends are a rebound, a new
     /// state is another chance to enter a view.
-    pub fn update(&self, entry: &mut Entry, row: &Row, now: Now, judge: &mut dyn Judge) {
+    pub fn update(
+        &self,
+        entry: &mut Entry,
+        row: &Row,
+        ways: &mut Ways,
+        now: Now,
+        judge: &mut dyn Judge,
+    ) {
         entry.set_owner(row.owner);
         if !entry.id().same_ends(&row.id) {
-            self.rebound(entry, row.id, row.state, now, judge);
+            self.rebound(entry, row.id, row.state, ways, now, judge);
         } else if entry.state() != row.state {
             entry.set_state(row.state);
             self.open(entry, RowKind::Full, How::by(Evidence::Dump), now, judge);
@@ -316,6 +326,8 @@ fn change(entry: &Entry, sensor: SensorIx, kind: RowKind, how: How, step: Step) 
         id: entry.id(),
         wiped: how.wiped,
         state: entry.state(),
+        direction: entry.direction(),
+        process: entry.process(),
         evidence: how.evidence,
         between_ticks: how.between_ticks,
         owner: entry.owner(),

@@ -8,6 +8,7 @@
 #![allow(unsafe_code)]
 
 mod child;
+mod folder;
 pub mod memory;
 mod netlink;
 pub mod output;
@@ -17,8 +18,10 @@ mod place;
 #[cfg(feature = "bpf")]
 mod ring;
 mod signal;
+mod unix;
 
 pub use child::{Child, Ending, Spawned, keep_descriptors};
+pub use folder::{Folder, Item, Items, Scratch};
 pub use netlink::{Netlink, RecvError, share_of};
 pub use own::{connect_nowhere, hostname, netns, own_cookies, thread_cpu, unbound_socket_cookie};
 pub use packet::{Packets, Received, Way};
@@ -26,3 +29,4 @@ pub use place::{boot_id, lock, monotonic_ms, netns_cookie};
 #[cfg(feature = "bpf")]
 pub use ring::Ring;
 pub use signal::{Signal, Signals};
+pub use unix::{Peer, bind_private, effective_uid, peer, peer_groups, try_lock};

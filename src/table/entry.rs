@@ -1,10 +1,11 @@
 //! One socket in the table, packed: a hundred bytes, whatever the family.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::rc::Rc;
 
 use crate::model::{
-    Cookie, Endpoint, Family, Host, HostUnknown, Name, Netns, Owner, OwnerUnknown, Proto,
-    Renumbering, Row, SensorIx, SockId, SocketKey, TcpState,
+    Caller, Cookie, Direction, Endpoint, Family, Host, HostUnknown, Name, Netns, Owner,
+    OwnerUnknown, Proto, Renumbering, Row, SensorIx, SockId, SocketData, SocketKey, TcpState,
 };
 
 /// A socket as it was last seen, and which sensors have it in view.
@@ -15,6 +16,7 @@ pub struct Entry {
     remote_ip: [u8; 16],
     first_seen_ms: u64,
     name: Option<Name>,
+    process: Option<Rc<Caller>>,
     netns: Netns,
     ifindex: u32,
     uid: u32,
@@ -29,25 +31,53 @@ pub struct Entry {
     pub seen: u32,
     local_port: u16,
     remote_port: u16,
+    flags: u16,
     state: TcpState,
-    bits: u8,
     no_name: Option<HostUnknown>,
-    no_owner: Option<OwnerUnknown>,
-    /// Read by the dump under way, which has not completed yet.
-    pub staged: bool,
-    /// A change of it waits for the dump under way to complete.
-    pub changing: bool,
-    /// Missing from a completed dump whose absences are looked at.
-    pub missed: bool,
-    /// Waits to be asked about.
-    pub suspected: bool,
-    /// The exact query about it has failed.
-    pub unaskable: bool,
 }
 
-const UDP: u8 = 1;
-const V6: u8 = 2;
-const MAPPED: u8 = 4;
+/// What can be noted of an entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u16)]
+pub enum Mark {
+    /// Read by the dump under way, which has not completed yet.
+    Staged = 1 << 3,
+    /// A change of it waits for the dump under way to complete.
+    Changing = 1 << 4,
+    /// Missing from a completed dump whose absences are looked at.
+    Missed = 1 << 5,
+    /// Waits to be asked about.
+    Suspected = 1 << 6,
+    /// The exact query about it has failed.
+    Unaskable = 1 << 7,
+    /// A hook saw the connect() that gave it its ends.
+    Hooked = 1 << 8,
+    /// Taken over from before a restart, and not brought up to date since.
+    Carried = 1 << 13,
+}
+
+// The flags that are no marks.
+const UDP: u16 = 1;
+const V6: u16 = 1 << 1;
+const MAPPED: u16 = 1 << 2;
+/// Two bits: none, or a direction.
+const DIRECTION: u16 = 9;
+/// Two bits: an owner is known, or why none is.
+const OWNER: u16 = 11;
+
+const DIRECTIONS: [Option<Direction>; 4] = [
+    None,
+    Some(Direction::Inbound),
+    Some(Direction::Outbound),
+    Some(Direction::Unknown),
+];
+
+const OWNERS: [Option<OwnerUnknown>; 4] = [
+    None,
+    Some(OwnerUnknown::NotRead),
+    Some(OwnerUnknown::Minisocket),
+    Some(OwnerUnknown::NoFile),
+];
 
 impl Entry {
     /// A socket that was first seen `first_seen_ms` after the sensor began, in
@@ -65,6 +95,7 @@ impl Entry {
             remote_ip: [0; 16],
             first_seen_ms,
             name: None,
+            process: None,
             netns: key.netns,
             ifindex: 0,
             uid: 0,
@@ -75,15 +106,9 @@ impl Entry {
             seen: 0,
             local_port: 0,
             remote_port: 0,
+            flags: 0,
             state,
-            bits: 0,
             no_name: None,
-            no_owner: None,
-            staged: false,
-            changing: false,
-            missed: false,
-            suspected: false,
-            unaskable: false,
         };
         entry.rebind(id, first_seen_ms);
         entry.set_owner(owner);
@@ -101,7 +126,7 @@ impl Entry {
     /// Its ends.
     pub fn id(&self) -> SockId {
         let ip = |bytes: &[u8; 16]| -> IpAddr {
-            if self.bits & V6 == 0 || self.bits & MAPPED != 0 {
+            if self.flags & V6 == 0 || self.flags & MAPPED != 0 {
                 Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3]).into()
             } else {
                 Ipv6Addr::from(*bytes).into()
@@ -109,12 +134,12 @@ impl Entry {
         };
         SockId {
             proto: self.proto(),
-            family: if self.bits & V6 == 0 {
+            family: if self.flags & V6 == 0 {
                 Family::V4
             } else {
                 Family::V6
             },
-            v4_mapped: self.bits & MAPPED != 0,
+            v4_mapped: self.flags & MAPPED != 0,
             local: Endpoint {
                 ip: ip(&self.local_ip),
                 port: self.local_port,
@@ -127,16 +152,21 @@ impl Entry {
         }
     }
 
+    /// Whether it speaks TCP.
+    pub fn is_tcp(&self) -> bool {
+        self.proto() == Proto::Tcp
+    }
+
     fn proto(&self) -> Proto {
-        if self.bits & UDP == 0 {
+        if self.flags & UDP == 0 {
             Proto::Tcp
         } else {
             Proto::Udp
         }
     }
 
-    /// Gives it new ends, first seen at `seen_ms`; the name of the old peer goes
-    /// with it.
+    /// Gives it new ends, first seen at `seen_ms`; the name of the old peer, who
+    /// connected to it and which way go with them.
     pub fn rebind(&mut self, id: SockId, seen_ms: u64) {
         self.first_seen_ms = seen_ms;
         let pack = |ip: IpAddr| match ip {
@@ -158,9 +188,52 @@ impl Entry {
         self.local_port = id.local.port;
         self.remote_port = id.remote.port;
         self.ifindex = id.ifindex;
-        self.bits = if id.proto == Proto::Udp { UDP } else { 0 }
+        self.process = None;
+        self.flags &= !(UDP | V6 | MAPPED | 0b11 << DIRECTION | Mark::Hooked as u16);
+        self.flags |= if id.proto == Proto::Udp { UDP } else { 0 }
             | if id.family == Family::V6 { V6 } else { 0 }
             | if id.v4_mapped { MAPPED } else { 0 };
+    }
+
+    /// Whether this is noted of it.
+    pub fn is(&self, mark: Mark) -> bool {
+        self.flags & mark as u16 != 0
+    }
+
+    /// Notes this of it, or that it is not so.
+    pub fn note(&mut self, mark: Mark, on: bool) {
+        if on {
+            self.flags |= mark as u16;
+        } else {
+            self.flags &= !(mark as u16);
+        }
+    }
+
+    /// Which way the connection was opened.
+    pub fn direction(&self) -> Option<Direction> {
+        DIRECTIONS[usize::from(self.flags >> DIRECTION & 0b11)]
+    }
+
+    /// Notes which way the connection was opened.
+    pub fn set_direction(&mut self, direction: Direction) {
+        let bits = match direction {
+            Direction::Inbound => 1,
+            Direction::Outbound => 2,
+            Direction::Unknown => 3,
+        };
+        self.flags = self.flags & !(0b11 << DIRECTION) | bits << DIRECTION;
+    }
+
+    /// Who connected it, where a hook saw that.
+    pub fn process(&self) -> Option<Caller> {
+        self.process.as_deref().copied()
+    }
+
+    /// Notes who connected it, as a hook saw it.
+    pub fn set_process(&mut self, caller: Rc<Caller>) {
+        self.process = Some(caller);
+        self.note(Mark::Hooked, true);
+        self.set_direction(Direction::Outbound);
     }
 
     /// The last state seen.
@@ -180,7 +253,7 @@ impl Entry {
 
     /// Whose it is.
     pub fn owner(&self) -> Owner {
-        match self.no_owner {
+        match OWNERS[usize::from(self.flags >> OWNER & 0b11)] {
             Some(why) => Owner::Unknown(why),
             None => Owner::Known {
                 uid: self.uid,
@@ -195,11 +268,19 @@ impl Entry {
         match owner {
             Owner::Known { uid, inode } => {
                 (self.uid, self.inode) = (uid, inode);
-                self.no_owner = None;
+                self.set_no_owner(0);
             }
-            Owner::Unknown(why) if self.inode == 0 => self.no_owner = Some(why),
+            Owner::Unknown(why) if self.inode == 0 => self.set_no_owner(match why {
+                OwnerUnknown::NotRead => 1,
+                OwnerUnknown::Minisocket => 2,
+                OwnerUnknown::NoFile => 3,
+            }),
             Owner::Unknown(_) => {}
         }
+    }
+
+    fn set_no_owner(&mut self, bits: u16) {
+        self.flags = self.flags & !(0b11 << OWNER) | bits << OWNER;
     }
 
     /// Whether a row says nothing new.
@@ -210,6 +291,28 @@ impl Entry {
                 Owner::Known { uid, inode } => self.inode == inode && self.uid == uid,
                 Owner::Unknown(_) => true,
             }
+    }
+
+    /// It as a row of a table that is shown, with the name that is known.
+    pub fn data(&self) -> SocketData {
+        SocketData {
+            action: None,
+            id: self.id(),
+            wiped: false,
+            host: match &self.name {
+                Some(name) => Host::Named(name.clone()),
+                None => Host::Unknown(HostUnknown::NotApplicable),
+            },
+            state: self.state,
+            direction: self.direction(),
+            cookie: self.cookie,
+            netns: self.netns,
+            owner: self.owner(),
+            process: self.process(),
+            between_ticks: false,
+            life: None,
+            traffic: None,
+        }
     }
 
     /// Whether a sensor has it in view, or waits for a name to know.
@@ -250,59 +353,4 @@ impl Entry {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn id(family: Family, local: &str, remote: &str) -> SockId {
-        SockId::from_wire(
-            Proto::Udp,
-            family,
-            (local.parse().unwrap(), 5),
-            (remote.parse().unwrap(), 53),
-            3,
-        )
-    }
-
-    #[test]
-    fn packing_loses_nothing() {
-        for id in [
-            id(Family::V4, "10.0.0.1", "10.0.0.2"),
-            id(Family::V6, "2001:db8::1", "fe80::1"),
-            id(Family::V6, "::ffff:10.0.0.1", "::ffff:10.0.0.2"),
-            id(Family::V6, "::", "::"),
-        ] {
-            let key = SocketKey::new(Netns(4_026_531_833), Cookie(u64::MAX));
-            let entry = Entry::new(
-                key,
-                id,
-                TcpState::Close,
-                Owner::Unknown(OwnerUnknown::NoFile),
-                9,
-            );
-            assert_eq!(entry.id(), id);
-            assert_eq!(entry.key(), key);
-            assert_eq!(entry.owner(), Owner::Unknown(OwnerUnknown::NoFile));
-        }
-    }
-
-    #[test]
-    fn an_entry_is_about_a_hundred_bytes() {
-        assert!(size_of::<Entry>() <= 112, "{}", size_of::<Entry>());
-    }
-
-    #[test]
-    fn no_name_is_final_for_the_sensor_that_gave_up() {
-        let key = SocketKey::new(Netns(1), Cookie(1));
-        let id = id(Family::V4, "10.0.0.1", "10.0.0.2");
-        let owner = Owner::Known { uid: 0, inode: 7 };
-        let mut entry = Entry::new(key, id, TcpState::Established, owner, 0);
-        let (hasty, patient) = (SensorIx(0), SensorIx(1));
-        entry.set_host(hasty, Host::Unknown(HostUnknown::TimedOut));
-        assert_eq!(entry.host(patient), Host::Unasked, "it has not asked yet");
-        entry.set_host(patient, Host::Named(Name::escaped(b"a.example")));
-        assert_eq!(entry.host(hasty), Host::Unknown(HostUnknown::TimedOut));
-        assert_eq!(entry.host(patient).as_str(), "a.example");
-        entry.set_owner(Owner::Unknown(OwnerUnknown::NoFile));
-        assert_eq!(entry.owner(), owner, "an owner once known is kept");
-    }
-}
+mod tests;

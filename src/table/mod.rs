@@ -11,7 +11,7 @@ mod entry;
 mod tombstones;
 mod walk;
 
-pub use entry::Entry;
+pub use entry::{Entry, Mark};
 pub use tombstones::Tombstones;
 pub use walk::Walk;
 
@@ -138,12 +138,15 @@ impl Table {
         self.chunks.iter().flatten()
     }
 
-    /// The entries in these slots. New ones stand at the end, and the last one moves
-    /// into the place of one that is taken out: who goes through the table slot by
-    /// slot from its end meets every entry that stays, some perhaps twice, as long
-    /// as no walk puts entries in order.
-    pub fn slots(&self, slots: std::ops::Range<usize>) -> impl Iterator<Item = &Entry> {
-        slots.filter_map(|slot| self.chunks.get(slot / CHUNK)?.get(slot % CHUNK))
+    /// The entries before a place, the last one first. Whoever goes through the
+    /// table like this, piece by piece, while entries come and go, meets every
+    /// entry that stays: a new one comes in behind, and the one that fills the
+    /// place of a removed one has been met or stands before the place. It can be
+    /// met again. Entries must not be put in order meanwhile
+    /// ([`Walk::keep_places`]).
+    pub fn before(&self, place: usize) -> impl Iterator<Item = &Entry> {
+        let place = place.min(self.len());
+        (0..place).rev().map(|slot| self.at(slot as u32))
     }
 
     /// All entries, to be changed.

@@ -19,6 +19,8 @@ pub struct Walk {
     place: u32,
     /// Entries are put in order as they are met.
     ordering: bool,
+    /// They are not, for now.
+    still: bool,
     /// The dump under way.
     kind: usize,
     /// By protocol, and by one family or both.
@@ -35,9 +37,9 @@ struct Kind {
 }
 
 impl Walk {
-    /// Leaves entries where they are until the next dump.
-    pub fn keep_places(&mut self) {
-        self.ordering = false;
+    /// Has entries stay where they are, or put in order again where that helps.
+    pub fn keep_places(&mut self, keep: bool) {
+        self.still = keep;
     }
 
     /// Begins a dump.
@@ -73,7 +75,7 @@ impl Table {
     fn stray(&mut self, key: SocketKey, walk: &mut Walk) -> Option<u32> {
         let found = self.slot(key)?;
         walk.kinds[walk.kind].strays += 1;
-        if walk.ordering && self.get(walk.place).is_some() {
+        if walk.ordering && !walk.still && self.get(walk.place).is_some() {
             self.swap(found, walk.place);
             return Some(walk.place);
         }
@@ -159,6 +161,34 @@ mod tests {
             prop_assert!(strays <= 4, "{} strays", strays);
             for cookie in order {
                 prop_assert_eq!(table.find(key(cookie)).map(Entry::key), Some(key(cookie)));
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_listing_misses_nothing_that_stays(
+            removed in proptest::collection::vec(0_u64..300, 0..200),
+            slice in 1_usize..20,
+        ) {
+            let (mut table, mut walk) = (Table::new(), Walk::default());
+            (0..300).for_each(|cookie| table.insert(entry(cookie)));
+            walk.keep_places(true);
+            let (mut place, mut met) = (usize::MAX, Vec::new());
+            let mut removed_now = removed.iter().enumerate();
+            while place > 0 {
+                place = place.min(table.len());
+                met.extend(table.before(place).take(slice).map(|entry| entry.key().cookie.0));
+                place -= slice.min(place);
+                for (at, &cookie) in removed_now.by_ref().take(3) {
+                    table.remove(key(cookie));
+                    table.insert(entry(1000 + at as u64));
+                }
+                let rows: Vec<u64> = table.before(usize::MAX).map(|entry| entry.key().cookie.0).collect();
+                dump(&mut table, &mut walk, TCP, &rows);
+            }
+            for cookie in (0..300).filter(|cookie| !removed.contains(cookie)) {
+                prop_assert!(met.contains(&cookie), "{} was missed", cookie);
             }
         }
     }

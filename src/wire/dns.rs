@@ -21,11 +21,11 @@ use crate::model::{Answer, Name, Resolution};
 
 /// Records read of an answer; what is behind them is not looked at. A full UDP
 /// answer of addresses has some 80 without EDNS beyond 1,232 bytes.
-const RECORDS: usize = 256;
+pub const RECORDS: usize = 256;
 
 /// The most names in a chain, the question's included. Resolvers give up at
 /// about as many.
-const CHAIN: usize = 12;
+pub const CHAIN: usize = 12;
 
 /// A TTL with the highest bit set is none (RFC 2181 section 8).
 const LONGEST_TTL: u32 = i32::MAX as u32;

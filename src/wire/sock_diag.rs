@@ -219,6 +219,7 @@ fn tcp_info(bytes: &[u8]) -> TcpInfo {
         advmss: long(84).unwrap_or(0),
         rcv_space: long(96).unwrap_or(0),
         total_retrans: long(100).unwrap_or(0),
+        bytes_acked: quad(120),
         bytes_received: quad(128),
         segs_out: long(136),
         segs_in: long(140),

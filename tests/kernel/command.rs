@@ -4,7 +4,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use crate::child;
-use crate::daemon::{BINARY, Daemon, PATIENCE, Scratch, Tick, once};
+use crate::daemon::{Daemon, PATIENCE, Scratch, Tick, binary, once};
 use crate::netns;
 use crate::proc_net;
 use crate::record::listing;
@@ -93,7 +93,7 @@ fn check() {
 
 /// A daemon on the built-in configuration, with these arguments.
 fn daemon(args: &[&str]) -> Daemon {
-    let mut command = Command::new(BINARY);
+    let mut command = Command::new(binary());
     command.args(args);
     let daemon = Daemon::spawn(command, Scratch::new());
     daemon.wait_for_line("the line that says `ready`", |line| line.contains("ready"));
@@ -195,7 +195,7 @@ fn closed_pipe() {
     netns::run("command::closed_pipe", || {
         let listener = Sock::listener(Domain::V4);
         for mode in [&["--dump"][..], &["--format", "json"]] {
-            let mut command = Command::new(BINARY);
+            let mut command = Command::new(binary());
             command
                 .args(mode)
                 .stdin(Stdio::null())

@@ -35,7 +35,7 @@ const HOOK: &str = "SOCKWATCH_TEST_HOOK";
 
 /// Runs `body` with each hook, each time with this process as the one that
 /// watches; `act` is what the other process does.
-fn with_each_hook(name: &str, act: fn() -> Account, body: impl Fn(Origin)) {
+fn with_each_hook(name: &str, act: fn() -> Account, body: impl Fn(Origin, Connects)) {
     netns::run(name, || {
         if alone::perform() || actor::perform(act) {
             return;
@@ -51,8 +51,7 @@ fn with_each_hook(name: &str, act: fn() -> Account, body: impl Fn(Origin)) {
             }
             match open(hook) {
                 Ok(connects) => {
-                    drop(connects);
-                    body(hook);
+                    body(hook, connects);
                     println!("{name}: {}", hook.as_str());
                 }
                 Err(reason) if wanted.is_some() => panic!("{reason}"),
@@ -184,8 +183,7 @@ fn hold_every_kind(name: &str, hook: Origin, btf: bool, mut connects: Connects) 
 #[test]
 fn every_kind_of_connect() {
     let name = "connect_source::every_kind_of_connect";
-    with_each_hook(name, kinds::act, |hook| {
-        let connects = open(hook).expect("it could be opened before");
+    with_each_hook(name, kinds::act, |hook, connects| {
         let btf = std::fs::exists("/sys/kernel/btf/vmlinux").expect("/sys is mounted");
         hold_every_kind(name, hook, btf, connects);
     });
@@ -194,7 +192,7 @@ fn every_kind_of_connect() {
 #[test]
 fn without_btf_there_is_one_hook() {
     let name = "connect_source::without_btf_there_is_one_hook";
-    with_each_hook(name, kinds::act, |hook| {
+    with_each_hook(name, kinds::act, |hook, _| {
         let setup = Setup {
             btf: false,
             ..Setup::default()
@@ -212,8 +210,7 @@ fn without_btf_there_is_one_hook() {
 #[test]
 fn a_burst_that_nobody_reads_is_kept_whole() {
     let name = "connect_source::a_burst_that_nobody_reads_is_kept_whole";
-    with_each_hook(name, twenty_thousand, |hook| {
-        let mut connects = open(hook).expect("it could be opened before");
+    with_each_hook(name, twenty_thousand, |_, mut connects| {
         let (pid, Account { burst, .. }) = actor::run(name);
         let mut times: HashMap<u64, usize> = HashMap::new();
         for connect in drain(&mut connects) {
@@ -232,9 +229,8 @@ fn a_burst_that_nobody_reads_is_kept_whole() {
 #[test]
 fn a_full_ring_counts_what_it_lost() {
     let name = "connect_source::a_full_ring_counts_what_it_lost";
-    with_each_hook(name, thousand, |hook| {
+    with_each_hook(name, thousand, |hook, mut all| {
         // The second ring is large enough to tell how many others connected.
-        let mut all = open(hook).expect("it could be opened before");
         let setup = Setup {
             ring_bytes: 1,
             ..Setup::default()
@@ -267,8 +263,7 @@ fn a_full_ring_counts_what_it_lost() {
 #[test]
 fn each_record_wakes_its_reader() {
     let name = "connect_source::each_record_wakes_its_reader";
-    with_each_hook(name, three_thousand, |hook| {
-        let mut connects = open(hook).expect("it could be opened before");
+    with_each_hook(name, three_thousand, |_, mut connects| {
         let mut poll = Poll::new().expect("epoll is to be had");
         // Edge-triggered, as in the reactor: what is not announced is not read.
         poll.registry()
@@ -301,8 +296,7 @@ fn each_record_wakes_its_reader() {
 #[test]
 fn sockwatch_itself_is_left_out() {
     let name = "connect_source::sockwatch_itself_is_left_out";
-    with_each_hook(name, once, |hook| {
-        let mut connects = open(hook).expect("it could be opened before");
+    with_each_hook(name, once, |_, mut connects| {
         let own = || {
             let nobody = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
             TcpStream::connect(nobody).expect_err("nobody listens there");
@@ -322,7 +316,7 @@ fn sockwatch_itself_is_left_out() {
 #[test]
 fn in_a_pid_namespace_too() {
     let name = "connect_source::in_a_pid_namespace_too";
-    with_each_hook(name, Account::default, |hook| {
+    with_each_hook(name, Account::default, |hook, _| {
         alone::check_in_pid_namespace(name, hook)
     });
 }
@@ -330,11 +324,8 @@ fn in_a_pid_namespace_too() {
 #[test]
 fn a_hook_that_is_dropped_is_gone() {
     let name = "connect_source::a_hook_that_is_dropped_is_gone";
-    with_each_hook(name, once, |hook| {
-        // Many times over: what is left behind would show as a limit.
-        for _ in 0..5 {
-            drop(open(hook).expect("it could be opened before"));
-        }
+    with_each_hook(name, once, |hook, connects| {
+        drop(connects);
         let mut connects = open(hook).expect("and again");
         let (pid, _) = actor::run(name);
         let mine = drain(&mut connects);

@@ -8,7 +8,7 @@
 
 mod launch;
 
-pub use launch::{BINARY, Launch, Scratch, Tick, once};
+pub use launch::{Launch, Scratch, Tick, binary, once};
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -136,6 +136,14 @@ impl Daemon {
         }
     }
 
+    /// Waits until it is ready, or has ended without: whether it is ready.
+    pub fn is_ready(&self) -> bool {
+        self.wait("the line that says `ready`, or the end", |said| {
+            let ready = said.log.iter().any(|line| line.contains("ready"));
+            (ready || said.ended == 2).then_some(ready)
+        })
+    }
+
     /// How many of the events so far are such.
     pub fn count(&self, such: impl Fn(&Value) -> bool) -> usize {
         let said = self.heard.said.lock().expect("no reader panicked");
@@ -246,9 +254,14 @@ impl Daemon {
         check(unsafe { libc::kill(self.pid(), signal) }).expect("one's own child takes signals");
     }
 
-    /// Its process id.
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The same, as system calls take it.
     pub fn pid(&self) -> libc::pid_t {
-        self.child.id() as libc::pid_t
+        self.id() as libc::pid_t
     }
 
     /// Does something while the daemon stands still: it sees all of it at once.

@@ -2,6 +2,7 @@
 //! returned before the tap was drained is known, and nothing else is.
 
 mod burst;
+mod fixtures;
 mod forged;
 mod resolvers;
 mod veth;
@@ -9,6 +10,7 @@ mod veth;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use sockwatch::enrich::Resolved;
 use sockwatch::model::{Answer, NoResults, Now};
@@ -52,9 +54,16 @@ impl Tapped {
 
     /// The names of an address, after a drain, or why there are none.
     pub fn names(&mut self, ip: IpAddr) -> Result<Vec<String>, NoResults> {
+        self.names_after(Duration::ZERO, ip)
+    }
+
+    /// The same, so much later.
+    pub fn names_after(&mut self, later: Duration, ip: IpAddr) -> Result<Vec<String>, NoResults> {
         self.drain();
+        let mut now = Now::read();
+        now.mono += later;
         let mut names = Vec::new();
-        match self.resolved.names(ip, Now::read(), &mut names) {
+        match self.resolved.names(ip, now, &mut names) {
             None => Ok(names.iter().map(ToString::to_string).collect()),
             Some(why) => Err(why),
         }

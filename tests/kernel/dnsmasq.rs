@@ -8,6 +8,7 @@
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
@@ -43,7 +44,13 @@ impl Dnsmasq {
         .map(|line| format!("{line}\n"))
         .collect::<String>();
         let conf = scratch.write("dnsmasq.conf", &conf);
-        let mut command = Command::new("dnsmasq");
+        // Where Debian has it, which is not in every user's PATH.
+        let debian = Path::new("/usr/sbin/dnsmasq");
+        let mut command = Command::new(if debian.exists() {
+            debian
+        } else {
+            Path::new("dnsmasq")
+        });
         // No daemon: it stays who and where it is.
         command
             .arg("--no-daemon")

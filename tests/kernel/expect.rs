@@ -28,6 +28,8 @@ enum Field {
     Within(RangeInclusive<u64>),
     /// Within, or not there.
     Perhaps(RangeInclusive<u64>),
+    /// One of these words.
+    Word([&'static str; 2]),
 }
 
 /// What a connection carried, as its events must tell.
@@ -92,6 +94,14 @@ impl Expect {
                 Field::Is(json!(cookie))
             }),
         );
+        if ident.proto == "tcp" && !matches!(state, "LISTEN" | "CLOSE") {
+            let way = if ident.accepted {
+                "inbound"
+            } else {
+                "outbound"
+            };
+            expect.data.insert("direction", Field::Word([way; 2]));
+        }
         // SAFETY: getuid(2) takes nothing and cannot fail.
         let uid = unsafe { libc::getuid() };
         match ident.inode {
@@ -135,6 +145,10 @@ impl Expect {
         ["opened", "closed"].map(|action| {
             let mut expect = Expect::new(ident, action, "notified", state).ownerless("not_read");
             expect.data.insert("between_ticks", Field::Is(json!(true)));
+            // A notice alone does not prove it in every case.
+            if let Some(Field::Word(words)) = expect.data.get_mut("direction") {
+                words[1] = "unknown";
+            }
             if action == "closed" {
                 expect = expect.traffic(traffic);
                 expect
@@ -186,6 +200,10 @@ impl Expect {
 
     /// Without an owner, for this reason.
     pub fn ownerless(mut self, reason: &str) -> Expect {
+        // What is left of a connection, or not one yet, goes no way.
+        if reason == "minisocket" {
+            self.data.remove("direction");
+        }
         for (key, reason_key) in [("uid", "uid_reason"), ("inode", "inode_reason")] {
             self.data.insert(key, Field::Is(Value::Null));
             self.data.insert(reason_key, Field::Is(json!(reason)));
@@ -276,6 +294,7 @@ impl fmt::Display for Expect {
                 Field::Is(value) => write!(f, " {key}={value}")?,
                 Field::Within(range) => write!(f, " {key}={range:?}")?,
                 Field::Perhaps(range) => write!(f, " [{key}={range:?}]")?,
+                Field::Word(words) => write!(f, " {key}={words:?}")?,
             }
         }
         Ok(())
@@ -315,6 +334,7 @@ impl Frame {
                     value.as_u64().is_some_and(|number| range.contains(&number))
                 }
                 (Field::Perhaps(_), None) => true,
+                (Field::Word(words), Some(value)) => words.iter().any(|word| value == word),
                 (_, None) => false,
             };
             if !right {

@@ -28,12 +28,15 @@ mod sock;
 
 mod before_start;
 mod capture;
+mod cgroups;
 mod churn;
 mod command;
 mod congestion;
+mod connect;
 #[cfg(feature = "bpf")]
 mod connect_source;
 mod connections;
+mod control;
 mod degraded;
 mod dns_tap;
 mod dump;
@@ -44,6 +47,7 @@ mod leftovers;
 mod listeners;
 mod names;
 mod overrun;
+mod processes;
 mod rebound;
 mod refused;
 mod reload;
@@ -51,6 +55,7 @@ mod restart;
 mod sensors;
 mod shards;
 mod syn_sent;
+mod tcp_connect;
 mod udp;
 
 // Shared with the tests of the same bytes as files.

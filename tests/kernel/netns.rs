@@ -287,6 +287,13 @@ pub fn loopback_up() -> io::Result<()> {
     Ok(())
 }
 
+/// Moves the calling thread, and it alone, into one more network namespace.
+pub fn enter_another() -> io::Result<()> {
+    // SAFETY: unshare(2) takes no pointers.
+    check(unsafe { libc::unshare(libc::CLONE_NEWNET) })?;
+    loopback_up()
+}
+
 /// The inode of the namespace that the calling process is in.
 pub fn inode() -> u64 {
     use std::os::unix::fs::MetadataExt;

@@ -62,6 +62,13 @@ impl Refusal {
         errno: libc::EOPNOTSUPP,
     };
 
+    /// There is no BPF.
+    pub const BPF: Refusal = Refusal {
+        call: libc::SYS_bpf,
+        args: &[],
+        errno: libc::EPERM,
+    };
+
     /// The filter that does it.
     pub fn filter(self) -> Filter {
         // `struct seccomp_data`: the call's number, the architecture, the

@@ -22,7 +22,7 @@ fn an_unprivileged_daemon_has_room_for_two_thousand() {
             let listener = Sock::listener(Domain::V4);
             // Not even what net.core.rmem_max allows, as that may be a lot here.
             let daemon = Launch::new(Tick::Slow)
-                .as_nobody()
+                .without_privilege()
                 .refused(Refusal::BUFFERS)
                 .start();
             let room = daemon.wait_for_line("the room", |line| line.contains("room for"));

@@ -7,6 +7,7 @@
 //! the question; those of std have none until somebody asks.
 
 mod address;
+mod unusual;
 
 pub use address::{Domain, to_wire};
 
@@ -27,6 +28,8 @@ pub struct Sock {
     tcp: bool,
     /// Its cookie.
     pub cookie: u64,
+    /// It was accepted.
+    accepted: bool,
     /// What connect() was told, or the peer of an accepted socket.
     remote: Mutex<Option<SocketAddr>>,
 }
@@ -46,6 +49,8 @@ pub struct Ident {
     pub cookie: Option<u64>,
     /// The inode of its file, where it has one.
     pub inode: Option<u64>,
+    /// It was accepted, or waits to be: a connection of it is inbound.
+    pub accepted: bool,
 }
 
 /// Makes a socket that has no cookie yet.
@@ -73,6 +78,7 @@ impl Sock {
             domain,
             tcp,
             cookie,
+            accepted: false,
             remote: Mutex::new(None),
         }
     }
@@ -110,6 +116,11 @@ impl Sock {
             .expect("a listener on lo takes connections");
         let server = listener.accept();
         (client, server)
+    }
+
+    /// Its family.
+    pub fn domain(&self) -> Domain {
+        self.domain
     }
 
     /// The descriptor.
@@ -201,7 +212,8 @@ impl Sock {
             (Domain::V6, Some(SocketAddr::V4(_))) => Domain::Mapped,
             (domain, _) => domain,
         };
-        let socket = Sock::with_cookie(fd, domain, true);
+        let mut socket = Sock::with_cookie(fd, domain, true);
+        socket.accepted = true;
         socket.aim(remote);
         socket
     }
@@ -334,6 +346,7 @@ impl Sock {
                 .unwrap_or_else(|| SocketAddr::new(self.domain.unspecified(), 0)),
             cookie: Some(self.cookie),
             inode: Some(self.inode()),
+            accepted: self.accepted,
         }
     }
 
@@ -361,6 +374,7 @@ impl Ident {
             remote: self.local,
             cookie: None,
             inode: None,
+            accepted: true,
             ..self
         }
     }

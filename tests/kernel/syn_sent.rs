@@ -40,7 +40,7 @@ impl Deaf {
 }
 
 /// An address on which nobody listens.
-fn nobody(domain: Domain) -> std::net::SocketAddr {
+pub fn nobody(domain: Domain) -> std::net::SocketAddr {
     let listener = Sock::listener(domain);
     listener.local()
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::model::{
-    Action, Cookie, Data, Degraded, Endpoint, Event, Evidence, Family, Gap, GapCause, Host,
-    HostUnknown, Life, Listener, Name, Netns, Owner, OwnerUnknown, Proto, Restored, SockId,
-    SocketData, TcpState, Traffic,
+    Action, Attempt, Caller, Comm, ConnectData, Cookie, Data, Degraded, Direction, Endpoint, Event,
+    Evidence, Family, Gap, GapCause, Host, HostUnknown, Life, Listener, Name, Netns, NoResults,
+    Origin, Owner, OwnerUnknown, Proto, Restored, Sighting, SockId, SocketData, TcpState, Traffic,
 };
 
 fn ts() -> SystemTime {
@@ -43,12 +43,14 @@ pub(super) fn opened() -> SocketData {
         wiped: false,
         host: Host::Unknown(HostUnknown::NotApplicable),
         state: TcpState::Established,
+        direction: Some(Direction::Outbound),
         cookie: Cookie(4097),
         netns: Netns(4_026_531_833),
         owner: Owner::Known {
             uid: 1000,
             inode: 12593,
         },
+        process: None,
         between_ticks: false,
         life: None,
         traffic: None,
@@ -58,6 +60,7 @@ pub(super) fn opened() -> SocketData {
 pub(super) fn closed() -> SocketData {
     SocketData {
         action: Some((Action::Closed, Evidence::Notified)),
+        process: Some(caller()),
         host: Host::Named(Name::escaped(b"example.org")),
         life: Some(Life::Seen { ms: 1503 }),
         traffic: Some(Traffic {
@@ -74,6 +77,8 @@ pub(super) fn closed() -> SocketData {
 
 pub(super) fn between_ticks() -> SocketData {
     SocketData {
+        direction: Some(Direction::Unknown),
+        process: None,
         owner: Owner::Unknown(OwnerUnknown::NotRead),
         host: Host::Unknown(HostUnknown::TimedOut),
         between_ticks: true,
@@ -110,6 +115,7 @@ pub(super) fn wiped() -> SocketData {
             endpoint("2001:db8::7", 0),
         ),
         wiped: true,
+        direction: Some(Direction::Outbound),
         host: Host::Unknown(HostUnknown::NotFound),
         state: TcpState::SynSent,
         life: Some(Life::Between {
@@ -131,6 +137,7 @@ pub(super) fn v4_mapped() -> SocketData {
             0,
         ),
         host: Host::Unknown(HostUnknown::Skipped),
+        direction: Some(Direction::Inbound),
         state: TcpState::CloseWait,
         owner: Owner::Unknown(OwnerUnknown::NoFile),
         ..opened()
@@ -142,6 +149,7 @@ pub(super) fn udp() -> SocketData {
         action: Some((Action::Closed, Evidence::Verified)),
         id: id(Proto::Udp, endpoint("::", 5353), endpoint("::", 0)),
         state: TcpState::Close,
+        direction: None,
         life: Some(Life::Seen { ms: 7_384_000 }),
         ..opened()
     }
@@ -152,6 +160,7 @@ pub(super) fn row() -> SocketData {
         action: None,
         id: id(Proto::Tcp, endpoint("0.0.0.0", 22), endpoint("0.0.0.0", 0)),
         state: TcpState::Listen,
+        direction: None,
         cookie: Cookie(12),
         owner: Owner::Known {
             uid: 0,
@@ -164,6 +173,7 @@ pub(super) fn row() -> SocketData {
 pub(super) fn minisocket_row() -> SocketData {
     SocketData {
         action: None,
+        direction: None,
         state: TcpState::TimeWait,
         owner: Owner::Unknown(OwnerUnknown::Minisocket),
         host: Host::Unknown(HostUnknown::Failed),
@@ -176,6 +186,7 @@ pub(super) fn gap_overrun() -> Data {
         cause: GapCause::Overrun,
         closed_recovered: Some(17),
         lost: None,
+        connects_lost: None,
         duration_ms: 41,
     })
 }
@@ -185,8 +196,120 @@ pub(super) fn gap_queue() -> Data {
         cause: GapCause::Queue,
         closed_recovered: None,
         lost: Some(("stdout".into(), 1204)),
+        connects_lost: None,
         duration_ms: 2310,
     })
+}
+
+pub(super) fn gap_ring() -> Data {
+    Data::Gap(Gap {
+        cause: GapCause::Ring,
+        closed_recovered: None,
+        lost: None,
+        connects_lost: Some(311),
+        duration_ms: 12,
+    })
+}
+
+fn caller() -> Caller {
+    Caller {
+        pid: 812,
+        tid: 812,
+        comm: Comm(*b"curl\0left over!!"),
+    }
+}
+
+pub(super) fn connect() -> ConnectData {
+    ConnectData {
+        attempt: Attempt {
+            cookie: Cookie(4097),
+            netns: Some(Netns(4_026_531_833)),
+            remote: endpoint("203.0.113.7", 443),
+            family: Family::V4,
+            v4_mapped: false,
+            mptcp: false,
+            sighting: Sighting::Hook {
+                origin: Origin::Lsm,
+                caller: caller(),
+                uid: 1000,
+                cgroup_id: 4242,
+            },
+        },
+        results: [&b"example.org"[..], b"cdn.example.net"]
+            .map(Name::escaped)
+            .into(),
+        no_results: None,
+    }
+}
+
+/// By a task whose name is meant to do harm.
+pub(super) fn connect_mapped() -> ConnectData {
+    let mut data = connect();
+    data.attempt.family = Family::V6;
+    data.attempt.v4_mapped = true;
+    data.attempt.mptcp = true;
+    data.attempt.netns = None;
+    data.attempt.sighting = Sighting::Hook {
+        origin: Origin::Cgroup,
+        caller: Caller {
+            pid: 812,
+            tid: 815,
+            comm: Comm(*b"\x1b[2J\" uid=0\n\xff\0\0\0"),
+        },
+        uid: 1000,
+        cgroup_id: 4242,
+    };
+    data.results.clear();
+    data.no_results = Some(NoResults::Expired);
+    data
+}
+
+/// That no hook saw, and whose port was wiped.
+pub(super) fn connect_seen() -> ConnectData {
+    ConnectData {
+        attempt: Attempt {
+            remote: endpoint("2001:db8::7", 0),
+            family: Family::V6,
+            sighting: Sighting::Table {
+                evidence: Evidence::Notified,
+                state: TcpState::SynSent,
+                owner: Owner::Unknown(OwnerUnknown::NotRead),
+            },
+            ..connect().attempt
+        },
+        results: Vec::new(),
+        no_results: Some(NoResults::NotSeen),
+    }
+}
+
+/// That no hook saw, read by a dump.
+pub(super) fn connect_read() -> ConnectData {
+    ConnectData {
+        attempt: Attempt {
+            sighting: Sighting::Table {
+                evidence: Evidence::Dump,
+                state: TcpState::Established,
+                owner: opened().owner,
+            },
+            ..connect().attempt
+        },
+        ..connect()
+    }
+}
+
+pub(super) fn connect_event(data: ConnectData) -> Event {
+    Event {
+        ts: ts(),
+        seq: 982,
+        eid: format!(
+            "outbound|net.tcp_connect@outbound|connect@{}|0",
+            data.attempt.remote
+        ),
+        sensor: Arc::from("outbound"),
+        listener: Listener::TcpConnect,
+        tag: Some(Arc::from("outbound")),
+        data: Data::Connect(data),
+    }
 }
 
 pub(super) fn degraded() -> Data {
@@ -234,7 +357,7 @@ pub(super) fn own_event(what: &str, data: Data) -> Event {
 }
 
 /// Every kind of record, by the name of its fixtures.
-pub(super) fn events() -> [(&'static str, Event); 11] {
+pub(super) fn events() -> [(&'static str, Event); 16] {
     [
         ("opened", socket_event(opened())),
         ("closed", socket_event(closed())),
@@ -243,6 +366,11 @@ pub(super) fn events() -> [(&'static str, Event); 11] {
         ("v4-mapped", socket_event(v4_mapped())),
         ("udp", socket_event(udp())),
         ("restart", socket_event(restart())),
+        ("connect", connect_event(connect())),
+        ("connect-mapped", connect_event(connect_mapped())),
+        ("connect-seen", connect_event(connect_seen())),
+        ("connect-read", connect_event(connect_read())),
+        ("gap-ring", own_event("gap@ring", gap_ring())),
         ("gap-overrun", own_event("gap@overrun", gap_overrun())),
         ("gap-queue", own_event("gap@queue", gap_queue())),
         ("degraded", own_event("degraded@notices", degraded())),

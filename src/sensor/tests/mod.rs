@@ -3,6 +3,7 @@
 
 mod carry;
 mod machine;
+mod ways;
 
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};

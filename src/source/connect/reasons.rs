@@ -69,7 +69,6 @@ impl Facts {
     }
 
     fn cause(&self, hook: Origin, errno: Option<i32>) -> (Option<String>, Option<&'static str>) {
-        let needs = "run sockwatch as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN";
         if self.too_old() {
             return (
                 Some(format!("the kernel is Linux {}", self.release)),
@@ -77,31 +76,39 @@ impl Facts {
             );
         }
         match errno {
-            Some(libc::EPERM | libc::EACCES) if !self.missing.is_empty() => (
+            // A helper that is withheld makes the verifier answer EINVAL.
+            Some(libc::EPERM | libc::EACCES | libc::EINVAL) if !self.missing.is_empty() => (
                 Some(format!("{} missing", self.missing.join(", "))),
-                Some(needs),
+                Some("run sockwatch as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"),
             ),
-            Some(libc::EPERM | libc::EACCES) => match self.lockdown.as_deref() {
-                Some("confidentiality") if hook != Origin::Cgroup => (
+            Some(libc::EPERM | libc::EACCES | libc::EINVAL)
+                if hook != Origin::Cgroup
+                    && self.lockdown.as_deref() == Some("confidentiality") =>
+            {
+                (
                     Some("lockdown=confidentiality".to_string()),
                     Some("boot without lockdown=confidentiality (integrity does not forbid it)"),
-                ),
-                Some(_) => (
-                    Some("perhaps a security policy, or a user namespace".to_string()),
-                    Some("run sockwatch outside of containers"),
-                ),
-                None if hook == Origin::Cgroup => (
-                    Some("perhaps a security policy, or a user namespace".to_string()),
-                    Some("run sockwatch outside of containers"),
-                ),
-                None => (
+                )
+            }
+            Some(libc::EPERM | libc::EACCES | libc::EINVAL)
+                if hook != Origin::Cgroup && self.lockdown.is_none() =>
+            {
+                (
                     Some(
-                        "perhaps lockdown=confidentiality (/sys/kernel/security/lockdown cannot be read), a security policy, or a user namespace"
+                        "perhaps lockdown=confidentiality, a security policy or a user namespace"
                             .to_string(),
                     ),
-                    Some("boot without lockdown=confidentiality, and run sockwatch outside of containers"),
-                ),
-            },
+                    Some("mount securityfs at /sys/kernel/security, so that lockdown can be told"),
+                )
+            }
+            Some(libc::EPERM | libc::EACCES) => (
+                Some("perhaps a security policy or a user namespace".to_string()),
+                Some("run sockwatch outside of containers"),
+            ),
+            Some(libc::EINVAL) => (
+                None,
+                Some("SOCKWATCH_LOG=debug tells what the verifier says"),
+            ),
             Some(libc::ENOMEM) => (
                 None,
                 Some("allow more locked memory (ulimit -l) or memory for the control group"),

@@ -231,11 +231,11 @@ proptest! {
         let bytes = response(1, "a", A, &records);
         let all = read(&bytes).unwrap().unwrap();
         let cut = &bytes[..cut.min(bytes.len())];
-        if let Ok(message) = Message::read(cut) {
-            if let Some(part) = message.answer(false).unwrap() {
-                prop_assert_eq!(&part.names, &all.names);
-                prop_assert!(all.addresses.starts_with(&part.addresses));
-            }
+        if let Ok(message) = Message::read(cut)
+            && let Some(part) = message.answer(false).unwrap()
+        {
+            prop_assert_eq!(&part.names, &all.names);
+            prop_assert!(all.addresses.starts_with(&part.addresses));
         }
     }
 }

@@ -57,7 +57,6 @@ pub fn perform() -> bool {
     assert_eq!(std::process::id(), 1, "the first of its namespace");
     let hook = Origin::ALL.into_iter().find(|hook| hook.as_str() == word);
     let mut connects = super::open(hook.expect("a hook's word")).expect("as outside");
-    // SAFETY: getpid's like; takes nothing.
     for _ in 0..10 {
         let nobody = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
         TcpStream::connect(nobody).expect_err("nobody listens there");

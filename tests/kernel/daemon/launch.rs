@@ -1,5 +1,6 @@
 //! How a daemon is started: its configuration, and the kernel it finds.
 
+use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -101,7 +102,7 @@ impl Launch {
     }
 
     /// As a user without any privilege, where the test itself has some.
-    pub fn as_nobody(mut self) -> Launch {
+    pub fn without_privilege(mut self) -> Launch {
         self.nobody = true;
         self
     }
@@ -164,7 +165,7 @@ impl Launch {
             }
             None => scratch.write("sockwatch.yaml", &self.config()),
         };
-        let mut command = Command::new(BINARY);
+        let mut command = Command::new(binary());
         command.arg("--config").arg(config);
         if self.nobody && crate::netns::is_root() {
             command.gid(NOBODY).uid(NOBODY);
@@ -186,12 +187,16 @@ impl Launch {
     }
 }
 
-/// The program.
-pub const BINARY: &str = env!("CARGO_BIN_EXE_sockwatch");
+/// The program: the one that was built with the tests, or the one that this
+/// variable names where they run on another machine.
+pub fn binary() -> OsString {
+    std::env::var_os("SOCKWATCH_TEST_BINARY")
+        .unwrap_or_else(|| env!("CARGO_BIN_EXE_sockwatch").into())
+}
 
 /// Runs the program to its end.
 pub fn once(args: &[&str]) -> Output {
-    crate::child::run(Command::new(BINARY).args(args), PATIENCE)
+    crate::child::run(Command::new(binary()).args(args), PATIENCE)
         .expect("the binary can be started")
         .unwrap_or_else(|output| {
             panic!(

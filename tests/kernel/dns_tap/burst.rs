@@ -4,9 +4,14 @@
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::process::{Command, Stdio};
+use std::rc::Rc;
+
+use sockwatch::model::Now;
+use sockwatch::source::DnsTap;
+use sockwatch::stats::Stats;
 
 use super::{Tapped, ip};
-use crate::dnsmasq::{A, Resolver, answer, framed, read_framed};
+use crate::dnsmasq::{A, Resolver, answer, framed, query, read_framed};
 use crate::netns;
 
 /// Names that each process looks up.
@@ -124,4 +129,34 @@ fn a_thousand_names_over_udp() {
 #[test]
 fn a_thousand_names_over_tcp() {
     burst("dns_tap::burst::a_thousand_names_over_tcp", "tcp");
+}
+
+/// More than the receive buffer holds: what was read and what was dropped are all
+/// there was.
+#[test]
+fn what_the_kernel_drops_is_told() {
+    netns::run("dns_tap::burst::what_the_kernel_drops_is_told", || {
+        const ALL: u64 = 30_000;
+        let stats = Rc::new(Stats::default());
+        let mut tap = DnsTap::open(Rc::clone(&stats)).expect("root of its namespace may");
+        let server = UdpSocket::bind("127.0.0.1:53").expect("port 53 is free");
+        let client = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+        let to = client.local_addr().expect("bound");
+        let nothing = answer(&query(1, "n1.burst.test", A), address(1));
+        for _ in 0..ALL {
+            server.send_to(&nothing, to).expect("lo takes a datagram");
+        }
+        let mut dropped = 0;
+        loop {
+            let drained = tap.drain(Now::read(), &mut |_| panic!("nobody asked"));
+            let drained = drained.expect("a tap can be read");
+            dropped += drained.dropped;
+            if !drained.more {
+                break;
+            }
+        }
+        assert!(dropped > 0);
+        assert_eq!(stats.dns_dropped.count(), dropped);
+        assert_eq!(stats.dns_unmatched.count() + dropped, ALL);
+    });
 }

@@ -1,5 +1,7 @@
 //! Against dnsmasq.
 
+use std::time::Duration;
+
 use sockwatch::model::NoResults;
 
 use super::{Tapped, ip};
@@ -36,6 +38,32 @@ fn a_aaaa_and_cnames() {
         let counts = tap.counts();
         assert_eq!(counts, [("dns_answers", 3), ("dns_queries", 3)].into());
     });
+}
+
+/// An hour passes by the clock that is handed in.
+#[test]
+fn names_expire_by_the_ttl_that_was_answered() {
+    netns::run(
+        "dns_tap::resolvers::names_expire_by_the_ttl_that_was_answered",
+        || {
+            let Some(server) = Dnsmasq::start("127.0.0.1", CONF, "") else {
+                return;
+            };
+            let mut tap = Tapped::open();
+            // One with 300 s, one with none, which lasts 60 s.
+            server.resolver().resolve("host.test", A);
+            server.resolver().resolve("one.test", A);
+            for (address, name, lasts) in [
+                ("192.0.2.1", "host.test", 300),
+                ("192.0.2.3", "one.test", 60),
+            ] {
+                let mut after =
+                    |seconds| tap.names_after(Duration::from_secs(seconds), ip(address));
+                assert_eq!(after(lasts / 2).unwrap(), [name]);
+                assert_eq!(after(lasts + 1), Err(NoResults::Expired));
+            }
+        },
+    );
 }
 
 #[test]

@@ -305,7 +305,9 @@ fn a_program_that_is_none_fails_and_says_so() {
                 "{}",
                 record.log
             );
-            assert_eq!(counted(&record, "runs_failed"), 4, "{}", record.log);
+            // One is started in a turn; the end may come before the last ones.
+            let all = counted(&record, "runs_failed") + counted(&record, "runs_left");
+            assert_eq!(all, 4, "{}", record.log);
         },
     );
 }

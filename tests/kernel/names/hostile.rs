@@ -14,7 +14,7 @@ use std::thread;
 
 use super::server::{Answer, Server, labels};
 use super::{datagrams, run_with_hosts, sensor, udp_events, web};
-use crate::daemon::{BINARY, Launch, PATIENCE, Scratch, Tick, once};
+use crate::daemon::{Launch, PATIENCE, Scratch, Tick, binary, once};
 use crate::expect::Expect;
 use crate::sock::{Domain, Sock};
 
@@ -194,7 +194,7 @@ fn in_json_a_name_is_safe_or_none() {
 fn text_lines(sensors: &str, count: usize) -> Vec<String> {
     let scratch = Scratch::new();
     let config = scratch.write("sockwatch.yaml", &format!("sensors:\n{sensors}"));
-    let mut child = Command::new(BINARY)
+    let mut child = Command::new(binary())
         .args(["--format", "text", "--config"])
         .arg(config)
         .stdin(Stdio::null())

@@ -494,3 +494,43 @@ proptest! {
         }
     }
 }
+
+/// What was captured says what it said then; see `fixtures/dns/README.md`.
+#[test]
+fn captured_packets_say_what_they_said() {
+    let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/dns");
+    let mut count = 0;
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|ending| ending != "bin") {
+            continue;
+        }
+        let bytes = std::fs::read(&path).unwrap();
+        let mut rest = &bytes[..];
+        let mut tap = Tap::new();
+        while let [way, high, low, behind @ ..] = rest {
+            let (packet, behind) = behind.split_at(usize::from(u16::from_be_bytes([*high, *low])));
+            let way = match way {
+                b'o' => Way::Out,
+                b'i' => Way::In,
+                b'w' => Way::Within,
+                other => panic!("way {other}"),
+            };
+            tap.see(way, packet);
+            rest = behind;
+        }
+        let mut text = String::new();
+        for answer in &tap.answers {
+            let names: Vec<_> = answer.names.iter().map(ToString::to_string).collect();
+            text += &format!("{} =", names.join(" "));
+            for found in &answer.addresses {
+                text += &format!(" {}/{}", found.ip, found.ttl);
+            }
+            text.push('\n');
+        }
+        let expected = std::fs::read_to_string(path.with_extension("txt")).unwrap();
+        assert_eq!(text, expected, "{}", path.display());
+        count += 1;
+    }
+    assert!(count >= 5);
+}

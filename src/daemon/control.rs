@@ -107,8 +107,6 @@ impl Commands for Daemon {
     }
 
     fn reload(&mut self, now: Now) -> Result<String, Vec<String>> {
-        Daemon::reload(self, now)
-            .map(|reloaded| reloaded.to_string())
-            .map_err(|problems| problems.iter().map(ToString::to_string).collect())
+        Daemon::reload(self, now).map(|reloaded| reloaded.to_string())
     }
 }

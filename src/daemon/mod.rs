@@ -363,6 +363,13 @@ impl Daemon {
         }
     }
 
+    /// Everything is told: what survives this run is written.
+    fn keep(&mut self) {
+        if let Some(keeper) = &mut self.keeper {
+            keeper.end(&self.sources.sensor, &mut self.pipeline);
+        }
+    }
+
     fn deadline(&mut self, now: Now) -> Option<Instant> {
         let named = self.pipeline.deadline();
         let control = self.control.as_ref().and_then(Server::deadline);
@@ -425,14 +432,13 @@ impl Handler for Daemon {
             // Subscribers get what they take at once; nobody waits for them.
             let busy = self.control(now) || busy;
             if written && !busy && self.handlers.are_idle() {
-                if let Some(keeper) = &mut self.keeper {
-                    keeper.end(&self.sources.sensor, &mut self.pipeline);
-                }
+                self.keep();
                 return Ok(Turn::Done);
             }
             if now.mono >= until {
                 self.handlers.kill();
                 return if written {
+                    self.keep();
                     Ok(Turn::Done)
                 } else {
                     Err(RunError::Unwritten)

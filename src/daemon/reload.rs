@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use super::Daemon;
 use super::budget::Budget;
+use super::connects::Wanted;
 use super::schedule::Schedule;
-use crate::config::{self, Problem, Provenance, Settings};
+use crate::config::{self, Provenance, Settings};
 use crate::lock::Released;
 use crate::log::Plain;
 use crate::model::{Listener, Needs, Now, Renumbering, SensorIx, TcpState};
@@ -29,8 +30,8 @@ pub(super) struct Running {
     /// Each sensor's id and the hash of its view, by number.
     sensors: Vec<(Arc<str>, u64)>,
     daemon: config::Daemon,
-    /// The handlers, as they compare.
-    handlers: String,
+    /// What the sources of connect() calls were set up for at start.
+    connects: Option<Wanted>,
 }
 
 impl Running {
@@ -41,7 +42,7 @@ impl Running {
             origin,
             sensors: each.map(|one| (Arc::clone(&one.id), one.view())).collect(),
             daemon: settings.daemon.clone(),
-            handlers: format!("{:?}", settings.handlers),
+            connects: Wanted::of(&settings.sensors),
         }
     }
 }
@@ -92,26 +93,24 @@ impl Daemon {
     /// Reads the configuration again and takes it over.
     ///
     /// # Errors
-    /// Every mistake in it; then nothing has changed.
-    pub(super) fn reload(&mut self, now: Now) -> Result<Reloaded, Vec<Problem>> {
+    /// Every mistake in it, or the file of a handler that cannot be opened; then
+    /// nothing has changed.
+    pub(super) fn reload(&mut self, now: Now) -> Result<Reloaded, Vec<String>> {
         let Provenance::Files(files, profiles) = &self.running.origin else {
             return Ok(Reloaded {
                 built_in: true,
                 ..Reloaded::default()
             });
         };
-        let loaded = config::load(files, profiles);
-        let stats = self.pipeline.stats();
-        match loaded {
-            Ok(settings) => {
-                stats.reloads.bump();
-                Ok(self.take_over(settings, now))
-            }
-            Err(problems) => {
-                stats.reloads_refused.bump();
-                Err(problems)
-            }
+        let result = match config::load(files, profiles) {
+            Ok(settings) => self.take_over(settings, now),
+            Err(problems) => Err(problems.iter().map(ToString::to_string).collect()),
+        };
+        match result {
+            Ok(_) => self.stats.reloads.bump(),
+            Err(_) => self.stats.reloads_refused.bump(),
         }
+        result
     }
 
     /// As [`Daemon::reload`], for whoever is told through the log.
@@ -130,7 +129,12 @@ impl Daemon {
         }
     }
 
-    fn take_over(&mut self, settings: Settings, now: Now) -> Reloaded {
+    fn take_over(&mut self, mut settings: Settings, now: Now) -> Result<Reloaded, Vec<String>> {
+        // The only thing that can still fail, and then nothing has changed.
+        let handlers = std::mem::take(&mut settings.handlers);
+        self.handlers
+            .replace(handlers, self.pipeline.fan_mut())
+            .map_err(|error| vec![error.to_string()])?;
         for warning in &settings.warnings {
             log::warn!("{warning}");
         }
@@ -172,9 +176,12 @@ impl Daemon {
             // These stay what they were.
             stdout: self.running.daemon.stdout,
             state: self.running.daemon.state.clone(),
+            control: self.running.daemon.control.clone(),
+            control_uids: self.running.daemon.control_uids.clone(),
+            control_gids: self.running.daemon.control_gids.clone(),
             ..running.daemon
         };
-        reloaded
+        Ok(reloaded)
     }
 
     /// Which sensors go on, and what else changes.
@@ -200,13 +207,21 @@ impl Daemon {
         let fixed = [
             (before.stdout != after.stdout, "daemon.stdout"),
             (before.state != after.state, "daemon.state"),
+            (before.control != after.control, "daemon.control"),
             (
-                old.handlers != format!("{:?}", settings.handlers),
-                "handlers",
+                before.control_uids != after.control_uids,
+                "daemon.control-uids",
+            ),
+            (
+                before.control_gids != after.control_gids,
+                "daemon.control-gids",
             ),
         ];
         let changed = fixed.into_iter().filter(|(changed, _)| *changed);
         reloaded.restart = changed.map(|(_, key)| key).collect();
+        reloaded
+            .restart
+            .extend(lacking(old.connects, Wanted::of(&settings.sensors)));
         (sensors, reloaded)
     }
 }
@@ -214,6 +229,20 @@ impl Daemon {
 impl Running {
     fn is_new(&self, id: &str) -> bool {
         self.sensors.iter().all(|(known, _)| **known != *id)
+    }
+}
+
+/// What the sensors of connect() calls want and there is not: hooks are tried at
+/// start alone, since to try one makes sockets. What nobody wants any more stays,
+/// and is told to nobody.
+fn lacking(have: Option<Wanted>, wanted: Option<Wanted>) -> Option<&'static str> {
+    match (have, wanted?) {
+        (None, _) => Some("that there are net.tcp_connect sensors: they report nothing"),
+        (Some(have), wanted) if have.hook != wanted.hook => Some("the hook for connect() calls"),
+        (Some(have), wanted) if wanted.names && !have.names => {
+            Some("that DNS answers are collected")
+        }
+        (Some(_), _) => None,
     }
 }
 

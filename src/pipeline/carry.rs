@@ -38,6 +38,8 @@ impl Pipeline {
             kind: change.kind,
             id: change.id,
             state: change.state,
+            direction: change.direction,
+            process: change.process,
             owner: change.owner,
             first_seen_ms: change.first_seen_ms,
             in_view: bit,

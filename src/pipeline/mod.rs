@@ -83,11 +83,6 @@ impl Pipeline {
         std::mem::take(&mut self.settled)
     }
 
-    /// The counters.
-    pub fn stats(&self) -> &Stats {
-        &self.stats
-    }
-
     /// The number of the newest record; 0 before the first.
     pub fn seq(&self) -> u64 {
         self.seq

@@ -11,7 +11,7 @@ use super::net_socket::NetSocket;
 use super::views::{How, Read, View};
 use crate::model::{
     Cookie, Evidence, Host, Judge, Needs, Now, Primed, Proto, Renumbering, RowKind, SensorIx,
-    SocketKey, StateGroups,
+    SocketKey, StateGroups, TcpState,
 };
 use crate::state::Socket;
 use crate::table::{Entry, Mark};
@@ -73,6 +73,10 @@ impl NetSocket {
     /// it before.
     pub fn restore(&mut self, saved: &Socket) {
         let key = self.key(saved.cookie);
+        let caller = saved.process.map(|caller| self.ways.caller(caller));
+        if saved.state == TcpState::Listen {
+            self.ways.listeners.listens(saved.cookie, &saved.id);
+        }
         let table = self.table_mut(saved.kind);
         if table.find(key).is_none() {
             let seen = saved.first_seen_ms;
@@ -86,6 +90,13 @@ impl NetSocket {
         }
         entry.set_state(saved.state);
         entry.set_owner(saved.owner);
+        if let Some(caller) = caller {
+            entry.set_process(caller);
+        }
+        if let Some(direction) = saved.direction {
+            entry.set_direction(direction);
+        }
+        entry.note(Mark::Carried, true);
         entry.seen = RESTORED;
         entry.in_view |= saved.in_view;
         for sensor in sensors(saved.in_view) {
@@ -104,8 +115,10 @@ impl NetSocket {
         let table = self.table_mut(kind);
         if let Some(entry) = table.find_mut(key) {
             entry.in_view &= !sensors;
-            if entry.in_view == 0 {
-                table.remove(key);
+            if entry.in_view == 0
+                && let Some(entry) = table.remove(key)
+            {
+                self.gone(&entry);
             }
         }
     }
@@ -207,7 +220,9 @@ impl NetSocket {
             }
         }
         for (key, kind) in useless {
-            self.table_mut(kind).remove(key);
+            if let Some(entry) = self.table_mut(kind).remove(key) {
+                self.gone(&entry);
+            }
         }
     }
 }
@@ -218,6 +233,8 @@ fn saved(entry: &Entry, kind: RowKind) -> Socket {
         kind,
         id: entry.id(),
         state: entry.state(),
+        direction: entry.direction(),
+        process: entry.process(),
         owner: entry.owner(),
         first_seen_ms: entry.first_seen_ms(),
         in_view: entry.in_view,

@@ -19,8 +19,8 @@ use std::rc::Rc;
 use super::calls::{Call, Calls, leads_to};
 use super::listeners::{Listeners, Local};
 use crate::model::{
-    Attempt, Connect, Cookie, Coverage, Direction, Evidence, Family, Notice, Origin, Proto, Row,
-    Sighting, SockId, StateGroups, TcpState,
+    Attempt, Caller, Connect, Cookie, Coverage, Direction, Evidence, Family, Notice, Origin, Proto,
+    Row, Sighting, SockId, StateGroups, TcpState,
 };
 use crate::stats::Stats;
 use crate::table::{Entry, Mark};
@@ -101,6 +101,11 @@ impl Ways {
                 }
             }
         }
+    }
+
+    /// The caller of a connect(), shared by all its sockets.
+    pub fn caller(&mut self, caller: Caller) -> Rc<Caller> {
+        self.calls.caller(caller)
     }
 
     /// What a hook saw of a socket, if no row of it has taken that yet.

@@ -7,8 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::model::{
-    Cookie, Endpoint, Family, HostUnknown, Name, Owner, OwnerUnknown, Primed, Proto, RowKind,
-    SockId, TcpState,
+    Caller, Comm, Cookie, Direction, Endpoint, Family, HostUnknown, Name, Owner, OwnerUnknown,
+    Primed, Proto, RowKind, SockId, TcpState,
 };
 
 /// What a file belongs to. Cookies mean something only within one boot and one
@@ -47,6 +47,10 @@ pub struct Socket {
     pub id: SockId,
     /// The last state seen.
     pub state: TcpState,
+    /// Which way the connection was opened, where it is one.
+    pub direction: Option<Direction>,
+    /// Who called connect(), where a hook saw it.
+    pub process: Option<Caller>,
     /// Whose it is.
     pub owner: Owner,
     /// When it was first seen with these ends, in ms of CLOCK_MONOTONIC.
@@ -123,6 +127,7 @@ const MINI: u8 = 8;
 const OWNED: u8 = 16;
 const NAMED: u8 = 32;
 const BOUND: u8 = 64;
+const CALLED: u8 = 128;
 
 impl Record {
     /// Appends the record.
@@ -217,14 +222,22 @@ impl Socket {
             | flag(self.kind == RowKind::Mini, MINI)
             | flag(matches!(self.owner, Owner::Known { .. }), OWNED)
             | flag(self.name.is_some(), NAMED)
-            | flag(id.ifindex != 0, BOUND);
+            | flag(id.ifindex != 0, BOUND)
+            | flag(self.process.is_some(), CALLED);
         let no_owner = match self.owner {
             Owner::Known { .. } | Owner::Unknown(OwnerUnknown::NotRead) => 0,
             Owner::Unknown(OwnerUnknown::Minisocket) => 1,
             Owner::Unknown(OwnerUnknown::NoFile) => 2,
         };
+        let direction = match self.direction {
+            None => 0,
+            Some(Direction::Inbound) => 1,
+            Some(Direction::Outbound) => 2,
+            Some(Direction::Unknown) => 3,
+        };
         let no_name = self.no_name.map_or(0, |why| why as u8 + 1);
-        out.extend([SOCKET, flags, self.state as u8, no_owner | no_name << 4]);
+        let why = no_owner | direction << 2 | no_name << 4;
+        out.extend([SOCKET, flags, self.state as u8, why]);
         out.extend(self.cookie.0.to_le_bytes());
         out.extend(self.first_seen_ms.to_le_bytes());
         out.extend(self.in_view.to_le_bytes());
@@ -246,6 +259,11 @@ impl Socket {
         if let Owner::Known { uid, inode } = self.owner {
             out.extend(uid.to_le_bytes());
             out.extend(inode.to_le_bytes());
+        }
+        if let Some(Caller { pid, tid, comm }) = self.process {
+            out.extend(pid.to_le_bytes());
+            out.extend(tid.to_le_bytes());
+            out.extend(comm.0);
         }
         if let Some(name) = &self.name {
             text(name.as_str(), out);
@@ -274,7 +292,7 @@ impl Socket {
             u32::from_le_bytes(take(bytes)?)
         };
         let owner = if flags & OWNED == 0 {
-            Owner::Unknown(match why & 15 {
+            Owner::Unknown(match why & 3 {
                 0 => OwnerUnknown::NotRead,
                 1 => OwnerUnknown::Minisocket,
                 2 => OwnerUnknown::NoFile,
@@ -286,6 +304,28 @@ impl Socket {
                 inode: u32::from_le_bytes(take(bytes)?),
             }
         };
+        let direction = match why >> 2 & 3 {
+            0 => None,
+            1 => Some(Direction::Inbound),
+            2 => Some(Direction::Outbound),
+            _ => Some(Direction::Unknown),
+        };
+        let process = if flags & CALLED == 0 {
+            None
+        } else {
+            Some(Caller {
+                pid: u32::from_le_bytes(take(bytes)?),
+                tid: u32::from_le_bytes(take(bytes)?),
+                comm: Comm(take(bytes)?),
+            })
+        };
+        // Both are of connections, and a process has a number.
+        let is_tcp = flags & UDP == 0;
+        if !is_tcp && (direction.is_some() || process.is_some())
+            || process.is_some_and(|caller| caller.pid == 0)
+        {
+            return None;
+        }
         let name = match flags & NAMED {
             0 => None,
             _ => Some(Name::read(read_text(bytes)?.as_bytes())?),
@@ -318,6 +358,8 @@ impl Socket {
                 ifindex,
             },
             state: TcpState::from_wire(state)?,
+            direction,
+            process,
             owner,
             first_seen_ms,
             in_view,

@@ -27,6 +27,8 @@ fn socket(cookie: u64, in_view: u32) -> Socket {
             0,
         ),
         state: TcpState::Established,
+        direction: None,
+        process: None,
         owner: Owner::Known { uid: 1, inode: 2 },
         first_seen_ms: 9,
         in_view,
@@ -55,12 +57,27 @@ fn any_socket() -> impl Strategy<Value = Record> {
     ];
     let who = (any::<u64>(), any::<u32>(), any::<u32>(), any::<bool>());
     let what = (0_usize..11, 0_usize..6, any::<bool>(), "[a-z.]{0,9}");
-    (ip, any::<[u16; 2]>(), who, what).prop_map(|(ip, [local, remote], who, what)| {
+    let way = (0_usize..5, any::<[u8; 16]>());
+    (ip, any::<[u16; 2]>(), who, what, way).prop_map(|(ip, [local, remote], who, what, way)| {
         let (cookie, uid, ifindex, mini) = who;
         let (state, why, known, name) = what;
         let family = if ip.is_ipv4() { Family::V4 } else { Family::V6 };
         let mut socket = socket(cookie, uid);
-        socket.id = SockId::from_wire(Proto::Udp, family, (ip, local), (ip, remote), ifindex);
+        let (way, comm) = way;
+        let proto = if way == 0 { Proto::Udp } else { Proto::Tcp };
+        socket.id = SockId::from_wire(proto, family, (ip, local), (ip, remote), ifindex);
+        socket.direction = [
+            None,
+            None,
+            Some(Direction::Inbound),
+            Some(Direction::Outbound),
+            Some(Direction::Unknown),
+        ][way];
+        socket.process = (way == 3).then_some(Caller {
+            pid: uid.max(1),
+            tid: ifindex,
+            comm: Comm(comm),
+        });
         socket.kind = if mini { RowKind::Mini } else { RowKind::Full };
         socket.state = TcpState::ALL[state];
         socket.owner = if known {
@@ -191,6 +208,34 @@ proptest! {
         other[at] ^= flip;
         prop_assert!(checked(&other).is_err());
     }
+}
+
+#[test]
+fn who_called_is_told_of_connections_alone() {
+    let caller = Caller {
+        pid: 7,
+        tid: 8,
+        comm: Comm(*b"curl\0 no more   "),
+    };
+    let with = |change: fn(&mut Socket)| {
+        let mut socket = socket(1, 1);
+        (socket.direction, socket.process) = (Some(Direction::Outbound), Some(caller));
+        change(&mut socket);
+        checked(&file(&[Record::Socket(socket), Record::Complete])).err()
+    };
+    assert_eq!(with(|_| {}), None);
+    let corrupt = Some(Unusable::Corrupt);
+    assert_eq!(with(|socket| socket.id.proto = Proto::Udp), corrupt);
+    let nobody = |socket: &mut Socket| {
+        if let Some(caller) = &mut socket.process {
+            caller.pid = 0;
+        }
+    };
+    assert_eq!(with(nobody), corrupt);
+    let no_way = |socket: &mut Socket| {
+        (socket.id.proto, socket.process) = (Proto::Udp, None);
+    };
+    assert_eq!(with(no_way), corrupt);
 }
 
 #[test]

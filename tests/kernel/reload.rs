@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::daemon::{BINARY, Daemon, Launch, Scratch, Tick};
+use crate::daemon::{Daemon, Launch, Scratch, Tick, binary};
 use crate::expect::{Expect, SILENT, Traffic};
 use crate::netns;
 use crate::record::Record;
@@ -273,7 +273,7 @@ fn settings_of_the_daemon() {
 #[test]
 fn nothing_to_read() {
     netns::run("reload::nothing_to_read", || {
-        let daemon = Daemon::spawn(Command::new(BINARY), Scratch::new());
+        let daemon = Daemon::spawn(Command::new(binary()), Scratch::new());
         daemon.wait_for_line("ready", |line| line.contains("ready"));
         daemon.signal(libc::SIGHUP);
         daemon.wait_for_line("the sentence", |line| line.contains("nothing to reload"));

@@ -454,7 +454,11 @@ fn what_decides_a_view() {
         assert_ne!(view(other), plain, "{other}");
     }
     // It stands in files.
-    assert_eq!(plain, 0xdbe7_ce1d_6ece_7722);
+    assert_eq!(plain, 0x82df_9690_77ce_4f16);
+    // What it is a view of, and the locks it may hold, go by the listener too.
+    let connects = good("a: {listener: net.tcp_connect, tag: t, args: {patterns: [\"tcp *\"]}}");
+    assert_ne!(connects.sensors[0].view(), plain);
+    assert_eq!(connects.sensors[0].eid_prefix(), "a|net.tcp_connect@t|");
 }
 
 #[test]

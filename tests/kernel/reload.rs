@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::daemon::{Daemon, Launch, Scratch, Tick, binary};
+use crate::daemon::{Daemon, Launch, Scratch, Tick, binary, once};
 use crate::expect::{Expect, SILENT, Traffic};
 use crate::netns;
 use crate::record::Record;
@@ -267,6 +267,130 @@ fn settings_of_the_daemon() {
         daemon.ticks(3);
         let resized = daemon.count_lines(|line| line.contains("receive buffer for notices has"));
         assert_eq!(resized, 2);
+    });
+}
+
+/// Everything that is configured, by the control socket: a handler comes, changes
+/// and goes, patterns of connect() calls change, and a lock outlives all of that.
+#[test]
+fn by_the_control_socket() {
+    netns::run("reload::by_the_control_socket", || {
+        let place = Scratch::new();
+        let path = |name: &str| place.path().join(name).display().to_string();
+        let configure = |pattern: &str, handlers: &str, daemon: &[(&str, &str)]| {
+            let sensors = format!(
+                "  calls: {{listener: net.tcp_connect, args: {{hook: sock_diag, locked: true, \
+                 patterns: [\"tcp - {pattern} * CONNECT\"]}}}}\n  \
+                 sockets: {{listener: net.socket, opts: [opened], args: {{patterns: [\"udp *\"]}}}}\n"
+            );
+            let launch = launch(&place, &sensors)
+                .setting("control", &path("control.sock"))
+                .handlers(handlers);
+            let setting = |launch: Launch, (key, value): &(&str, &str)| launch.setting(key, value);
+            daemon.iter().fold(launch, setting)
+        };
+        let ctl = |what: &[&str]| {
+            let socket = path("control.sock");
+            let output = once(&[&["ctl", "--socket", &socket], what].concat());
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            (
+                output.status.success(),
+                text(&output.stdout),
+                text(&output.stderr),
+            )
+        };
+        let files = |name: &str| std::fs::read_to_string(path(name)).unwrap_or_default();
+        let all = format!("  all: {{match: \"sockets|*\", file: {}}}\n", path("one"));
+        let daemon = configure("127.0.0.1:*", &all, &[]).start();
+        let listeners = [Sock::listener(Domain::V4), Sock::listener(Domain::V6)];
+        let call = |which: usize| {
+            let (client, server) = Sock::pair(&listeners[which]);
+            drop(server);
+            client
+        };
+        daemon.ticks(2);
+        let first = call(0);
+        daemon.reported("calls", "connect", first.cookie);
+        let bound = || {
+            let socket = Sock::udp(Domain::V4);
+            socket.bind_loopback();
+            daemon.opened(&[socket.cookie]);
+            socket
+        };
+        let one = bound();
+        daemon.settle();
+
+        // What cannot be had changes nothing.
+        let lost = "  all: {file: /nonexistent/directory/file}\n";
+        configure("[::1]:*", lost, &[]).write(&place);
+        let (good, _, told) = ctl(&["reload"]);
+        assert!(
+            !good && told.contains("/nonexistent/directory/file"),
+            "{told}"
+        );
+        let two = bound();
+        daemon.settle();
+
+        let other = format!("  other: {{match: \"sockets|*\", file: {}}}\n", path("two"));
+        let settings = [("control-uids", "[1]"), ("queue", "100"), ("gate", "off")];
+        configure("*:*", &other, &settings).write(&place);
+        let (good, told, problem) = ctl(&["reload"]);
+        assert!(good, "{problem}");
+        assert!(told.contains("2 sensors go on, 1 begin anew"), "{told}");
+        assert!(
+            told.contains("only a restart changes daemon.control-uids")
+                && !told.contains("handlers"),
+            "{told}"
+        );
+        let three = bound();
+        let second = call(1);
+        daemon.reported("calls", "connect", second.cookie);
+        // Its id is locked still.
+        let again = call(0);
+        daemon.ticks(3);
+        let (good, locks, _) = ctl(&["locks"]);
+        assert!(good && locks.lines().count() == 2, "{locks}");
+        daemon.settle();
+        let record = daemon.stop();
+        for (name, told, untold) in [
+            ("one", vec![&one, &two], vec![&three]),
+            ("two", vec![&three], vec![&one, &two]),
+        ] {
+            let text = files(name);
+            let holds = |socket: &&&Sock| text.contains(&format!("\"cookie\":{},", socket.cookie));
+            assert!(told.iter().all(|socket| holds(&socket)), "{name}: {text}");
+            assert!(
+                !untold.iter().any(|socket| holds(&socket)),
+                "{name}: {text}"
+            );
+        }
+        let said = record.events().filter(|event| event["sensor"] == "calls");
+        assert_eq!(said.count(), 2);
+        drop((first, second, again));
+    });
+}
+
+/// Sensors of connect() calls where there was none: they are taken, and the answer
+/// says what they lack.
+#[test]
+fn what_only_a_restart_changes_is_named() {
+    netns::run("reload::what_only_a_restart_changes_is_named", || {
+        let place = Scratch::new();
+        let daemon = launch(&place, "  sockets: {listener: net.socket}\n").start();
+        let line = reload(
+            &daemon,
+            &place,
+            "  sockets: {listener: net.socket}\n  calls: {listener: net.tcp_connect}\n",
+        );
+        assert!(
+            line.contains("only a restart changes that there are net.tcp_connect"),
+            "{line}"
+        );
+        let one = Sock::listener(Domain::V4);
+        daemon.opened(&[one.cookie]);
+        let line = reload(&daemon, &place, "  sockets: {listener: net.socket}\n");
+        assert!(!line.contains("restart"), "{line}");
+        drop(daemon.stop());
     });
 }
 

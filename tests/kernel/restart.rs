@@ -123,6 +123,72 @@ fn what_is_known_is_kept() {
     });
 }
 
+/// Which way a connection went and who called connect() are known after a restart,
+/// also of one that ended meanwhile; and what was opened before the start of a run
+/// is no connect() of that run.
+#[test]
+fn ways_are_kept() {
+    netns::run("restart::ways_are_kept", || {
+        let place = Scratch::new();
+        let launch = || {
+            let sensors = "  sockets: {listener: net.socket, args: {patterns: [\"tcp *\"]}}\n  \
+                           connects: {listener: net.tcp_connect, args: {hook: sock_diag}}\n";
+            Launch::new(Tick::Fast).at(&place).sensors(sensors)
+        };
+        let connects = |record: &Record| {
+            let connects = record
+                .events()
+                .filter(|event| event["sensor"] == "connects");
+            let cookies = connects.map(|event| event["data"]["cookie"].as_u64());
+            cookies.collect::<Option<Vec<_>>>().expect("cookies")
+        };
+        let listener = Sock::listener(Domain::V4);
+        let first = launch().start();
+        let (stays, goes) = (Sock::pair(&listener), Sock::pair(&listener));
+        for (client, _) in [&stays, &goes] {
+            first.reported("connects", "connect", client.cookie);
+        }
+        let first = first.stop();
+        let mut called = connects(&first);
+        called.sort_unstable();
+        let mut clients = [stays.0.cookie, goes.0.cookie];
+        clients.sort_unstable();
+        assert_eq!(called, clients);
+
+        // One ends, one comes, while nobody looks.
+        let gone = [goes.0.cookie, goes.1.cookie];
+        drop(goes);
+        let meanwhile = Sock::pair(&listener);
+        let second = launch().start();
+        second.opened(&[meanwhile.0.cookie, meanwhile.1.cookie]);
+        second.closed(&gone);
+        // Three dumps decide about whoever has no listener.
+        second.ticks(4);
+        let after = Sock::pair(&listener);
+        second.reported("connects", "connect", after.0.cookie);
+        let kept = [stays.0.cookie, stays.1.cookie];
+        drop(stays);
+        second.closed(&kept);
+        second.settle();
+        let second = second.stop();
+        assert_eq!(connects(&second), [after.0.cookie]);
+        let closed = |cookie: u64| {
+            let mut events = second.events();
+            let event = events.find(|event| {
+                event["data"]["action"] == "closed" && event["data"]["cookie"] == cookie
+            });
+            &event.expect("it was told")["data"]
+        };
+        for ([client, server], evidence) in [(gone, "restart"), (kept, "notified")] {
+            for (cookie, direction) in [(client, "outbound"), (server, "inbound")] {
+                let data = closed(cookie);
+                assert_eq!(data["direction"], direction, "{data}");
+                assert_eq!(data["evidence"], evidence, "{data}");
+            }
+        }
+    });
+}
+
 /// Locks are held by id, and go on counting.
 #[test]
 fn locks_still_mute() {

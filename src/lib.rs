@@ -131,6 +131,7 @@ pub mod pipeline;
 pub mod reactor;
 pub mod sensor;
 pub mod source;
+pub mod state;
 pub mod stats;
 pub mod sys;
 pub mod table;

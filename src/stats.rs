@@ -118,6 +118,14 @@ stats! {
     processes_read,
     /// Sockets of sockwatch's own that were left out.
     own_sockets,
+    /// Bytes written to the state directory.
+    state_bytes,
+    /// Times that writing there failed.
+    state_failures,
+    /// Times that the configuration was taken over while running.
+    reloads,
+    /// Configurations that were refused while running.
+    reloads_refused,
     /// Connects read from a hook's ring.
     connects,
     /// Connects that found the ring full.

@@ -38,9 +38,9 @@ const LOG_EVERY: Duration = Duration::from_secs(60);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Wanted {
     /// The hook that must be used.
-    hook: Option<Origin>,
+    pub hook: Option<Origin>,
     /// Resolved names are collected.
-    names: bool,
+    pub names: bool,
 }
 
 impl Wanted {

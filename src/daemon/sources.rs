@@ -13,7 +13,7 @@ use super::connects::ConnectSources;
 use super::groups::{self, Probes};
 use super::schedule::Schedule;
 use crate::log::RateLimit;
-use crate::model::{Cookie, Needs, Netns, Now, Proto};
+use crate::model::{Cookie, Needs, Netns, Now, Proto, Renumbering, StateGroups};
 use crate::pipeline::Pipeline;
 use crate::sensor::{NetSocket, View};
 use crate::source::counters::{Counters, Reading};
@@ -82,10 +82,12 @@ impl Sources {
         let no_diag = |error| RunError::Start("open a sock_diag netlink socket", error);
         let scope = Scope::open(netns, Rc::clone(&stats)).map_err(no_diag)?;
         let notices = scope.open_notices().map_err(no_diag)?;
+        let mut sensor = NetSocket::new(netns, views, needs, Rc::clone(&stats), now);
+        sensor.count_from(sys::monotonic_ms());
         Ok(Sources {
             scope,
             notices,
-            sensor: NetSocket::new(netns, views, needs, Rc::clone(&stats), now),
+            sensor,
             connects: None,
             // Some may have come before the loop watches for them.
             notices_ready: true,
@@ -109,6 +111,13 @@ impl Sources {
 
     /// Joins the notice groups with as much room as is granted.
     pub fn join(&mut self, receive_buffer: usize, pipeline: &mut Pipeline, now: Now) {
+        self.resize(receive_buffer);
+        let unusable = self.probes.join(&self.notices, self.needs, now.mono);
+        self.lose(&unusable, pipeline, now);
+    }
+
+    /// Asks for another receive buffer.
+    pub fn resize(&mut self, receive_buffer: usize) {
         match self.notices.request_buffer(receive_buffer) {
             Ok(Room {
                 bytes,
@@ -126,9 +135,33 @@ impl Sources {
             ),
             Err(error) => log::warn!("the receive buffer for notices keeps its size: {error}"),
         }
-        let (probes, unusable) = Probes::join(&self.notices, self.needs, now.mono);
-        self.probes = probes;
-        self.lose(&unusable, pipeline, now);
+    }
+
+    /// Goes on for other sensors: joins the groups that nobody needed before.
+    /// Notices that come meanwhile wait in their socket.
+    pub fn replace(
+        &mut self,
+        views: Vec<View>,
+        needs: Needs,
+        sensors: &Renumbering,
+        pipeline: &mut Pipeline,
+        now: Now,
+    ) {
+        self.sensor.replace(views, needs, sensors, now, pipeline);
+        let new = |proto| needs.proto(proto) && !self.needs.proto(proto);
+        let added = Needs {
+            tcp: if new(Proto::Tcp) {
+                needs.tcp
+            } else {
+                StateGroups::NONE
+            },
+            udp: new(Proto::Udp),
+        };
+        self.needs = needs;
+        if added != Needs::default() {
+            let unusable = self.probes.join(&self.notices, added, now.mono);
+            self.lose(&unusable, pipeline, now);
+        }
     }
 
     /// Queues the dumps that a tick calls for.

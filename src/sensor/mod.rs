@@ -4,6 +4,7 @@
 
 mod absence;
 mod calls;
+mod carry;
 mod ends;
 mod listeners;
 mod listing;
@@ -16,6 +17,6 @@ mod views;
 mod ways;
 
 pub use absence::Suspect;
-pub use listing::Listing;
+pub use listing::{Listing, Reader};
 pub use net_socket::NetSocket;
 pub use views::View;

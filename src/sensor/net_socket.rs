@@ -40,6 +40,8 @@ pub struct NetSocket {
     /// The dumps' ways through `sockets` and `minis`.
     pub(super) walk: Walk,
     pub(super) mini_walk: Walk,
+    /// Who goes through the tables piece by piece, by [`Reader`](super::Reader).
+    pub(super) in_place: [bool; 2],
     /// sockwatch's own sockets, and the number of the dump that was the newest
     /// when each was last seen open.
     pub(super) own: HashMap<Cookie, u32>,
@@ -73,6 +75,7 @@ impl NetSocket {
             dump: None,
             walk: Walk::default(),
             mini_walk: Walk::default(),
+            in_place: [false; 2],
             own: HashMap::new(),
             handshakes: [0; 2],
             stats,

@@ -19,8 +19,8 @@ use std::rc::Rc;
 use super::calls::{Call, Calls, leads_to};
 use super::listeners::{Listeners, Local};
 use crate::model::{
-    Attempt, Connect, Cookie, Coverage, Direction, Evidence, Family, Notice, Origin, Proto, Row,
-    Sighting, SockId, StateGroups, TcpState,
+    Attempt, Caller, Connect, Cookie, Coverage, Direction, Evidence, Family, Notice, Origin, Proto,
+    Row, Sighting, SockId, StateGroups, TcpState,
 };
 use crate::stats::Stats;
 use crate::table::{Entry, Mark};
@@ -111,6 +111,11 @@ impl Ways {
         }
     }
 
+    /// The caller of a connect(), shared by all its sockets.
+    pub fn caller(&mut self, caller: Caller) -> Rc<Caller> {
+        self.calls.caller(caller)
+    }
+
     /// What a hook saw of a socket, if no row of it has taken that yet.
     pub fn call_of(&self, cookie: Cookie) -> Option<&Call> {
         self.calls.of(cookie)
@@ -168,16 +173,20 @@ impl Ways {
     }
 
     /// A socket has new ends, a known one: if they are those of a connection, it
-    /// was opened by a connect().
+    /// was opened by a connect(). What is carried over from before a restart may
+    /// have called it then.
     pub fn rebound(&mut self, entry: &mut Entry, evidence: Evidence) {
         if is_connection(entry) && !self.is_hooked(entry) {
             entry.set_direction(Direction::Outbound);
-            self.tell(entry, evidence);
+            if !entry.is(Mark::Carried) {
+                self.tell(entry, evidence);
+            }
         }
     }
 
-    /// A socket ended of which nobody was told yet.
-    pub fn noticed(&mut self, entry: &mut Entry, notice: &Notice, number: u32) {
+    /// A socket ended of which nobody was told yet. `at_start`: nothing was read
+    /// before.
+    pub fn noticed(&mut self, entry: &mut Entry, notice: &Notice, at_start: bool, number: u32) {
         if !is_connection(entry) || self.is_hooked(entry) {
             return;
         }
@@ -189,6 +198,7 @@ impl Ways {
         };
         entry.set_direction(direction);
         match direction {
+            _ if at_start => {}
             Direction::Inbound => {}
             Direction::Outbound => self.tell(entry, Evidence::Notified),
             // A child that was never accepted looks the same, and its listener's

@@ -50,6 +50,8 @@ mod overrun;
 mod processes;
 mod rebound;
 mod refused;
+mod reload;
+mod restart;
 mod sensors;
 mod shards;
 mod syn_sent;

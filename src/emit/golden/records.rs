@@ -98,6 +98,15 @@ pub(super) fn between_ticks() -> SocketData {
     }
 }
 
+pub(super) fn restart() -> SocketData {
+    SocketData {
+        action: Some((Action::Closed, Evidence::Restart)),
+        life: None,
+        traffic: None,
+        ..closed()
+    }
+}
+
 pub(super) fn wiped() -> SocketData {
     SocketData {
         id: id(
@@ -348,7 +357,7 @@ pub(super) fn own_event(what: &str, data: Data) -> Event {
 }
 
 /// Every kind of record, by the name of its fixtures.
-pub(super) fn events() -> [(&'static str, Event); 15] {
+pub(super) fn events() -> [(&'static str, Event); 16] {
     [
         ("opened", socket_event(opened())),
         ("closed", socket_event(closed())),
@@ -356,6 +365,7 @@ pub(super) fn events() -> [(&'static str, Event); 15] {
         ("wiped", socket_event(wiped())),
         ("v4-mapped", socket_event(v4_mapped())),
         ("udp", socket_event(udp())),
+        ("restart", socket_event(restart())),
         ("connect", connect_event(connect())),
         ("connect-mapped", connect_event(connect_mapped())),
         ("connect-seen", connect_event(connect_seen())),

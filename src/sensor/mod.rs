@@ -5,6 +5,7 @@
 mod absence;
 mod calls;
 mod ends;
+mod ledger;
 mod listeners;
 mod listing;
 pub mod net_socket;
@@ -16,6 +17,7 @@ mod views;
 mod ways;
 
 pub use absence::Suspect;
+pub use ledger::Ledger;
 pub use listing::Listing;
 pub use net_socket::NetSocket;
 pub use views::View;

@@ -40,6 +40,8 @@ pub(super) struct Ways {
     hooked: bool,
     candidates: BTreeMap<Cookie, Candidate>,
     attempts: Vec<Attempt>,
+    /// Connections seen so far, each once: what the kernel counts as an open.
+    pub opens: u64,
     stats: Rc<Stats>,
 }
 
@@ -61,6 +63,7 @@ impl Ways {
             hooked: false,
             candidates: BTreeMap::new(),
             attempts: Vec::new(),
+            opens: 0,
             stats,
         }
     }
@@ -145,7 +148,7 @@ impl Ways {
 
     /// A full socket that dump number `number` held for the first time.
     pub fn read(&mut self, entry: &mut Entry, at_start: bool, number: u32) {
-        if !is_connection(entry) || self.is_hooked(entry) {
+        if !self.counts(entry) || self.is_hooked(entry) {
             return;
         }
         let id = entry.id();
@@ -170,7 +173,7 @@ impl Ways {
     /// A socket has new ends, a known one: if they are those of a connection, it
     /// was opened by a connect().
     pub fn rebound(&mut self, entry: &mut Entry, evidence: Evidence) {
-        if is_connection(entry) && !self.is_hooked(entry) {
+        if self.counts(entry) && !self.is_hooked(entry) {
             entry.set_direction(Direction::Outbound);
             self.tell(entry, evidence);
         }
@@ -178,7 +181,7 @@ impl Ways {
 
     /// A socket ended of which nobody was told yet.
     pub fn noticed(&mut self, entry: &mut Entry, notice: &Notice, number: u32) {
-        if !is_connection(entry) || self.is_hooked(entry) {
+        if !self.counts(entry) || self.is_hooked(entry) {
             return;
         }
         let id = entry.id();
@@ -212,6 +215,13 @@ impl Ways {
         {
             self.attempts.push(candidate.attempt);
         }
+    }
+
+    /// Whether it is a connection, which then has been seen.
+    fn counts(&mut self, entry: &Entry) -> bool {
+        let is_connection = is_connection(entry);
+        self.opens += u64::from(is_connection);
+        is_connection
     }
 
     /// Whether a hook saw the call that made this connection; notes who called.

@@ -19,6 +19,11 @@ impl Counter {
         self.0.set(self.0.get().saturating_add(n));
     }
 
+    /// Sets it: for what is a state and no count.
+    pub fn set(&self, n: u64) {
+        self.0.set(n);
+    }
+
     /// The count.
     pub fn count(&self) -> u64 {
         self.0.get()
@@ -67,6 +72,8 @@ stats! {
     overruns,
     /// Netlink messages that were malformed, truncated or not from the kernel.
     netlink_rejected,
+    /// TCP opens that the kernel has counted and nothing accounts for, by now.
+    opens_unaccounted,
     /// Exact queries asked.
     queries,
     /// Exact queries that failed, so that nothing was concluded.

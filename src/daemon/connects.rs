@@ -218,6 +218,7 @@ impl ConnectSources {
             let gap = Gap {
                 cause: GapCause::Ring,
                 closed_recovered: None,
+                tcp_unseen: None,
                 lost: None,
                 connects_lost: Some(lost),
                 duration_ms: Event::elapsed_ms(self.intact, now),

@@ -5,6 +5,7 @@
 //! receive buffer loses ends, while a dump waits in the kernel for as long as it
 //! has to.
 
+mod balance;
 mod budget;
 mod connects;
 mod control;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use log::Level;
 
 use super::RunError;
+use super::balance::Balance;
 use super::budget::Budget;
 use super::connects::ConnectSources;
 use super::groups::{self, Probes};
@@ -49,10 +50,12 @@ pub(super) struct Sources {
     /// `ready` has not been said yet.
     starting: bool,
     /// Notices were dropped, and the queue has not been empty since.
-    congested: bool,
+    pub(super) congested: bool,
     own: Vec<u64>,
     /// What spares dumps; `None` where it cannot be read, so that none is spared.
     counters: Option<Counters>,
+    /// The ledger of TCP opens, where it can run.
+    pub(super) balance: Option<Balance>,
     /// What dumps may cost.
     pub(super) budget: Budget,
     /// Notices of TCP, UDP came since the last tick.
@@ -65,7 +68,7 @@ pub(super) struct Sources {
     /// Failed dumps in a row, of TCP and UDP.
     pub(super) failures: [u32; 2],
     limit: RateLimit,
-    stats: Rc<Stats>,
+    pub(super) stats: Rc<Stats>,
 }
 
 impl Sources {
@@ -99,6 +102,7 @@ impl Sources {
             congested: false,
             own: Vec::new(),
             counters: counters(),
+            balance: Balance::new(needs),
             budget: Budget::new(None, now.mono),
             noticed: [false; 2],
             forced: [false; 2],
@@ -186,9 +190,11 @@ impl Sources {
                 schedule.forget(proto);
             }
         }
+        let reading = self.reading(now);
+        self.balance(reading.map(|reading| reading.tcp_opens), now);
         let due = schedule.due(gate::Tick {
             now: now.mono,
-            reading: self.reading(now),
+            reading,
             handshakes: self.sensor.has_handshakes(),
         });
         for proto in Proto::ALL.into_iter().filter(|it| due.spared.proto(*it)) {
@@ -220,7 +226,7 @@ impl Sources {
     }
 
     /// The counters now; none where they cannot be read, so that every tick dumps.
-    fn reading(&mut self, now: Now) -> Option<Reading> {
+    pub(super) fn reading(&mut self, now: Now) -> Option<Reading> {
         match self.counters.as_mut()?.read() {
             Ok(reading) => Some(reading),
             Err(error) => {
@@ -378,15 +384,16 @@ impl Sources {
         }
         self.ask_about_suspects(pipeline, now);
         if !self.congested
-            && let Some(gap) = self.sensor.settled_gap(now)
+            && let Some(mut gap) = self.sensor.settled_gap(now)
         {
+            self.balance_gap(&mut gap);
             let (ms, ends) = (gap.duration_ms, gap.closed_recovered.unwrap_or(0));
             self.tell(Level::Info, "reconciled", now, || {
                 format!("reconciled after {ms} ms: {ends} ends were recovered")
             });
             pipeline.gap(gap, now);
         }
-        self.tell_ready();
+        self.tell_ready(now);
         // An overrun, or the dump that just completed, may call for a dump, and
         // no readiness will tell of that.
         self.reconcile();
@@ -414,6 +421,7 @@ impl Sources {
         let Some(coverage) = self.dumps.next(now.mono) else {
             return Ok(());
         };
+        self.balance_before(coverage, now);
         let before = sys::thread_cpu();
         let begun = self.scope.begin(coverage, now);
         self.budget.spend(sys::thread_cpu().saturating_sub(before));
@@ -456,6 +464,7 @@ impl Sources {
                 self.regain_proto(coverage.proto, pipeline, now);
                 self.calls(pipeline, now);
                 let found = self.sensor.end_dump(now, pipeline);
+                self.balance_after(coverage, true, now);
                 if let Some(connects) = &mut self.connects {
                     connects.settle(&mut self.sensor, pipeline, now);
                 }
@@ -467,6 +476,7 @@ impl Sources {
             }
             Progress::Failed(coverage, error) => {
                 self.sensor.fail_dump(now);
+                self.balance_after(coverage, false, now);
                 self.failed(coverage, &error, pipeline, now)
             }
         }
@@ -504,12 +514,13 @@ impl Sources {
     /// Says so once when everything has been read and the groups are joined.
     /// Not when the line of dumps is empty: where a dump takes longer than a
     /// tick it never is.
-    fn tell_ready(&mut self) {
+    fn tell_ready(&mut self, now: Now) {
         let read = |proto: &Proto| {
             !self.needs.proto(*proto) || self.dumps.lacks(*proto) || self.sensor.is_read(*proto)
         };
         if self.starting && Proto::ALL.iter().all(read) && self.probes.are_done() {
             self.starting = false;
+            self.look_at_balance(now);
             log::info!("ready: {} sockets in the table", self.sensor.len());
         }
     }

@@ -130,6 +130,7 @@ impl Loss {
         Gap {
             cause: GapCause::Queue,
             closed_recovered: None,
+            tcp_unseen: None,
             lost: Some((Arc::clone(&self.sink), self.lost)),
             connects_lost: None,
             duration_ms: u64::try_from(self.duration.as_millis()).unwrap_or(u64::MAX),

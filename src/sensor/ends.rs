@@ -40,6 +40,8 @@ impl NetSocket {
         // closed too. The cookie stays known: a row of it may still be unread.
         if self.own.contains_key(&notice.cookie) && self.sockets.find(key).is_none() {
             self.stats.own_sockets.bump();
+            let connected = notice.tcp.is_some() && notice.proven_state().is_connected();
+            self.ways.opens += u64::from(connected);
             return;
         }
         if self.graves.late_notice(key) {

@@ -6,6 +6,7 @@ mod absence;
 mod calls;
 mod carry;
 mod ends;
+mod ledger;
 mod listeners;
 mod listing;
 pub mod net_socket;
@@ -17,6 +18,7 @@ mod views;
 mod ways;
 
 pub use absence::Suspect;
+pub use ledger::Ledger;
 pub use listing::{Listing, Reader};
 pub use net_socket::NetSocket;
 pub use views::View;

@@ -164,6 +164,11 @@ impl NetSocket {
         }
     }
 
+    /// How many connections have been seen, each once.
+    pub fn opens(&self) -> u64 {
+        self.ways.opens
+    }
+
     /// Whether connections were being made at the time of the last dump: when
     /// they succeed, no counter moves.
     pub fn has_handshakes(&self) -> bool {
@@ -225,6 +230,7 @@ fn gap_record((began, recovered): (Instant, u64), now: Now) -> Gap {
     Gap {
         cause: GapCause::Overrun,
         closed_recovered: Some(recovered),
+        tcp_unseen: None,
         lost: None,
         connects_lost: None,
         duration_ms: Event::elapsed_ms(began, now),

@@ -40,6 +40,8 @@ pub(super) struct Ways {
     hooked: bool,
     candidates: BTreeMap<Cookie, Candidate>,
     attempts: Vec<Attempt>,
+    /// Connections seen so far, each once: what the kernel counts as an open.
+    pub opens: u64,
     stats: Rc<Stats>,
 }
 
@@ -61,6 +63,7 @@ impl Ways {
             hooked: false,
             candidates: BTreeMap::new(),
             attempts: Vec::new(),
+            opens: 0,
             stats,
         }
     }
@@ -150,7 +153,7 @@ impl Ways {
 
     /// A full socket that dump number `number` held for the first time.
     pub fn read(&mut self, entry: &mut Entry, at_start: bool, number: u32) {
-        if !is_connection(entry) || self.is_hooked(entry) {
+        if !self.counts(entry) || self.is_hooked(entry) {
             return;
         }
         let id = entry.id();
@@ -176,7 +179,7 @@ impl Ways {
     /// was opened by a connect(). What is carried over from before a restart may
     /// have called it then.
     pub fn rebound(&mut self, entry: &mut Entry, evidence: Evidence) {
-        if is_connection(entry) && !self.is_hooked(entry) {
+        if self.counts(entry) && !self.is_hooked(entry) {
             entry.set_direction(Direction::Outbound);
             if !entry.is(Mark::Carried) {
                 self.tell(entry, evidence);
@@ -187,7 +190,7 @@ impl Ways {
     /// A socket ended of which nobody was told yet. `at_start`: nothing was read
     /// before.
     pub fn noticed(&mut self, entry: &mut Entry, notice: &Notice, at_start: bool, number: u32) {
-        if !is_connection(entry) || self.is_hooked(entry) {
+        if !self.counts(entry) || self.is_hooked(entry) {
             return;
         }
         let id = entry.id();
@@ -222,6 +225,13 @@ impl Ways {
         {
             self.attempts.push(candidate.attempt);
         }
+    }
+
+    /// Whether it is a connection, which then has been seen.
+    fn counts(&mut self, entry: &Entry) -> bool {
+        let is_connection = is_connection(entry);
+        self.opens += u64::from(is_connection);
+        is_connection
     }
 
     /// Whether a hook saw the call that made this connection; notes who called.

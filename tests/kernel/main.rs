@@ -43,6 +43,7 @@ mod dump;
 mod half_closed;
 mod handlers;
 mod lagging;
+mod ledger;
 mod leftovers;
 mod listeners;
 mod names;

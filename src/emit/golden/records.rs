@@ -185,6 +185,7 @@ pub(super) fn gap_overrun() -> Data {
     Data::Gap(Gap {
         cause: GapCause::Overrun,
         closed_recovered: Some(17),
+        tcp_unseen: Some(3),
         lost: None,
         connects_lost: None,
         duration_ms: 41,
@@ -195,6 +196,7 @@ pub(super) fn gap_queue() -> Data {
     Data::Gap(Gap {
         cause: GapCause::Queue,
         closed_recovered: None,
+        tcp_unseen: None,
         lost: Some(("stdout".into(), 1204)),
         connects_lost: None,
         duration_ms: 2310,
@@ -205,6 +207,7 @@ pub(super) fn gap_ring() -> Data {
     Data::Gap(Gap {
         cause: GapCause::Ring,
         closed_recovered: None,
+        tcp_unseen: None,
         lost: None,
         connects_lost: Some(311),
         duration_ms: 12,

@@ -137,6 +137,9 @@ stats! {
     connects,
     /// Connects that found the ring full.
     connects_lost,
+    /// Times that the ring could not be read up to where it had to be: a record
+    /// was not finished, because its writer had lost its CPU.
+    connects_overdue,
     /// Ring records that sockwatch's program does not write.
     connects_rejected,
     /// Calls whose sockets did not show in time, and that no socket's event will

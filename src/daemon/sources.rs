@@ -270,24 +270,26 @@ impl Sources {
         if !self.notices_ready {
             return Ok(());
         }
-        let (sensor, probes) = (&mut self.sensor, &mut self.probes);
-        let connects = &mut self.connects;
-        let noticed = &mut self.noticed;
+        let (probes, noticed) = (&mut self.probes, &mut self.noticed);
         let mut revived = Vec::new();
+        let mut heard = Vec::new();
         let drained = self.notices.drain(NOTICES_A_TURN, &mut |notice| {
             revived.extend(probes.revived(&notice));
             if !probes.heard(notice.cookie) {
                 noticed[notice.id.proto as usize] = true;
-                // The call was made before the socket ended, so it is there.
-                if let Some(connects) = connects {
-                    connects.drain(sensor, pipeline, now);
-                }
-                sensor.notice(notice, now, pipeline);
+                heard.push(notice);
             }
         })?;
         self.notices_ready = drained.more;
-        if let Some(connects) = connects {
-            connects.settle(sensor, pipeline, now);
+        // The calls were made before the sockets ended, so they are there.
+        if let Some(connects) = self.connects.as_mut().filter(|_| !heard.is_empty()) {
+            connects.catch_up(&mut self.sensor, pipeline, now);
+        }
+        for notice in heard {
+            self.sensor.notice(notice, now, pipeline);
+        }
+        if let Some(connects) = &mut self.connects {
+            connects.settle(&mut self.sensor, pipeline, now);
         }
         if !revived.is_empty() {
             for group in &revived {
@@ -462,7 +464,9 @@ impl Sources {
             }
             Progress::Done(coverage) => {
                 self.regain_proto(coverage.proto, pipeline, now);
-                self.calls(pipeline, now);
+                if let Some(connects) = &mut self.connects {
+                    connects.catch_up(&mut self.sensor, pipeline, now);
+                }
                 let found = self.sensor.end_dump(now, pipeline);
                 self.balance_after(coverage, true, now);
                 if let Some(connects) = &mut self.connects {

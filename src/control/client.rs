@@ -123,7 +123,7 @@ impl Client {
         let mut cost = 0;
         for _ in 0..ROUNDS {
             let before = self.output.len();
-            if self.read().is_err() {
+            if self.read(desk.now.mono).is_err() {
                 return (After::Close, cost);
             }
             let more = self.work(desk, &mut cost);
@@ -158,7 +158,7 @@ impl Client {
     }
 
     /// Reads once, if there is room: who does not read replies is not read from.
-    fn read(&mut self) -> io::Result<()> {
+    fn read(&mut self, now: Instant) -> io::Result<()> {
         if !self.readable || !self.has_room() || self.output.len() >= ENOUGH {
             return Ok(());
         }
@@ -171,6 +171,10 @@ impl Client {
                 Ok(())
             }
             Ok(count) => {
+                // It has been idle, for as long as it liked: what it owes begins now.
+                if !self.owes() {
+                    self.since = now;
+                }
                 self.input.extend_from_slice(&buffer[..count]);
                 Ok(())
             }

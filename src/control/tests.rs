@@ -142,6 +142,14 @@ fn who_owes_something_for_too_long_is_closed() {
     assert_eq!(room.server.deadline(), None, "nobody owes anything");
     room.later(3600);
     assert!(room.say(&mut idle, PING).contains("\"ok\":true"));
+    // What it owes begins with the first byte, not with its last request.
+    room.later(3600);
+    assert_eq!(room.say(&mut idle, &PING[..7]), "");
+    room.later(29);
+    assert!(room.say(&mut idle, &PING[7..]).contains("\"ok\":true"));
+    assert_eq!(room.say(&mut idle, &PING[..7]), "");
+    room.later(31);
+    assert_eq!(heard(&mut idle), None);
 }
 
 #[test]

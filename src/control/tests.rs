@@ -249,6 +249,30 @@ fn a_lock_is_released_when_it_is_told() {
     assert_eq!(room.daemon.locks.len(), left, "and ends with its client");
 }
 
+/// Compiling them takes up to a millisecond each: a turn does a few.
+#[test]
+fn globs_are_compiled_a_few_a_turn() {
+    let mut room = Room::new("globs");
+    let mut stream = room.connect();
+    let globs: Vec<String> = (0..14)
+        .map(|at| format!("*{}{at}", "?".repeat(900)))
+        .collect();
+    let request = serde_json::json!({"request": "unlock", "eid": globs});
+    stream.write_all(format!("{request}\n").as_bytes()).unwrap();
+    for token in 0..=CLIENTS {
+        room.server.ready(Token(token));
+    }
+    let mut turns = 1;
+    while room
+        .server
+        .turn(&mut room.daemon, room.poll.registry(), room.now)
+    {
+        turns += 1;
+    }
+    assert!(turns >= 7, "{turns} turns");
+    assert!(heard(&mut stream).unwrap().contains("\"ok\":true"));
+}
+
 #[test]
 fn every_mistake_of_a_reload_is_told() {
     let mut room = Room::new("reload");

@@ -163,6 +163,13 @@ impl Locks {
         all
     }
 
+    /// Releases the lock that one event has set, of this id and at this time;
+    /// not one that a later event of the same id has set since.
+    pub fn release_of(&mut self, eid: &str, at: SystemTime) -> Option<Lock> {
+        self.held.get(eid).filter(|lock| lock.first == at)?;
+        self.release(eid)
+    }
+
     /// The lock of an event id.
     pub fn find(&self, eid: &str) -> Option<&Lock> {
         self.held.get(eid)
@@ -256,6 +263,22 @@ mod tests {
         assert_eq!(locks.release_where(|eid| eid == "a").muted, 1);
         assert_eq!(locks.take_released(), ["a"]);
         assert!(locks.holds("before"));
+    }
+
+    #[test]
+    fn an_event_releases_its_own_lock_alone() {
+        let mut locks = Locks::default();
+        let (first, second) = (
+            SystemTime::UNIX_EPOCH,
+            SystemTime::UNIX_EPOCH + Duration::from_secs(1),
+        );
+        locks.admit("a", first);
+        locks.release("a");
+        locks.admit("a", second);
+        assert_eq!(locks.release_of("a", first), None);
+        assert!(locks.holds("a"));
+        assert!(locks.release_of("a", second).is_some());
+        assert_eq!(locks.release_of("a", second), None);
     }
 
     #[test]

@@ -366,6 +366,15 @@ fn a_handler_that_cannot_do_anything_is_warned_about() {
          deaf: {match: 'web|net.socket|closed@*', file: /var/log/x}\n  \
          own: {match: '*|gap@*', file: /var/log/y}\n",
     );
+    let calls = good(
+        "sensors: {out: {listener: net.tcp_connect, tag: t}}\n\
+         handlers:\n  calls: {match: 'out|net.tcp_connect@t|connect@*', file: /var/log/x}\n  \
+         deaf: {match: 'out|net.tcp_connect@t|opened@*', file: /var/log/y}\n",
+    );
+    let [deaf] = &messages(&calls.warnings)[..] else {
+        panic!("one that can match, and one that cannot");
+    };
+    assert!(deaf.starts_with("t:4:3: handler `deaf`"), "{deaf}");
     assert_eq!(
         messages(&settings.warnings),
         [

@@ -161,6 +161,11 @@ pub fn run(settings: Settings, format: Format, origin: Provenance) -> Result<(),
         .register()
         .map_err(|error| RunError::Start("watch a descriptor", error))?;
     let result = reactor::run(&mut poll, &mut daemon, Now::read);
+    if result.is_err() {
+        // An end without a farewell; what handlers had taken is counted all the same.
+        daemon.handlers.finish(Now::read());
+        daemon.handlers.kill();
+    }
     log::info!("ended: {stats}");
     result
 }

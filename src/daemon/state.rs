@@ -126,6 +126,11 @@ impl Keeper {
     pub fn before(&mut self, sensor: &mut NetSocket, pipeline: &mut Pipeline, now: Now) {
         let due = self.due.take_if(|due| *due <= now.mono).is_some();
         self.stale |= pipeline.take_unnoted();
+        for grave in sensor.buried(now) {
+            if let Some(journal) = pipeline.journal_mut() {
+                journal.note(&Record::Grave(grave));
+            }
+        }
         let muted = self.muted_due.take_if(|due| *due <= now.mono).is_some();
         self.note(sensor, pipeline, muted);
         if self.not_before.is_some_and(|until| until > now.mono) {
@@ -241,6 +246,9 @@ impl Keeper {
         let mut base = self.store.begin()?;
         for one in &self.written {
             base.push(&Record::Sensor(one.clone()))?;
+        }
+        for grave in sensor.graves(Now::read()) {
+            base.push(&Record::Grave(grave))?;
         }
         for (eid, lock) in pipeline.locks().iter() {
             base.push(&Record::Lock(locked(eid.to_string(), lock)))?;

@@ -6,6 +6,7 @@
 //! dumps, say which of them vanished. A notice says so sooner.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use super::net_socket::NetSocket;
 use super::views::{How, Read, View};
@@ -13,8 +14,8 @@ use crate::model::{
     Cookie, Evidence, Host, Judge, Needs, Now, Primed, Proto, Renumbering, RowKind, SensorIx,
     SocketKey, StateGroups, TcpState,
 };
-use crate::state::Socket;
-use crate::table::{Entry, Mark};
+use crate::state::{Grave, Socket};
+use crate::table::{Entry, LATE_NOTICE, Mark};
 
 /// `Entry::seen` of a socket that was in view before a restart and not in a dump
 /// since. Dumps are counted from 1.
@@ -106,6 +107,45 @@ impl NetSocket {
                 _ => Host::Unasked,
             };
             entry.set_host(sensor, host);
+        }
+    }
+
+    /// From now on [`NetSocket::buried`] tells of ends without a notice.
+    pub fn note_graves(&mut self) {
+        self.buried = Some(Vec::new());
+    }
+
+    /// The sockets whose ends were told without a notice since the last call.
+    pub fn buried(&mut self, now: Now) -> Vec<Grave> {
+        let buried = self.buried.as_mut().map(std::mem::take).unwrap_or_default();
+        if buried.is_empty() {
+            return Vec::new();
+        }
+        let wait = u64::try_from(LATE_NOTICE.as_millis()).unwrap_or(u64::MAX);
+        let until_ms = self.views.age_ms(now).saturating_add(wait);
+        let each = buried.into_iter();
+        each.map(|cookie| Grave { cookie, until_ms }).collect()
+    }
+
+    /// All sockets whose notices may still come.
+    pub fn graves(&self, now: Now) -> impl Iterator<Item = Grave> + '_ {
+        let began = self.views.age_ms(now);
+        self.graves.waiting().map(move |(key, until)| {
+            let left = until.saturating_duration_since(now.mono).as_millis();
+            Grave {
+                cookie: key.cookie,
+                until_ms: began.saturating_add(u64::try_from(left).unwrap_or(u64::MAX)),
+            }
+        })
+    }
+
+    /// Takes over that an earlier run told of a socket's end.
+    pub fn restore_grave(&mut self, grave: Grave, now: Now) {
+        let left = grave.until_ms.saturating_sub(self.views.age_ms(now));
+        let left = Duration::from_millis(left).min(LATE_NOTICE);
+        if !left.is_zero() {
+            let key = self.key(grave.cookie);
+            self.graves.restore(key, self.number, now.mono + left);
         }
     }
 

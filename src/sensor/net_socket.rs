@@ -32,6 +32,9 @@ pub struct NetSocket {
     pub(super) minis: Table,
     pub(super) graves: Tombstones,
     pub(super) mini_graves: Tombstones,
+    /// The sockets whose ends were told without a notice since somebody last
+    /// asked, where somebody does.
+    pub(super) buried: Option<Vec<Cookie>>,
     pub(super) absence: Absence,
     pub(super) ways: Ways,
     /// How many dumps have begun; the number of the newest.
@@ -69,6 +72,7 @@ impl NetSocket {
             minis: Table::new(),
             graves: Tombstones::default(),
             mini_graves: Tombstones::default(),
+            buried: None,
             absence: Absence::default(),
             ways: Ways::new(Rc::clone(&stats)),
             number: 0,

@@ -127,6 +127,9 @@ impl NetSocket {
     fn end_verified(&mut self, key: SocketKey, now: Now, judge: &mut dyn Judge) {
         if let Some(mut entry) = self.sockets.remove(key) {
             self.graves.verified(key, self.number, now.mono);
+            if let Some(buried) = &mut self.buried {
+                buried.push(key.cookie);
+            }
             self.gone(&entry);
             let end = End::by(vanished(&entry));
             if self

@@ -8,7 +8,7 @@ use std::io::{self, Read};
 /// What a file begins with.
 pub(super) const MAGIC: &[u8; 8] = b"sockwst\n";
 /// The version of the format.
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 /// The bytes before the first frame.
 pub(super) const PREFIX: usize = 12;
 /// A frame is closed once its records have so many bytes.

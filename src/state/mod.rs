@@ -28,6 +28,6 @@ mod tests;
 
 pub use frame::{Frames, Unusable};
 pub use journal::Journal;
-pub use record::{Head, LockNote, Record, Sensor, Socket};
+pub use record::{Grave, Head, LockNote, Record, Sensor, Socket};
 pub use replay::{Summary, check, replay};
 pub use store::{Base, Found, OpenError, Store};

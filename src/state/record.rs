@@ -80,6 +80,15 @@ pub struct LockNote {
     pub fresh: bool,
 }
 
+/// A socket whose end was told without a notice.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Grave {
+    /// Its cookie.
+    pub cookie: Cookie,
+    /// Until when its notice may come, in ms of CLOCK_MONOTONIC.
+    pub until_ms: u64,
+}
+
 /// One record.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Record {
@@ -100,6 +109,8 @@ pub enum Record {
     },
     /// Openings before the last one of these are sure to be written.
     Settled,
+    /// A socket was found ended; its notice may still come.
+    Grave(Grave),
     /// A lock was taken, or has muted.
     Lock(LockNote),
     /// A lock was released.
@@ -119,6 +130,7 @@ const LOCK: u8 = 6;
 const UNLOCKED: u8 = 7;
 const COMPLETE: u8 = 8;
 const ENDED: u8 = 9;
+const GRAVE: u8 = 10;
 
 const UDP: u8 = 1;
 const V6: u8 = 2;
@@ -168,6 +180,11 @@ impl Record {
                 out.push(UNLOCKED);
                 text(eid, out);
             }
+            Record::Grave(grave) => {
+                out.push(GRAVE);
+                out.extend(grave.cookie.0.to_le_bytes());
+                out.extend(grave.until_ms.to_le_bytes());
+            }
             Record::Complete => out.push(COMPLETE),
             Record::Ended => out.push(ENDED),
         }
@@ -205,6 +222,10 @@ impl Record {
                 eid: read_text(bytes)?,
             }),
             UNLOCKED => Record::Unlocked(read_text(bytes)?),
+            GRAVE => Record::Grave(Grave {
+                cookie: Cookie(u64::from_le_bytes(take(bytes)?)),
+                until_ms: u64::from_le_bytes(take(bytes)?),
+            }),
             COMPLETE => Record::Complete,
             ENDED => Record::Ended,
             _ => return None,

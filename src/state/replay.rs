@@ -8,11 +8,14 @@ use std::collections::HashMap;
 use std::io::{self, Read};
 
 use super::frame::{Frames, Stop, Unusable};
-use super::record::{Head, LockNote, Record, Sensor, Socket};
+use super::record::{Grave, Head, LockNote, Record, Sensor, Socket};
 use crate::model::{Cookie, RowKind};
 
 /// More locks than any table of them holds.
 const MOST_LOCKS: usize = 1 << 20;
+
+/// How many sockets whose notices may come are taken over: each waits a minute.
+const MOST_GRAVES: usize = 1 << 20;
 
 /// What a file that can be believed says of its run.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -21,6 +24,8 @@ pub struct Summary {
     pub sensors: Vec<Sensor>,
     /// The locks that were held.
     pub locks: Vec<LockNote>,
+    /// The sockets whose notices may still come; one may be here twice.
+    pub graves: Vec<Grave>,
     /// The run ended as it should.
     pub clean: bool,
     /// The last frame was not finished: the run was killed while it wrote.
@@ -69,6 +74,7 @@ struct Checked {
     sensors: [Option<Sensor>; 32],
     /// Each with its age, where it was taken for an event that may not be written.
     locks: HashMap<String, (LockNote, Option<Age>)>,
+    graves: Vec<Grave>,
     age: u64,
 }
 
@@ -111,6 +117,13 @@ impl Checked {
             Record::Unlocked(eid) => {
                 self.locks.remove(&eid);
             }
+            // Past the bound the oldest matter least: their time is over first.
+            Record::Grave(grave) => {
+                if self.graves.len() == MOST_GRAVES {
+                    self.graves.drain(..MOST_GRAVES / 2);
+                }
+                self.graves.push(grave);
+            }
             Record::Settled => self.age += 1,
             Record::Complete => self.complete = true,
             Record::Ended => self.ended = true,
@@ -128,6 +141,7 @@ impl Checked {
         Summary {
             sensors: self.sensors.into_iter().flatten().collect(),
             locks: self.locks.into_values().filter_map(sure).collect(),
+            graves: self.graves,
             clean,
             torn,
         }

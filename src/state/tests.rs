@@ -111,6 +111,10 @@ fn any_record() -> impl Strategy<Value = Record> {
         }),
         ("\\PC{0,20}", any::<bool>()).prop_map(|(eid, fresh)| Record::Lock(lock(&eid, fresh))),
         "\\PC{0,20}".prop_map(Record::Unlocked),
+        (any::<u64>(), any::<u64>()).prop_map(|(cookie, until_ms)| Record::Grave(Grave {
+            cookie: Cookie(cookie),
+            until_ms,
+        })),
         (0_u8..32, any::<u64>(), any::<[u8; 4]>()).prop_map(|(number, view, bits)| {
             Record::Sensor(Sensor {
                 number,

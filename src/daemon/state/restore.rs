@@ -23,6 +23,7 @@ impl Keeper {
         now: Now,
     ) -> Result<(), RunError> {
         pipeline.keep_journal();
+        sensor.note_graves();
         let Some(summary) = self.found.take() else {
             return Ok(());
         };
@@ -31,6 +32,9 @@ impl Keeper {
             if let Some(kept) = sensors.of(SensorIx(old.number)) {
                 sensor.resume(kept, old.primed);
             }
+        }
+        for grave in &summary.graves {
+            sensor.restore_grave(*grave, now);
         }
         let count = summary.locks.len();
         let left_out = summary

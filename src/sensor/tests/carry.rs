@@ -15,8 +15,13 @@ impl Bench {
         let left: Vec<_> = self.sensor.in_view().collect();
         let primed = self.sensor.primed(heard);
         let now = self.now();
+        let graves: Vec<_> = self.sensor.graves(now).collect();
         let stats = Rc::new(Stats::default());
         let mut sensor = NetSocket::new(NETNS, vec![view()], Needs::EVERYTHING, stats, now);
+        sensor.count_from(self.ms);
+        for grave in graves {
+            sensor.restore_grave(grave, now);
+        }
         sensor.resume(SensorIx(0), primed);
         let mut sensors = Renumbering::NONE;
         sensors.keep(heard, SensorIx(0));
@@ -53,6 +58,33 @@ fn three() -> [Row; 3] {
         row(2, id(Proto::Tcp, 2, 0), Listen),
         row(3, id(Proto::Udp, 3, 0), Close),
     ]
+}
+
+/// The kernel can be late with a notice, and the program be restarted meanwhile.
+#[test]
+fn a_late_notice_is_known_after_another_restart() {
+    let mut bench = Bench::plain();
+    let [connected, ..] = three();
+    let ended = notice(1, connected.id, established());
+    bench.dump_all(&[]);
+    bench.dump_all(&[connected]);
+    bench.judge.take();
+    bench.restart();
+    bench.dump_all(&[]);
+    bench.answer(|_| None);
+    let told = bench.judge.take();
+    assert_eq!(told, [(1, Closed, Evidence::Restart, Established)]);
+    bench.ms += 600;
+    bench.restart();
+    bench.dump_all(&[]);
+    bench.notice(ended);
+    assert_eq!(bench.judge.take(), []);
+    // A minute later it would be another one's.
+    bench.ms += 61_000;
+    bench.restart();
+    bench.dump_all(&[]);
+    bench.notice(ended);
+    assert_eq!(bench.judge.take().len(), 2);
 }
 
 #[test]

@@ -166,6 +166,8 @@ struct Daemon {
     pipeline: Pipeline,
     schedule: Schedule,
     handlers: Handlers,
+    /// A child has ended that may be nobody's.
+    child_ended: bool,
     signals: Signals,
     names_woken: bool,
     retry_output: Option<Instant>,
@@ -271,6 +273,7 @@ impl Daemon {
             pipeline,
             schedule: Schedule::new(ticks.into_iter(), now.mono),
             handlers,
+            child_ended: true,
             signals,
             names_woken: false,
             retry_output: None,
@@ -336,7 +339,10 @@ impl Daemon {
                     );
                 }
                 Signal::Hangup => self.handlers.reopen(),
-                Signal::Child => self.handlers.child_ended(),
+                Signal::Child => {
+                    self.handlers.child_ended();
+                    self.child_ended = true;
+                }
                 Signal::End if self.ending.is_some() => self.ending = Some(now.mono),
                 Signal::End => {
                     self.ending = Some(now.mono + FAREWELL);

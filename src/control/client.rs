@@ -1,5 +1,6 @@
 //! One connection: its lines in, its lines out, and what it owes.
 
+use std::cell::RefCell;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -62,7 +63,7 @@ pub(super) struct Client {
 /// What a client may use in its turn.
 pub(super) struct Desk<'a, C> {
     pub commands: &'a mut C,
-    pub subscribers: &'a mut Subscribers,
+    pub subscribers: &'a RefCell<Subscribers>,
     pub stats: &'a Stats,
     pub uptime: Duration,
     pub clients: usize,
@@ -249,8 +250,11 @@ impl Client {
         }
         match self.subscription {
             Some(subscription) if self.task.is_none() && self.output.len() < ENOUGH => {
-                let (subscribers, output) = (&mut *desk.subscribers, &mut self.output);
-                let more = subscribers.fill(subscription, output, ENOUGH);
+                let output = &mut self.output;
+                let more = desk
+                    .subscribers
+                    .borrow_mut()
+                    .fill(subscription, output, ENOUGH);
                 *cost += if more { PIECE } else { 0 };
                 more
             }
@@ -279,7 +283,7 @@ impl Client {
                 replies::introduce(line, desk.uptime);
             }),
             Request::Stats => {
-                let connected = (desk.clients, desk.subscribers.len());
+                let connected = (desk.clients, desk.subscribers.borrow_mut().len());
                 let locks = desk.commands.locks().len();
                 replies::ok(&mut self.output, name, |line| {
                     replies::introduce(line, desk.uptime);
@@ -306,7 +310,7 @@ impl Client {
 
     fn subscribe<C: Commands>(&mut self, terms: Terms, desk: &mut Desk<'_, C>) {
         match self.subscription.take() {
-            Some(before) => desk.subscribers.unsubscribe(before),
+            Some(before) => desk.subscribers.borrow_mut().unsubscribe(before),
             None if !desk.may_subscribe => {
                 desk.stats.control_failed.bump();
                 let error = "there are as many subscribers as there may be; end one of them";
@@ -315,7 +319,7 @@ impl Client {
             None => {}
         }
         desk.may_subscribe = false;
-        self.subscription = Some(desk.subscribers.subscribe(terms));
+        self.subscription = Some(desk.subscribers.borrow_mut().subscribe(terms));
         desk.stats.control_requests.bump();
         replies::ok(&mut self.output, "subscribe", |_| {});
     }

@@ -186,6 +186,22 @@ impl Ring {
         self.position != self.written
     }
 
+    /// How far the writers have come: records that were begun before this call lie
+    /// before it.
+    pub fn mark(&self) -> usize {
+        self.writer.word().load(Ordering::Acquire)
+    }
+
+    /// How far it has been read.
+    pub fn position(&self) -> usize {
+        self.position
+    }
+
+    /// Whether everything before a mark has been read.
+    pub fn has_passed(&self, mark: usize) -> bool {
+        self.position.wrapping_sub(mark).cast_signed() >= 0
+    }
+
     /// The first word of the next record's header, if its writer is done with it.
     fn finished(&mut self) -> io::Result<Option<u32>> {
         if self.position == self.written {
@@ -230,3 +246,6 @@ impl AsRawFd for Ring {
         self.fd.as_raw_fd()
     }
 }
+
+#[cfg(test)]
+mod tests;

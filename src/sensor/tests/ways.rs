@@ -356,6 +356,19 @@ fn calls_of_other_namespaces_name_nobody_here() {
 }
 
 #[test]
+fn with_a_hook_a_wiped_notice_alone_is_no_call() {
+    let mut bench = Bench::wanting();
+    bench.sensor.rely_on_hook();
+    let mut wiped = notice(2, id(Proto::Tcp, 5, 0), established());
+    wiped.id.remote = Endpoint::new([10, 0, 0, 2], 0);
+    bench.notice(wiped);
+    assert!(!bench.sensor.has_candidates());
+    // What it was connected to is told, where the counters prove that it called.
+    bench.notice(gone(active(3), OPENER));
+    assert_eq!(bench.attempts(), [(3, 443, Evidence::Notified)]);
+}
+
+#[test]
 fn a_wiped_destination_is_filled_in() {
     let mut bench = Bench::wanting();
     let mut wiped = notice(2, id(Proto::Tcp, 5, 0), established());

@@ -178,6 +178,8 @@ struct Daemon {
     keeper: Option<Keeper>,
     running: Running,
     handlers: Handlers,
+    /// A child has ended that may be nobody's.
+    child_ended: bool,
     signals: Signals,
     names_woken: bool,
     retry_output: Option<Instant>,
@@ -260,6 +262,7 @@ impl Daemon {
             keeper,
             running,
             handlers,
+            child_ended: true,
             signals,
             names_woken: false,
             retry_output: None,
@@ -330,7 +333,10 @@ impl Daemon {
                     self.handlers.reopen();
                     self.reload_aloud(now);
                 }
-                Signal::Child => self.handlers.child_ended(),
+                Signal::Child => {
+                    self.handlers.child_ended();
+                    self.child_ended = true;
+                }
                 Signal::End if self.ending.is_some() => self.ending = Some(now.mono),
                 Signal::End => {
                     self.ending = Some(now.mono + FAREWELL);

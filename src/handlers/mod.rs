@@ -202,6 +202,11 @@ impl Handlers {
         self.reap = true;
     }
 
+    /// Whether this process is a run.
+    pub fn have(&self, pid: u32) -> bool {
+        self.programs.iter().any(|program| program.has(pid))
+    }
+
     /// Carries runs on, ends those that take too long, reaps those that have
     /// ended, releases locks, and starts one that there is room for: the loop
     /// waits until the kernel has loaded a program, 0.15 ms where a processor is

@@ -276,6 +276,11 @@ impl Program {
         }
     }
 
+    /// Whether this process is one of its runs.
+    pub fn has(&self, pid: u32) -> bool {
+        self.runs.iter().any(|run| run.pid() == pid)
+    }
+
     /// How many runs are under way.
     pub fn runs(&self) -> usize {
         self.runs.len()

@@ -20,7 +20,7 @@ mod ring;
 mod signal;
 mod unix;
 
-pub use child::{Child, Ending, Spawned, keep_descriptors};
+pub use child::{Child, Ending, Spawned, keep_descriptors, reap_strangers};
 pub use folder::{Folder, Item, Items, Scratch};
 pub use netlink::{Netlink, RecvError, share_of};
 pub use own::{connect_nowhere, hostname, netns, own_cookies, thread_cpu, unbound_socket_cookie};

@@ -10,8 +10,7 @@ use super::carry::RESTORED;
 use super::net_socket::NetSocket;
 use super::views::How;
 use crate::model::{
-    Coverage, Direction, Evidence, Judge, Now, Proto, Row, RowKind, SocketKey, StateGroups,
-    TcpState,
+    Coverage, Evidence, Judge, Now, Proto, Row, RowKind, SocketKey, StateGroups, TcpState,
 };
 use crate::table::{Entry, Mark};
 
@@ -165,10 +164,10 @@ impl NetSocket {
 
     /// What the dump that completed has decided of connections.
     fn ways_after(&mut self, coverage: Coverage) {
-        for cookie in self.ways.dumped(coverage, self.number) {
+        for (cookie, direction) in self.ways.dumped(coverage, self.number) {
             let key = self.key(cookie);
             if let Some(entry) = self.sockets.find_mut(key) {
-                entry.set_direction(Direction::Inbound);
+                entry.set_direction(direction);
             }
         }
     }

@@ -157,21 +157,24 @@ impl Ways {
             return;
         }
         let id = entry.id();
-        let direction = match self.listeners.local(&id) {
+        let local = self.listeners.local(&id);
+        let direction = match local {
             _ if entry.state() == TcpState::SynSent => Direction::Outbound,
             Local::Listeners => Direction::Inbound,
             Local::Perhaps => Direction::Unknown,
+            // The hook saw nothing, and the dump no listener: one of them is wrong.
+            Local::Free if self.hooked && !at_start => Direction::Unknown,
             Local::Free => Direction::Outbound,
         };
         entry.set_direction(direction);
         if at_start {
             return;
         }
-        match direction {
+        match local {
             _ if entry.state() == TcpState::SynSent => self.tell(entry, Evidence::Dump),
             // A listener may be younger than the moment when the dump passed by.
-            Direction::Outbound => self.doubt(entry, Evidence::Dump, number),
-            Direction::Inbound | Direction::Unknown => {}
+            Local::Free => self.doubt(entry, Evidence::Dump, number),
+            Local::Listeners | Local::Perhaps => {}
         }
     }
 
@@ -298,22 +301,25 @@ impl Ways {
     }
 
     /// Dump number `number` completed: what waited for it is decided. Says which
-    /// sockets turned out to be accepted ones.
-    pub fn dumped(&mut self, coverage: Coverage, number: u32) -> Vec<Cookie> {
+    /// way those connections turned out to go.
+    pub fn dumped(&mut self, coverage: Coverage, number: u32) -> Vec<(Cookie, Direction)> {
         let both = StateGroups::LISTEN | StateGroups::CONNECTED;
         if coverage.proto != Proto::Tcp || !coverage.groups.contains(both) {
             return Vec::new();
         }
         let covers = |family: Family| coverage.family.is_none_or(|only| only == family);
-        let mut accepted = Vec::new();
+        let mut decided = Vec::new();
         let (listeners, attempts) = (&self.listeners, &mut self.attempts);
         self.candidates.retain(|cookie, candidate| {
             if number.wrapping_sub(candidate.after) as i32 <= 0 || !covers(candidate.id.family) {
                 return true;
             }
             match listeners.local(&candidate.id) {
-                Local::Free => attempts.push(candidate.attempt),
-                Local::Listeners => accepted.push(*cookie),
+                Local::Free => {
+                    attempts.push(candidate.attempt);
+                    decided.push((*cookie, Direction::Outbound));
+                }
+                Local::Listeners => decided.push((*cookie, Direction::Inbound)),
                 Local::Perhaps => {}
             }
             false
@@ -323,7 +329,7 @@ impl Ways {
             self.listeners.dumped(number);
             self.calls.dumped(number);
         }
-        accepted
+        decided
     }
 }
 

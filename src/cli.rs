@@ -281,7 +281,12 @@ fn run_daemon(flags: &Flags) -> ExitCode {
         Ok(settings) => settings,
         Err(code) => return code,
     };
-    match daemon::run(settings, flags.format()) {
+    let origin = if flags.configs.is_empty() {
+        config::Provenance::BuiltIn
+    } else {
+        config::Provenance::Files(flags.configs.clone(), flags.profiles.clone())
+    };
+    match daemon::run(settings, flags.format(), origin) {
         Ok(()) | Err(RunError::ReaderGone) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }

@@ -55,13 +55,16 @@
 //! | 3 | [`filter`] | compiled globs; what can be asked of the kernel |
 //! | 3 | [`enrich`] | reverse names, on threads of their own |
 //! | 3 | [`lock`] | event ids that are muted |
+//! | 3 | [`state`] | what survives a restart: a base and a journal |
 //! | 3 | [`emit`] | JSON, text, and sinks that never wait |
 //! | 4 | [`sensor`] | observations to changes; pure |
 //! | 4 | [`pipeline`] | changes to records; pure but for its sinks and the pool |
 //! | 5 | [`config`] | YAML to settings, every mistake at once |
 //! | 6 | [`reactor`] | the one loop |
+//! | 6 | [`control`] | the Unix socket: what is asked of a running daemon |
 //! | 6 | [`handlers`] | programs and files that take events, and release locks |
 //! | 7 | [`daemon`], [`dump`] | the two modes, wired from all of the above |
+//! | 7 | [`ctl`] | the client of the control socket |
 //! | 8 | [`cli`] | flags, modes, exit codes |
 //!
 //! The rule has one seam that is worth knowing. A sensor must learn whether a
@@ -131,6 +134,7 @@ pub mod pipeline;
 pub mod reactor;
 pub mod sensor;
 pub mod source;
+pub mod state;
 pub mod stats;
 pub mod sys;
 pub mod table;

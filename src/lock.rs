@@ -4,7 +4,7 @@
 //! released. The table of locks is bounded: past the bound events pass, because
 //! an event too many is better than one too few.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Bound;
 use std::time::SystemTime;
 
@@ -39,6 +39,14 @@ pub struct Lock {
 pub struct Locks {
     held: BTreeMap<String, Lock>,
     bound: usize,
+    noted: Option<Noted>,
+}
+
+/// What has changed since somebody asked.
+#[derive(Debug, Default)]
+struct Noted {
+    released: Vec<String>,
+    muted: HashSet<String>,
 }
 
 impl Default for Locks {
@@ -46,6 +54,7 @@ impl Default for Locks {
         Locks {
             held: BTreeMap::new(),
             bound: BOUND,
+            noted: None,
         }
     }
 }
@@ -65,6 +74,7 @@ impl Locks {
         Locks {
             held: BTreeMap::new(),
             bound,
+            noted: None,
         }
     }
 
@@ -78,6 +88,11 @@ impl Locks {
         if let Some(lock) = self.held.get_mut(eid) {
             lock.muted += 1;
             lock.last = at;
+            if let Some(noted) = &mut self.noted
+                && !noted.muted.contains(eid)
+            {
+                noted.muted.insert(eid.to_string());
+            }
             return Admission::Muted;
         }
         if self.held.len() >= self.bound {
@@ -96,7 +111,63 @@ impl Locks {
 
     /// Releases one lock.
     pub fn release(&mut self, eid: &str) -> Option<Lock> {
-        self.held.remove(eid)
+        let released = self.held.remove(eid)?;
+        if let Some(noted) = &mut self.noted {
+            noted.released.push(eid.to_string());
+        }
+        Some(released)
+    }
+
+    /// From now on notes what changes, for whoever keeps the locks on a medium.
+    pub fn note_changes(&mut self) {
+        self.noted = Some(Noted::default());
+    }
+
+    /// The ids that were released since the last call.
+    pub fn take_released(&mut self) -> Vec<String> {
+        let noted = self.noted.as_mut();
+        noted.map_or_else(Vec::new, |noted| std::mem::take(&mut noted.released))
+    }
+
+    /// The ids that are locked and have muted since the last call.
+    pub fn take_muted(&mut self) -> Vec<(String, Lock)> {
+        let Some(noted) = &mut self.noted else {
+            return Vec::new();
+        };
+        let muted = std::mem::take(&mut noted.muted).into_iter();
+        muted
+            .filter_map(|eid| self.held.get(&eid).map(|lock| (eid.clone(), *lock)))
+            .collect()
+    }
+
+    /// Whether any has muted since [`Locks::take_muted`].
+    pub fn has_muted(&self) -> bool {
+        self.noted
+            .as_ref()
+            .is_some_and(|noted| !noted.muted.is_empty())
+    }
+
+    /// Releases the locks that are not wanted any more.
+    pub fn release_where(&mut self, unwanted: impl Fn(&str) -> bool) -> Released {
+        let eids: Vec<String> = self
+            .held
+            .keys()
+            .filter(|eid| unwanted(eid))
+            .cloned()
+            .collect();
+        let mut all = Released::default();
+        for lock in eids.iter().filter_map(|eid| self.release(eid)) {
+            all.locks += 1;
+            all.muted += lock.muted;
+        }
+        all
+    }
+
+    /// Releases the lock that one event has set, of this id and at this time;
+    /// not one that a later event of the same id has set since.
+    pub fn release_of(&mut self, eid: &str, at: SystemTime) -> Option<Lock> {
+        self.held.get(eid).filter(|lock| lock.first == at)?;
+        self.release(eid)
     }
 
     /// The lock of an event id.
@@ -139,10 +210,7 @@ impl Locks {
 
     /// Releases all locks.
     pub fn release_all(&mut self) -> Released {
-        let released = Released {
-            locks: self.held.len(),
-            muted: self.held.values().map(|lock| lock.muted).sum(),
-        };
+        let released = self.release_where(|_| true);
         self.held = BTreeMap::new();
         released
     }
@@ -172,6 +240,45 @@ mod tests {
         assert_eq!(locks.admit("a", start), Admission::Locked);
         assert_eq!(locks.release_all(), Released { locks: 2, muted: 0 });
         assert!(!locks.holds("a"));
+    }
+
+    #[test]
+    fn what_changes_is_noted_once_somebody_asks() {
+        let at = SystemTime::UNIX_EPOCH;
+        let mut locks = Locks::default();
+        locks.admit("before", at);
+        locks.note_changes();
+        locks.admit("a", at);
+        locks.admit("a", at);
+        locks.admit("b", at);
+        locks.admit("b", at);
+        assert!(locks.release("b").is_some() && locks.release("c").is_none());
+        assert_eq!(locks.take_released(), ["b"]);
+        let muted = locks.take_muted();
+        assert_eq!(
+            (muted.len(), muted[0].0.as_str(), muted[0].1.muted),
+            (1, "a", 1)
+        );
+        assert!(locks.take_released().is_empty() && locks.take_muted().is_empty());
+        assert_eq!(locks.release_where(|eid| eid == "a").muted, 1);
+        assert_eq!(locks.take_released(), ["a"]);
+        assert!(locks.holds("before"));
+    }
+
+    #[test]
+    fn an_event_releases_its_own_lock_alone() {
+        let mut locks = Locks::default();
+        let (first, second) = (
+            SystemTime::UNIX_EPOCH,
+            SystemTime::UNIX_EPOCH + Duration::from_secs(1),
+        );
+        locks.admit("a", first);
+        locks.release("a");
+        locks.admit("a", second);
+        assert_eq!(locks.release_of("a", first), None);
+        assert!(locks.holds("a"));
+        assert!(locks.release_of("a", second).is_some());
+        assert_eq!(locks.release_of("a", second), None);
     }
 
     #[test]

@@ -19,6 +19,11 @@ impl Counter {
         self.0.set(self.0.get().saturating_add(n));
     }
 
+    /// Sets it: for what is a state and no count.
+    pub fn set(&self, n: u64) {
+        self.0.set(n);
+    }
+
     /// The count.
     pub fn count(&self) -> u64 {
         self.0.get()
@@ -67,6 +72,8 @@ stats! {
     overruns,
     /// Netlink messages that were malformed, truncated or not from the kernel.
     netlink_rejected,
+    /// TCP opens that the kernel has counted and nothing accounts for, by now.
+    opens_unaccounted,
     /// Exact queries asked.
     queries,
     /// Exact queries that failed, so that nothing was concluded.
@@ -118,10 +125,21 @@ stats! {
     processes_read,
     /// Sockets of sockwatch's own that were left out.
     own_sockets,
+    /// Bytes written to the state directory.
+    state_bytes,
+    /// Times that writing there failed.
+    state_failures,
+    /// Times that the configuration was taken over while running.
+    reloads,
+    /// Configurations that were refused while running.
+    reloads_refused,
     /// Connects read from a hook's ring.
     connects,
     /// Connects that found the ring full.
     connects_lost,
+    /// Times that the ring could not be read up to where it had to be: a record
+    /// was not finished, because its writer had lost its CPU.
+    connects_overdue,
     /// Ring records that sockwatch's program does not write.
     connects_rejected,
     /// Calls whose sockets did not show in time, and that no socket's event will

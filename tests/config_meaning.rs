@@ -268,7 +268,10 @@ fn no_shipped_ignore_is_satisfied_by_a_name() {
             continue;
         }
         let settings = config::load(&[path], &profiles(&["default", "audit"])).expect("good");
-        for sensor in &settings.sensors {
+        let sockets = settings.sensors.iter();
+        for sensor in
+            sockets.filter(|sensor| sensor.listener == sockwatch::model::Listener::NetSocket)
+        {
             let only_ignore = sockwatch::filter::Filter::new(&[], &sensor.ignore).expect("good");
             for name in names {
                 assert_eq!(
@@ -366,6 +369,15 @@ fn a_handler_that_cannot_do_anything_is_warned_about() {
          deaf: {match: 'web|net.socket|closed@*', file: /var/log/x}\n  \
          own: {match: '*|gap@*', file: /var/log/y}\n",
     );
+    let calls = good(
+        "sensors: {out: {listener: net.tcp_connect, tag: t}}\n\
+         handlers:\n  calls: {match: 'out|net.tcp_connect@t|connect@*', file: /var/log/x}\n  \
+         deaf: {match: 'out|net.tcp_connect@t|opened@*', file: /var/log/y}\n",
+    );
+    let [deaf] = &messages(&calls.warnings)[..] else {
+        panic!("one that can match, and one that cannot");
+    };
+    assert!(deaf.starts_with("t:4:3: handler `deaf`"), "{deaf}");
     assert_eq!(
         messages(&settings.warnings),
         [
@@ -415,6 +427,50 @@ fn a_byte_order_mark_moves_no_column() {
         refused("\u{feff}web: 1\n"),
         ["t:1:6: number `1` for sensor `web`, expected a map with `listener`"]
     );
+}
+
+#[test]
+fn state_is_kept_where_it_is_asked_for() {
+    let with = |daemon: &str| {
+        good(&format!(
+            "{daemon}\nsensors: {{a: {{listener: net.socket}}}}"
+        ))
+    };
+    assert_eq!(with("daemon: {queue: 9}").daemon.state, None);
+    let state = with("daemon: {state: /var/lib/sockwatch}").daemon.state;
+    assert_eq!(state, Some("/var/lib/sockwatch".into()));
+}
+
+/// What a sensor has in view is decided by its globs and by the names that they can
+/// match; whatever else changes, its view is the same.
+#[test]
+fn what_decides_a_view() {
+    let view = |args: &str| {
+        let text = format!("a: {{listener: net.socket, {args}}}");
+        good(&text).sensors[0].view()
+    };
+    let plain = view("args: {patterns: [\"tcp *\"]}");
+    for same in [
+        "description: x, tag: y, interval: 7s, opts: [closed], args: {patterns: [\"tcp *\"]}",
+        "args: {patterns: [\"tcp *\"], locked: true, initial: true, skip-reverse-dns: true}",
+    ] {
+        assert_eq!(view(same), plain, "{same}");
+    }
+    for other in [
+        "args: {patterns: [\"tcp *\", \"udp *\"]}",
+        "args: {ignore: [\"tcp *\"]}",
+        "args: {patterns: [\"tcp *\"], ignore: [\"tcp *\"]}",
+        "args: {patterns: [\"tcp *\"], dns: true}",
+        "args: {patterns: [\"tcp *\"], dns: true, skip-reverse-dns: true}",
+    ] {
+        assert_ne!(view(other), plain, "{other}");
+    }
+    // It stands in files.
+    assert_eq!(plain, 0x82df_9690_77ce_4f16);
+    // What it is a view of, and the locks it may hold, go by the listener too.
+    let connects = good("a: {listener: net.tcp_connect, tag: t, args: {patterns: [\"tcp *\"]}}");
+    assert_ne!(connects.sensors[0].view(), plain);
+    assert_eq!(connects.sensors[0].eid_prefix(), "a|net.tcp_connect@t|");
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::filter::IdGlob;
 use crate::log::Plain;
+use crate::model::Listener;
 
 use super::Sensor;
 use super::check::{Checked, Outline};
@@ -260,14 +261,20 @@ fn beginnings(sensors: &[Sensor]) -> impl Iterator<Item = String> + '_ {
     let own = ["gap", "degraded", "restored"].map(|action| format!("sockwatch|self|{action}@"));
     let sensors = sensors.iter().flat_map(|sensor| {
         let tag = sensor.tag.as_ref().map(|tag| format!("@{tag}"));
-        let actions = [("opened", sensor.opened), ("closed", sensor.closed)];
-        actions
-            .into_iter()
-            .filter(|(_, on)| *on)
-            .map(move |(action, _)| {
-                let tag = tag.as_deref().unwrap_or_default();
-                format!("{}|net.socket{tag}|{action}@", sensor.id)
-            })
+        let actions = match sensor.listener {
+            Listener::TcpConnect => vec!["connect"],
+            Listener::NetSocket | Listener::Own => {
+                [("opened", sensor.opened), ("closed", sensor.closed)]
+                    .into_iter()
+                    .filter_map(|(action, on)| on.then_some(action))
+                    .collect()
+            }
+        };
+        actions.into_iter().map(move |action| {
+            let tag = tag.as_deref().unwrap_or_default();
+            let listener = sensor.listener.as_str();
+            format!("{}|{listener}{tag}|{action}@", sensor.id)
+        })
     });
     sensors.chain(own)
 }

@@ -5,7 +5,7 @@
 
 use std::collections::hash_map::Entry as Slot;
 use std::collections::{BTreeSet, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -78,6 +78,8 @@ pub(super) fn daemon(files: &[(Arc<Path>, Outline, typed::File)]) -> Daemon {
         daemon.cpu_budget = given.cpu_budget.map_or(daemon.cpu_budget, |share| share.0);
         daemon.queue = given.queue.unwrap_or(daemon.queue);
         daemon.stdout = given.stdout.unwrap_or(daemon.stdout);
+        let state = given.state.as_ref().map(PathBuf::from);
+        daemon.state = state.or(daemon.state);
         daemon.control = given.control.clone().or(daemon.control);
         if let Some(uids) = &given.control_uids {
             daemon.control_uids.clone_from(uids);

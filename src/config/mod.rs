@@ -128,6 +128,51 @@ impl Sensor {
         }
         needs
     }
+
+    /// A hash of what decides its view (FNV-1a): a sensor that is configured
+    /// otherwise, but has the same hash, has the same sockets in view. The same
+    /// in every build of sockwatch.
+    pub fn view(&self) -> u64 {
+        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+        let mut eat = |bytes: &[u8]| {
+            for &byte in bytes {
+                hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+            }
+        };
+        eat(self.listener.as_str().as_bytes());
+        eat(&[0]);
+        for globs in [&self.patterns, &self.ignore] {
+            for glob in globs {
+                eat(glob.as_bytes());
+                eat(&[0]);
+            }
+            eat(&[1]);
+        }
+        // Which names a tuple can hold.
+        eat(&[
+            2 + u8::from(self.dns),
+            u8::from(self.dns && self.skip_reverse_dns),
+        ]);
+        hash
+    }
+
+    /// What the ids of its events begin with.
+    pub fn eid_prefix(&self) -> String {
+        let listener = self.listener.as_str();
+        match &self.tag {
+            Some(tag) => format!("{}|{listener}@{tag}|", self.id),
+            None => format!("{}|{listener}|", self.id),
+        }
+    }
+}
+
+/// Where settings come from, and can be read again.
+#[derive(Clone, Debug)]
+pub enum Provenance {
+    /// These files, for these profiles.
+    Files(Vec<PathBuf>, Vec<String>),
+    /// The program itself.
+    BuiltIn,
 }
 
 /// The settings of the daemon as a whole.
@@ -147,6 +192,8 @@ pub struct Daemon {
     pub cpu_budget: Option<u32>,
     /// Whether events go to standard output.
     pub stdout: bool,
+    /// The directory of what survives a restart, where anything is to.
+    pub state: Option<PathBuf>,
     /// Where the control socket is; none without a path.
     pub control: Option<PathBuf>,
     /// Users that may use it besides root and the daemon's own.
@@ -164,6 +211,7 @@ impl Default for Daemon {
             gate: Some(GATE),
             cpu_budget: Some(10),
             stdout: true,
+            state: None,
             control: None,
             control_uids: Vec::new(),
             control_gids: Vec::new(),

@@ -187,6 +187,7 @@ pub(super) const DAEMON: &[Key] = &[
     key("cpu-budget", Value::Share),
     key("gate", Value::Limit(MS_10, Duration::from_secs(24 * 3600))),
     key("stdout", Value::Flag),
+    key("state", Value::Text),
     key("control", Value::SocketPath),
     key("control-uids", Value::List(Item::Number)),
     key("control-gids", Value::List(Item::Number)),

@@ -112,6 +112,7 @@ pub(super) struct Daemon {
     pub gate: Option<Limit>,
     pub cpu_budget: Option<Share>,
     pub stdout: Option<bool>,
+    pub state: Option<String>,
     pub control: Option<PathBuf>,
     pub control_uids: Option<Vec<u32>>,
     pub control_gids: Option<Vec<u32>>,

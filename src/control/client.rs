@@ -1,5 +1,6 @@
 //! One connection: its lines in, its lines out, and what it owes.
 
+use std::cell::RefCell;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -18,6 +19,12 @@ const ENOUGH: usize = 16 * 1024;
 const ROUNDS: usize = 4;
 /// What a piece of work counts for, in bytes written: some 20 µs.
 const PIECE: usize = 4096;
+/// What a glob counts for that is compiled: up to a millisecond.
+const GLOB: usize = 128 * 1024;
+/// What a byte of a request counts for: it is parsed, and may be a glob.
+const BYTE: usize = 64;
+/// A turn in which so much was done is over.
+const TURN: usize = 256 * 1024;
 /// Requests in one round.
 const REQUESTS: usize = 16;
 /// How long a client may take over what it owes: the first request, the rest of
@@ -56,7 +63,7 @@ pub(super) struct Client {
 /// What a client may use in its turn.
 pub(super) struct Desk<'a, C> {
     pub commands: &'a mut C,
-    pub subscribers: &'a mut Subscribers,
+    pub subscribers: &'a RefCell<Subscribers>,
     pub stats: &'a Stats,
     pub uptime: Duration,
     pub clients: usize,
@@ -123,7 +130,7 @@ impl Client {
         let mut cost = 0;
         for _ in 0..ROUNDS {
             let before = self.output.len();
-            if self.read().is_err() {
+            if self.read(desk.now.mono).is_err() {
                 return (After::Close, cost);
             }
             let more = self.work(desk, &mut cost);
@@ -139,6 +146,9 @@ impl Client {
             let goes_on = more || made || wrote > 0 || self.task.is_some();
             if stuck || !(goes_on || self.readable && self.has_room()) {
                 return (After::Waits, cost);
+            }
+            if cost >= TURN {
+                break;
             }
         }
         (After::Busy, cost)
@@ -158,7 +168,7 @@ impl Client {
     }
 
     /// Reads once, if there is room: who does not read replies is not read from.
-    fn read(&mut self) -> io::Result<()> {
+    fn read(&mut self, now: Instant) -> io::Result<()> {
         if !self.readable || !self.has_room() || self.output.len() >= ENOUGH {
             return Ok(());
         }
@@ -171,6 +181,10 @@ impl Client {
                 Ok(())
             }
             Ok(count) => {
+                // It has been idle, for as long as it liked: what it owes begins now.
+                if !self.owes() {
+                    self.since = now;
+                }
                 self.input.extend_from_slice(&buffer[..count]);
                 Ok(())
             }
@@ -188,12 +202,15 @@ impl Client {
     fn work<C: Commands>(&mut self, desk: &mut Desk<'_, C>, cost: &mut usize) -> bool {
         let mut taken = 0;
         for _ in 0..REQUESTS {
-            if self.output.len() >= ENOUGH || self.closing {
+            if self.output.len() >= ENOUGH || self.closing || *cost >= TURN {
                 break;
             }
             *cost += PIECE;
             if let Some(mut task) = self.task.take() {
-                if task.go_on(desk.commands, &mut self.output) {
+                let before = task.compiled();
+                let done = task.go_on(desk.commands, &mut self.output);
+                *cost += GLOB * (task.compiled() - before);
+                if done {
                     self.finish(&task, desk);
                 } else {
                     self.task = Some(task);
@@ -205,6 +222,7 @@ impl Client {
                 Some(length) => {
                     let line = rest[..length].to_vec();
                     taken += length + 1;
+                    *cost += BYTE * length;
                     self.answer(&line, desk);
                 }
                 // The other end will send no more, not even the line end.
@@ -232,8 +250,11 @@ impl Client {
         }
         match self.subscription {
             Some(subscription) if self.task.is_none() && self.output.len() < ENOUGH => {
-                let (subscribers, output) = (&mut *desk.subscribers, &mut self.output);
-                let more = subscribers.fill(subscription, output, ENOUGH);
+                let output = &mut self.output;
+                let more = desk
+                    .subscribers
+                    .borrow_mut()
+                    .fill(subscription, output, ENOUGH);
                 *cost += if more { PIECE } else { 0 };
                 more
             }
@@ -262,7 +283,7 @@ impl Client {
                 replies::introduce(line, desk.uptime);
             }),
             Request::Stats => {
-                let connected = (desk.clients, desk.subscribers.len());
+                let connected = (desk.clients, desk.subscribers.borrow_mut().len());
                 let locks = desk.commands.locks().len();
                 replies::ok(&mut self.output, name, |line| {
                     replies::introduce(line, desk.uptime);
@@ -289,7 +310,7 @@ impl Client {
 
     fn subscribe<C: Commands>(&mut self, terms: Terms, desk: &mut Desk<'_, C>) {
         match self.subscription.take() {
-            Some(before) => desk.subscribers.unsubscribe(before),
+            Some(before) => desk.subscribers.borrow_mut().unsubscribe(before),
             None if !desk.may_subscribe => {
                 desk.stats.control_failed.bump();
                 let error = "there are as many subscribers as there may be; end one of them";
@@ -298,7 +319,7 @@ impl Client {
             None => {}
         }
         desk.may_subscribe = false;
-        self.subscription = Some(desk.subscribers.subscribe(terms));
+        self.subscription = Some(desk.subscribers.borrow_mut().subscribe(terms));
         desk.stats.control_requests.bump();
         replies::ok(&mut self.output, "subscribe", |_| {});
     }

@@ -163,11 +163,10 @@ impl Server {
             self.stats.control_evicted.bump();
             return (After::Close, 0);
         }
-        let mut subscribers = self.subscribers.borrow_mut();
-        let may_subscribe = subscribers.len() < SUBSCRIBERS;
+        let may_subscribe = self.subscribers.borrow().len() < SUBSCRIBERS;
         client.turn(&mut Desk {
             commands,
-            subscribers: &mut subscribers,
+            subscribers: &self.subscribers,
             stats: &self.stats,
             uptime: now.mono.saturating_duration_since(self.began),
             clients: self.connected,

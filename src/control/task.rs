@@ -36,6 +36,8 @@ pub(super) struct Unlock {
     muted: u64,
     /// Ids that are not locked, and globs that are none.
     unknown: Vec<String>,
+    /// Globs that were compiled, those that are none included.
+    compiled: usize,
 }
 
 impl Task {
@@ -63,6 +65,14 @@ impl Task {
     /// Whether the table must keep its order for it.
     pub fn lists_sockets(&self) -> bool {
         matches!(self, Task::Dump { .. })
+    }
+
+    /// How many globs were compiled for it.
+    pub fn compiled(&self) -> usize {
+        match self {
+            Task::Unlock(unlock) => unlock.compiled,
+            Task::Dump { .. } | Task::Locks { .. } => 0,
+        }
     }
 
     /// Appends the next piece; true when that was the last, with the reply.
@@ -111,6 +121,7 @@ impl Unlock {
         if self.release(&eid, commands, out) {
             return false;
         }
+        self.compiled += 1;
         match IdGlob::new(&eid) {
             Ok(glob) if !glob.is_literal() => self.glob = Some((glob, None)),
             Ok(_) | Err(_) => self.unknown.push(eid),

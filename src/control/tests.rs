@@ -142,6 +142,14 @@ fn who_owes_something_for_too_long_is_closed() {
     assert_eq!(room.server.deadline(), None, "nobody owes anything");
     room.later(3600);
     assert!(room.say(&mut idle, PING).contains("\"ok\":true"));
+    // What it owes begins with the first byte, not with its last request.
+    room.later(3600);
+    assert_eq!(room.say(&mut idle, &PING[..7]), "");
+    room.later(29);
+    assert!(room.say(&mut idle, &PING[7..]).contains("\"ok\":true"));
+    assert_eq!(room.say(&mut idle, &PING[..7]), "");
+    room.later(31);
+    assert_eq!(heard(&mut idle), None);
 }
 
 #[test]
@@ -239,6 +247,30 @@ fn a_lock_is_released_when_it_is_told() {
     let left = room.daemon.locks.len();
     room.turns();
     assert_eq!(room.daemon.locks.len(), left, "and ends with its client");
+}
+
+/// Compiling them takes up to a millisecond each: a turn does a few.
+#[test]
+fn globs_are_compiled_a_few_a_turn() {
+    let mut room = Room::new("globs");
+    let mut stream = room.connect();
+    let globs: Vec<String> = (0..14)
+        .map(|at| format!("*{}{at}", "?".repeat(900)))
+        .collect();
+    let request = serde_json::json!({"request": "unlock", "eid": globs});
+    stream.write_all(format!("{request}\n").as_bytes()).unwrap();
+    for token in 0..=CLIENTS {
+        room.server.ready(Token(token));
+    }
+    let mut turns = 1;
+    while room
+        .server
+        .turn(&mut room.daemon, room.poll.registry(), room.now)
+    {
+        turns += 1;
+    }
+    assert!(turns >= 7, "{turns} turns");
+    assert!(heard(&mut stream).unwrap().contains("\"ok\":true"));
 }
 
 #[test]

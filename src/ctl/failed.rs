@@ -14,6 +14,8 @@ pub enum CtlFailed {
     Open(OpenError),
     /// Nobody can be asked.
     Connect(PathBuf, io::Error),
+    /// What is there is no socket.
+    NoSocket(PathBuf),
     /// The connection broke, or the daemon ended.
     Gone,
     /// The daemon does not answer.
@@ -59,6 +61,11 @@ impl fmt::Display for CtlFailed {
                     _ => write!(f, "cannot connect to the control socket {path}: {error}"),
                 }
             }
+            CtlFailed::NoSocket(path) => write!(
+                f,
+                "{} is no socket: name that of a daemon with --socket",
+                Plain(&path.to_string_lossy())
+            ),
             CtlFailed::Gone => {
                 f.write_str("the daemon is gone: it ended, or closed the connection")
             }

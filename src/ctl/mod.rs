@@ -15,6 +15,8 @@ pub use failed::CtlFailed;
 
 use std::collections::HashSet;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -23,6 +25,7 @@ use serde_json::{Value, json};
 
 use crate::control::LONGEST;
 use crate::emit::Format;
+use crate::log::is_harmful;
 use crate::sys::output::{Output, Patient};
 use show::Shown;
 
@@ -142,17 +145,28 @@ impl Command {
 struct Connection {
     lines: BufReader<UnixStream>,
     line: Vec<u8>,
+    /// Lines come when they come, for ever.
+    endless: bool,
 }
 
 impl Connection {
     fn open(path: &Path) -> Result<Connection, CtlFailed> {
         let refused = |error| CtlFailed::Connect(path.to_owned(), error);
-        let stream = UnixStream::connect(path).map_err(refused)?;
+        let stream = UnixStream::connect(path).map_err(|error| {
+            // connect(2) refuses both.
+            let other = path.metadata().is_ok_and(|it| !it.file_type().is_socket());
+            if other && error.kind() == ErrorKind::ConnectionRefused {
+                CtlFailed::NoSocket(path.to_owned())
+            } else {
+                refused(error)
+            }
+        })?;
         stream.set_read_timeout(Some(PATIENCE)).map_err(refused)?;
         stream.set_write_timeout(Some(PATIENCE)).map_err(refused)?;
         Ok(Connection {
             lines: BufReader::with_capacity(WRITE_AT, stream),
             line: Vec::new(),
+            endless: false,
         })
     }
 
@@ -174,7 +188,10 @@ impl Connection {
             .take(LONGEST_LINE)
             .read_until(b'\n', &mut self.line);
         match read {
-            Ok(_) if self.line.pop() == Some(b'\n') => Ok(()),
+            Ok(_) if self.line.pop() == Some(b'\n') => match is_harmless(&self.line) {
+                true => Ok(()),
+                false => Err(CtlFailed::Garbled),
+            },
             Ok(read) if read as u64 == LONGEST_LINE => Err(CtlFailed::Garbled),
             Ok(_) => Err(CtlFailed::Gone),
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
@@ -197,6 +214,12 @@ impl Connection {
         let mut cookies = HashSet::new();
         let mut text = Vec::new();
         loop {
+            if self.endless && self.lines.buffer().is_empty() {
+                let daemon = self.lines.get_ref().as_fd();
+                if !out.0.outlasts(daemon).map_err(CtlFailed::Output)? {
+                    return Err(CtlFailed::ReaderGone);
+                }
+            }
             self.next()?;
             if let Some(reply) = reply(&self.line)? {
                 // What was done before it failed is shown all the same.
@@ -237,11 +260,19 @@ impl Connection {
     }
 
     /// Events come when they come.
-    fn wait_for_ever(&self) {
+    fn wait_for_ever(&mut self) {
+        self.endless = true;
         if let Err(error) = self.lines.get_ref().set_read_timeout(None) {
             log::warn!("a silence of {PATIENCE:?} will end this: {error}");
         }
     }
+}
+
+/// Whether a line can be shown as it is. A daemon escapes what could do harm to a
+/// terminal; who else may answer there does not.
+fn is_harmless(line: &[u8]) -> bool {
+    line.iter().all(|byte| matches!(byte, b' '..=b'~'))
+        || str::from_utf8(line).is_ok_and(|line| !line.contains(is_harmful))
 }
 
 /// A line that is a reply.
@@ -311,6 +342,21 @@ mod tests {
         }
         assert!(requests.len() > 1);
         assert_eq!(asked, eids);
+    }
+
+    #[test]
+    fn what_could_harm_a_terminal_is_not_shown() {
+        for (line, harmless) in [
+            (&b"{\"eid\":\"a\\u001b\"}"[..], true),
+            ("{\"comm\":\"ü\"}".as_bytes(), true),
+            (b"\x1b[2J", false),
+            (b"\x9b2J", false),
+            ("\u{9b}2J".as_bytes(), false),
+            (b"a\x7f", false),
+            (b"a\rb", false),
+        ] {
+            assert_eq!(is_harmless(line), harmless, "{line:?}");
+        }
     }
 
     #[test]

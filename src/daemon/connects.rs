@@ -28,9 +28,13 @@ use crate::stats::Stats;
 
 /// Records taken from the ring in one go.
 const BATCH: usize = 1024;
-/// How many batches are handled before anything else gets a turn: more than the
-/// ring can hold.
-const BATCHES: usize = 64;
+/// How many batches are handled before anything else gets a turn: some 10 ms.
+const BATCHES: usize = 4;
+/// How long a notice or a dump waits for a record that is not finished. Its writer
+/// needs less than a microsecond, but may have lost its CPU meanwhile.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// How often it is looked for meanwhile.
+const LOOK_EVERY: Duration = Duration::from_micros(50);
 /// How often one kind of failure is logged.
 const LOG_EVERY: Duration = Duration::from_secs(60);
 
@@ -38,9 +42,9 @@ const LOG_EVERY: Duration = Duration::from_secs(60);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Wanted {
     /// The hook that must be used.
-    hook: Option<Origin>,
+    pub hook: Option<Origin>,
     /// Resolved names are collected.
-    names: bool,
+    pub names: bool,
 }
 
 impl Wanted {
@@ -62,6 +66,15 @@ impl Wanted {
     }
 }
 
+/// How far some batches have come.
+#[derive(Clone, Copy, Default, Debug)]
+struct Step {
+    /// There were records.
+    any: bool,
+    /// There may be more.
+    more: bool,
+}
+
 /// The sources of connect() calls and of the names that go with them.
 pub(super) struct ConnectSources {
     ring: Option<Connects>,
@@ -74,6 +87,9 @@ pub(super) struct ConnectSources {
     pub tap_ready: bool,
     /// When the ring was last known to have lost nothing more.
     intact: Instant,
+    /// Where a record was waited for in vain.
+    stuck_at: Option<usize>,
+    stats: Rc<Stats>,
     limit: RateLimit,
 }
 
@@ -97,8 +113,15 @@ impl ConnectSources {
             names: Vec::new(),
             tap_ready: true,
             intact: now.mono,
+            stuck_at: None,
+            stats: Rc::clone(stats),
             limit: RateLimit::new(3, LOG_EVERY),
         })
+    }
+
+    /// Whether a hook reports calls, and not the socket table alone.
+    pub fn has_hook(&self) -> bool {
+        self.ring.is_some()
     }
 
     /// The descriptors to wait on (readable): of the ring and of the tap.
@@ -109,40 +132,92 @@ impl ConnectSources {
         ]
     }
 
-    /// Handles what the hook has reported; true when there is more. Costs a look
-    /// into memory where there is nothing.
+    /// Handles what the hook has reported, up to a bound; true when there is more.
+    /// Costs a look into memory where there is nothing.
     pub fn drain(&mut self, sensor: &mut NetSocket, pipeline: &mut Pipeline, now: Now) -> bool {
+        let mut step = Step::default();
         for _ in 0..BATCHES {
-            let Some(ring) = &mut self.ring else {
-                return false;
-            };
-            let batch = &mut self.batch;
-            let more = match ring.drain(BATCH, &mut |connect| batch.push(connect)) {
-                Ok(more) => more,
-                Err(error) => {
-                    self.warn("ring", now, || {
-                        format!("the ring of connect() calls cannot be read: {error}")
-                    });
-                    false
-                }
-            };
-            if self.batch.is_empty() {
-                return false;
-            }
-            self.listen(now);
-            let mut batch = std::mem::take(&mut self.batch);
-            for connect in batch.drain(..) {
-                sensor.called(&connect);
-                self.tell(&Attempt::from(&connect), pipeline, now);
-            }
-            self.batch = batch;
-            if !more {
-                // The ring was full only if there was something in it.
-                self.tell_lost(pipeline, now);
-                return false;
+            step = self.batch(step, sensor, pipeline, now);
+            if !step.more {
+                break;
             }
         }
-        true
+        self.account(step, pipeline, now);
+        step.more
+    }
+
+    /// Handles everything that the hook has seen up to now, before the table
+    /// speaks of it. That is no more than the ring holds, however fast others go on
+    /// calling. A record that is not finished is waited for, since those behind it
+    /// cannot be read, but only once and not for long.
+    pub fn catch_up(&mut self, sensor: &mut NetSocket, pipeline: &mut Pipeline, now: Now) {
+        let Some(mark) = self.ring.as_ref().map(Connects::mark) else {
+            return;
+        };
+        let mut step = Step::default();
+        let mut until = None;
+        while let Some(at) = self.behind(mark) {
+            step = self.batch(step, sensor, pipeline, now);
+            if step.more || self.behind(mark) != Some(at) {
+                continue;
+            }
+            let until = *until.get_or_insert_with(|| Instant::now() + PATIENCE);
+            if self.stuck_at == Some(at) || Instant::now() >= until {
+                self.stuck_at = Some(at);
+                self.stats.connects_overdue.bump();
+                break;
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+        self.account(step, pipeline, now);
+    }
+
+    /// Where the ring has been read to, if that is not yet up to a mark.
+    fn behind(&self, mark: usize) -> Option<usize> {
+        let ring = self.ring.as_ref().filter(|ring| !ring.has_passed(mark))?;
+        Some(ring.position())
+    }
+
+    /// Handles one batch.
+    fn batch(
+        &mut self,
+        step: Step,
+        sensor: &mut NetSocket,
+        pipeline: &mut Pipeline,
+        now: Now,
+    ) -> Step {
+        let Some(ring) = &mut self.ring else {
+            return Step::default();
+        };
+        let batch = &mut self.batch;
+        let more = match ring.drain(BATCH, &mut |connect| batch.push(connect)) {
+            Ok(more) => more,
+            Err(error) => {
+                self.warn("ring", now, || {
+                    format!("the ring of connect() calls cannot be read: {error}")
+                });
+                false
+            }
+        };
+        if self.batch.is_empty() {
+            return Step { more, ..step };
+        }
+        self.listen(now);
+        let mut batch = std::mem::take(&mut self.batch);
+        for connect in batch.drain(..) {
+            sensor.called(&connect);
+            self.tell(&Attempt::from(&connect), pipeline, now);
+        }
+        self.batch = batch;
+        Step { more, any: true }
+    }
+
+    /// Tells what was lost, where that can be: the ring was full only if there was
+    /// something in it.
+    fn account(&mut self, step: Step, pipeline: &mut Pipeline, now: Now) {
+        if step.any {
+            self.tell_lost(pipeline, now);
+        }
     }
 
     /// Tells of connect() calls that the table shows and no hook reported.
@@ -213,6 +288,7 @@ impl ConnectSources {
             let gap = Gap {
                 cause: GapCause::Ring,
                 closed_recovered: None,
+                tcp_unseen: None,
                 lost: None,
                 connects_lost: Some(lost),
                 duration_ms: Event::elapsed_ms(self.intact, now),

@@ -12,7 +12,7 @@ use crate::control::{Access, Commands, Server, Status};
 use crate::emit::Subscribers;
 use crate::lock::Locks;
 use crate::model::{Now, SocketData};
-use crate::sensor::Listing;
+use crate::sensor::{Listing, Reader};
 use crate::stats::Stats;
 
 /// The tokens from here on belong to the control socket and its clients.
@@ -103,12 +103,10 @@ impl Commands for Daemon {
     }
 
     fn keep_places(&mut self, keep: bool) {
-        self.sources.sensor.keep_places(keep);
+        self.sources.sensor.keep_places(Reader::Clients, keep);
     }
 
-    fn reload(&mut self, _now: Now) -> Result<String, Vec<String>> {
-        Err(vec![
-            "the configuration is read at start alone; start the daemon anew".to_string(),
-        ])
+    fn reload(&mut self, now: Now) -> Result<String, Vec<String>> {
+        Daemon::reload(self, now).map(|reloaded| reloaded.to_string())
     }
 }

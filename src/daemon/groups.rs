@@ -56,13 +56,9 @@ impl Probes {
     }
 
     /// Joins the groups that `needs` calls for and sends a probe to each.
-    pub fn join(notices: &Notices, needs: Needs, now: Instant) -> (Probes, Vec<Unusable>) {
-        let mut probes = Probes {
-            pending: Vec::new(),
-            silent: Vec::new(),
-            until: now + PATIENCE,
-            sent_again: 0,
-        };
+    pub fn join(&mut self, notices: &Notices, needs: Needs, now: Instant) -> Vec<Unusable> {
+        self.until = now + PATIENCE;
+        self.sent_again = 0;
         let mut unusable = Vec::new();
         for group in Group::ALL
             .into_iter()
@@ -78,7 +74,7 @@ impl Probes {
                 continue;
             }
             match unbound_socket(group) {
-                Ok(cookie) => probes.pending.push((group, cookie)),
+                Ok(cookie) => self.pending.push((group, cookie)),
                 Err(error) if group.family == Family::V6 && is_family_off(&error) => {
                     let reason = "IPv6 is off: the kernel makes no such sockets".to_string();
                     unusable.push(Unusable {
@@ -92,7 +88,7 @@ impl Probes {
                 Err(error) => log::warn!("cannot probe the group {}: {error}", group.as_str()),
             }
         }
-        (probes, unusable)
+        unusable
     }
 
     /// Notices were dropped, and those of probes may have been among them: sends

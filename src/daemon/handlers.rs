@@ -41,6 +41,12 @@ pub(super) fn open(
 impl Daemon {
     /// Carries handlers on; whether they have more to do at once.
     pub(super) fn work_handlers(&mut self, now: Now) -> bool {
-        self.handlers.work(self.pipeline.locks_mut(), now)
+        let busy = self.handlers.work(self.pipeline.locks_mut(), now);
+        if std::mem::take(&mut self.child_ended)
+            && let Err(error) = sys::reap_strangers(|pid| self.handlers.have(pid))
+        {
+            log::warn!("processes that ended stay as zombies: {error}");
+        }
+        busy
     }
 }

@@ -5,14 +5,17 @@
 //! receive buffer loses ends, while a dump waits in the kernel for as long as it
 //! has to.
 
+mod balance;
 mod budget;
 mod connects;
 mod control;
 mod groups;
 mod handlers;
 mod losses;
+mod reload;
 mod schedule;
 mod sources;
+mod state;
 
 use std::cell::RefCell;
 use std::fmt;
@@ -25,23 +28,25 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Registry, Token, Waker};
 
-use crate::config::Settings;
+use crate::config::{Provenance, Settings};
 use crate::control::{ListenError, Server};
 use crate::emit::{Fan, Flush, Format, OutputError, Stdout, Subscribers};
 use crate::enrich::Names;
 use crate::handlers::{self as handling, Handlers};
-use crate::model::{Listener, Now, Origin, SensorIx};
-use crate::pipeline::{Dns, Pipeline, Stage};
+use crate::model::{Now, Origin};
+use crate::pipeline::Pipeline;
 use crate::reactor::{self, Handler, Turn};
-use crate::sensor::View;
-use crate::source::gate::Gate;
+use crate::state::OpenError as StateError;
 use crate::stats::Stats;
 use crate::sys::output::OpenError;
 use crate::sys::{self, Signal, Signals};
 use budget::Budget;
 use connects::{ConnectSources, Wanted};
+pub use reload::Reloaded;
+use reload::Running;
 use schedule::Schedule;
 use sources::Sources;
+use state::Keeper;
 
 const NOTICES: Token = Token(0);
 const DUMP: Token = Token(1);
@@ -65,6 +70,8 @@ pub enum RunError {
     Start(&'static str, io::Error),
     /// Standard output cannot be used.
     Open(OpenError),
+    /// The state directory cannot be used.
+    State(StateError),
     /// A handler cannot be had.
     Handler(handling::OpenError),
     /// The loop itself failed.
@@ -88,6 +95,7 @@ impl fmt::Display for RunError {
         match self {
             RunError::Start(what, error) => write!(f, "cannot {what}: {error}"),
             RunError::Open(error) => write!(f, "standard output {error}"),
+            RunError::State(error) => write!(f, "{error}"),
             RunError::Handler(error) => write!(f, "{error}"),
             RunError::Loop(error) => write!(f, "the event loop failed: {error}"),
             RunError::Control(error) => write!(f, "{error}"),
@@ -129,7 +137,7 @@ impl From<OutputError> for RunError {
 ///
 /// # Errors
 /// See [`RunError`]; [`RunError::ReaderGone`] is no failure.
-pub fn run(settings: Settings, format: Format) -> Result<(), RunError> {
+pub fn run(settings: Settings, format: Format, origin: Provenance) -> Result<(), RunError> {
     // Before the first thread starts: threads inherit the signal mask.
     let signals = Signals::open().map_err(|error| RunError::Start("read signals", error))?;
     let mut poll = Poll::new().map_err(|error| RunError::Start("make an event loop", error))?;
@@ -143,6 +151,7 @@ pub fn run(settings: Settings, format: Format) -> Result<(), RunError> {
     let mut daemon = Daemon::new(
         settings,
         format,
+        origin,
         signals,
         waker,
         registry,
@@ -152,6 +161,11 @@ pub fn run(settings: Settings, format: Format) -> Result<(), RunError> {
         .register()
         .map_err(|error| RunError::Start("watch a descriptor", error))?;
     let result = reactor::run(&mut poll, &mut daemon, Now::read);
+    if result.is_err() {
+        // An end without a farewell; what handlers had taken is counted all the same.
+        daemon.handlers.finish(Now::read());
+        daemon.handlers.kill();
+    }
     log::info!("ended: {stats}");
     result
 }
@@ -160,7 +174,12 @@ struct Daemon {
     sources: Sources,
     pipeline: Pipeline,
     schedule: Schedule,
+    /// What survives this run, where anything is to.
+    keeper: Option<Keeper>,
+    running: Running,
     handlers: Handlers,
+    /// A child has ended that may be nobody's.
+    child_ended: bool,
     signals: Signals,
     names_woken: bool,
     retry_output: Option<Instant>,
@@ -174,42 +193,26 @@ impl Daemon {
     fn new(
         settings: Settings,
         format: Format,
+        origin: Provenance,
         signals: Signals,
         waker: Waker,
         registry: Registry,
         stats: Rc<Stats>,
     ) -> Result<Daemon, RunError> {
         let now = Now::read();
-        let ticks: Vec<_> = settings
-            .sensors
-            .iter()
-            .map(|sensor| {
-                let filter = &sensor.filter;
-                let force_after = settings.daemon.gate;
-                let gate = Gate::new(force_after.unwrap_or_default(), |proto| {
-                    let sockets = sensor.listener == Listener::NetSocket;
-                    force_after.is_none() || sockets && filter.names_uncounted(proto)
-                });
-                (sensor.interval, sensor.needs(), gate)
-            })
-            .collect();
-        let needs = ticks
-            .iter()
-            .fold(Default::default(), |all, (_, needs, _)| all | *needs);
-        let views = settings
-            .sensors
-            .iter()
-            .enumerate()
-            .filter(|(_, sensor)| sensor.listener == Listener::NetSocket)
-            .map(|(at, sensor)| View {
-                // The configuration refuses more sensors than SensorIx can number.
-                sensor: SensorIx(at as u8),
-                initial: sensor.initial,
-                time_wait: sensor.filter.watches(crate::model::TcpState::TimeWait),
-                syn_recv: sensor.filter.watches(crate::model::TcpState::SynRecv),
-            });
+        let running = Running::new(origin, &settings);
+        let ticks = reload::ticks(&settings);
+        let needs = reload::needs(&ticks);
+        let views = reload::views(&settings.sensors);
         let wanted = Wanted::of(&settings.sensors);
-        let mut sources = Sources::open(views.collect(), needs, Rc::clone(&stats), now)?;
+        let mut sources = Sources::open(views, needs, Rc::clone(&stats), now)?;
+        let mut keeper = match &settings.daemon.state {
+            Some(dir) => {
+                let (netns, stats) = (sources.scope.netns(), Rc::clone(&stats));
+                Some(Keeper::open(dir, netns, &settings.sensors, stats)?)
+            }
+            None => None,
+        };
         sources.budget = Budget::new(settings.daemon.cpu_budget, now.mono);
         let mut fan = Fan::new(Rc::clone(&stats));
         if settings.daemon.stdout {
@@ -237,27 +240,18 @@ impl Daemon {
             }
         });
         let names = Names::new(NAME_THREADS, wake, Rc::clone(&stats));
-        let stages = settings.sensors.into_iter().map(|sensor| Stage {
-            id: sensor.id,
-            tag: sensor.tag,
-            listener: sensor.listener,
-            default_tag: Arc::from(sensor.listener.as_str()),
-            filter: sensor.filter,
-            opened: sensor.opened,
-            closed: sensor.closed,
-            results: sensor.dns && sensor.listener == Listener::TcpConnect,
-            dns: (sensor.dns && sensor.listener == Listener::NetSocket).then_some(Dns {
-                ttl: sensor.dns_ttl,
-                timeout: sensor.dns_timeout,
-                skip_special: sensor.skip_reverse_dns,
-            }),
-            locked: sensor.locked,
-        });
-        let mut pipeline = Pipeline::new(stages.collect(), names, fan, Rc::clone(&stats));
+        let stages = reload::stages(settings.sensors);
+        let mut pipeline = Pipeline::new(stages, names, fan, Rc::clone(&stats));
+        if let Some(keeper) = &mut keeper {
+            keeper.restore(&mut sources.sensor, &mut pipeline, now)?;
+        }
         // Before the groups are joined: to try a hook makes sockets.
         if let Some(wanted) = wanted {
             sources.sensor.want_attempts();
             let connects = ConnectSources::open(wanted, &stats, &mut pipeline, now)?;
+            if connects.has_hook() {
+                sources.sensor.rely_on_hook();
+            }
             sources.connects = Some(connects);
         }
         sources.join(settings.daemon.receive_buffer, &mut pipeline, now);
@@ -265,7 +259,10 @@ impl Daemon {
             sources,
             pipeline,
             schedule: Schedule::new(ticks.into_iter(), now.mono),
+            keeper,
+            running,
             handlers,
+            child_ended: true,
             signals,
             names_woken: false,
             retry_output: None,
@@ -330,8 +327,16 @@ impl Daemon {
                         released.muted
                     );
                 }
-                Signal::Hangup => self.handlers.reopen(),
-                Signal::Child => self.handlers.child_ended(),
+                // Nothing is begun any more.
+                Signal::Hangup if self.ending.is_some() => self.handlers.reopen(),
+                Signal::Hangup => {
+                    self.handlers.reopen();
+                    self.reload_aloud(now);
+                }
+                Signal::Child => {
+                    self.handlers.child_ended();
+                    self.child_ended = true;
+                }
                 Signal::End if self.ending.is_some() => self.ending = Some(now.mono),
                 Signal::End => {
                     self.ending = Some(now.mono + FAREWELL);
@@ -348,6 +353,17 @@ impl Daemon {
     /// Writes what is queued; says whether the sinks have taken all of it.
     fn flush(&mut self, now: Now) -> Result<bool, RunError> {
         self.pipeline.tell_losses(now);
+        if let Some(keeper) = &mut self.keeper {
+            keeper.before(&mut self.sources.sensor, &mut self.pipeline, now);
+        }
+        let written = self.write(now);
+        if let Some(keeper) = &mut self.keeper {
+            keeper.after(&mut self.pipeline, now);
+        }
+        written
+    }
+
+    fn write(&mut self, now: Now) -> Result<bool, RunError> {
         self.retry_output = None;
         match self.pipeline.fan_mut().flush()? {
             Flush::Drained => {
@@ -362,6 +378,13 @@ impl Daemon {
         }
     }
 
+    /// Everything is told: what survives this run is written.
+    fn keep(&mut self) {
+        if let Some(keeper) = &mut self.keeper {
+            keeper.end(&self.sources.sensor, &mut self.pipeline);
+        }
+    }
+
     fn deadline(&mut self, now: Now) -> Option<Instant> {
         let named = self.pipeline.deadline();
         let control = self.control.as_ref().and_then(Server::deadline);
@@ -371,6 +394,7 @@ impl Daemon {
             self.sources.deadline(now),
             named,
             self.retry_output,
+            self.keeper.as_ref().and_then(Keeper::deadline),
             self.handlers.deadline(),
         ]
         .into_iter()
@@ -423,11 +447,13 @@ impl Handler for Daemon {
             // Subscribers get what they take at once; nobody waits for them.
             let busy = self.control(now) || busy;
             if written && !busy && self.handlers.are_idle() {
+                self.keep();
                 return Ok(Turn::Done);
             }
             if now.mono >= until {
                 self.handlers.kill();
                 return if written {
+                    self.keep();
                     Ok(Turn::Done)
                 } else {
                     Err(RunError::Unwritten)
@@ -450,6 +476,7 @@ impl Handler for Daemon {
         let busy = self.work_handlers(now) || busy;
         self.flush(now)?;
         let busy = self.control(now) || busy;
+        let busy = busy || self.keeper.as_ref().is_some_and(Keeper::is_busy);
         Ok(if busy || called {
             Turn::Busy
         } else {

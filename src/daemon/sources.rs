@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use log::Level;
 
 use super::RunError;
+use super::balance::Balance;
 use super::budget::Budget;
 use super::connects::ConnectSources;
 use super::groups::{self, Probes};
 use super::schedule::Schedule;
 use crate::log::RateLimit;
-use crate::model::{Cookie, Needs, Netns, Now, Proto};
+use crate::model::{Cookie, Needs, Netns, Now, Proto, Renumbering, StateGroups};
 use crate::pipeline::Pipeline;
 use crate::sensor::{NetSocket, View};
 use crate::source::counters::{Counters, Reading};
@@ -49,10 +50,12 @@ pub(super) struct Sources {
     /// `ready` has not been said yet.
     starting: bool,
     /// Notices were dropped, and the queue has not been empty since.
-    congested: bool,
+    pub(super) congested: bool,
     own: Vec<u64>,
     /// What spares dumps; `None` where it cannot be read, so that none is spared.
     counters: Option<Counters>,
+    /// The ledger of TCP opens, where it can run.
+    pub(super) balance: Option<Balance>,
     /// What dumps may cost.
     pub(super) budget: Budget,
     /// Notices of TCP, UDP came since the last tick.
@@ -65,7 +68,7 @@ pub(super) struct Sources {
     /// Failed dumps in a row, of TCP and UDP.
     pub(super) failures: [u32; 2],
     limit: RateLimit,
-    stats: Rc<Stats>,
+    pub(super) stats: Rc<Stats>,
 }
 
 impl Sources {
@@ -82,10 +85,12 @@ impl Sources {
         let no_diag = |error| RunError::Start("open a sock_diag netlink socket", error);
         let scope = Scope::open(netns, Rc::clone(&stats)).map_err(no_diag)?;
         let notices = scope.open_notices().map_err(no_diag)?;
+        let mut sensor = NetSocket::new(netns, views, needs, Rc::clone(&stats), now);
+        sensor.count_from(sys::monotonic_ms());
         Ok(Sources {
             scope,
             notices,
-            sensor: NetSocket::new(netns, views, needs, Rc::clone(&stats), now),
+            sensor,
             connects: None,
             // Some may have come before the loop watches for them.
             notices_ready: true,
@@ -97,6 +102,7 @@ impl Sources {
             congested: false,
             own: Vec::new(),
             counters: counters(),
+            balance: Balance::new(needs),
             budget: Budget::new(None, now.mono),
             noticed: [false; 2],
             forced: [false; 2],
@@ -109,6 +115,13 @@ impl Sources {
 
     /// Joins the notice groups with as much room as is granted.
     pub fn join(&mut self, receive_buffer: usize, pipeline: &mut Pipeline, now: Now) {
+        self.resize(receive_buffer);
+        let unusable = self.probes.join(&self.notices, self.needs, now.mono);
+        self.lose(&unusable, pipeline, now);
+    }
+
+    /// Asks for another receive buffer.
+    pub fn resize(&mut self, receive_buffer: usize) {
         match self.notices.request_buffer(receive_buffer) {
             Ok(Room {
                 bytes,
@@ -126,9 +139,33 @@ impl Sources {
             ),
             Err(error) => log::warn!("the receive buffer for notices keeps its size: {error}"),
         }
-        let (probes, unusable) = Probes::join(&self.notices, self.needs, now.mono);
-        self.probes = probes;
-        self.lose(&unusable, pipeline, now);
+    }
+
+    /// Goes on for other sensors: joins the groups that nobody needed before.
+    /// Notices that come meanwhile wait in their socket.
+    pub fn replace(
+        &mut self,
+        views: Vec<View>,
+        needs: Needs,
+        sensors: &Renumbering,
+        pipeline: &mut Pipeline,
+        now: Now,
+    ) {
+        self.sensor.replace(views, needs, sensors, now, pipeline);
+        let new = |proto| needs.proto(proto) && !self.needs.proto(proto);
+        let added = Needs {
+            tcp: if new(Proto::Tcp) {
+                needs.tcp
+            } else {
+                StateGroups::NONE
+            },
+            udp: new(Proto::Udp),
+        };
+        self.needs = needs;
+        if added != Needs::default() {
+            let unusable = self.probes.join(&self.notices, added, now.mono);
+            self.lose(&unusable, pipeline, now);
+        }
     }
 
     /// Queues the dumps that a tick calls for.
@@ -153,9 +190,11 @@ impl Sources {
                 schedule.forget(proto);
             }
         }
+        let reading = self.reading(now);
+        self.balance(reading.map(|reading| reading.tcp_opens), now);
         let due = schedule.due(gate::Tick {
             now: now.mono,
-            reading: self.reading(now),
+            reading,
             handshakes: self.sensor.has_handshakes(),
         });
         for proto in Proto::ALL.into_iter().filter(|it| due.spared.proto(*it)) {
@@ -187,7 +226,7 @@ impl Sources {
     }
 
     /// The counters now; none where they cannot be read, so that every tick dumps.
-    fn reading(&mut self, now: Now) -> Option<Reading> {
+    pub(super) fn reading(&mut self, now: Now) -> Option<Reading> {
         match self.counters.as_mut()?.read() {
             Ok(reading) => Some(reading),
             Err(error) => {
@@ -231,24 +270,26 @@ impl Sources {
         if !self.notices_ready {
             return Ok(());
         }
-        let (sensor, probes) = (&mut self.sensor, &mut self.probes);
-        let connects = &mut self.connects;
-        let noticed = &mut self.noticed;
+        let (probes, noticed) = (&mut self.probes, &mut self.noticed);
         let mut revived = Vec::new();
+        let mut heard = Vec::new();
         let drained = self.notices.drain(NOTICES_A_TURN, &mut |notice| {
             revived.extend(probes.revived(&notice));
             if !probes.heard(notice.cookie) {
                 noticed[notice.id.proto as usize] = true;
-                // The call was made before the socket ended, so it is there.
-                if let Some(connects) = connects {
-                    connects.drain(sensor, pipeline, now);
-                }
-                sensor.notice(notice, now, pipeline);
+                heard.push(notice);
             }
         })?;
         self.notices_ready = drained.more;
-        if let Some(connects) = connects {
-            connects.settle(sensor, pipeline, now);
+        // The calls were made before the sockets ended, so they are there.
+        if let Some(connects) = self.connects.as_mut().filter(|_| !heard.is_empty()) {
+            connects.catch_up(&mut self.sensor, pipeline, now);
+        }
+        for notice in heard {
+            self.sensor.notice(notice, now, pipeline);
+        }
+        if let Some(connects) = &mut self.connects {
+            connects.settle(&mut self.sensor, pipeline, now);
         }
         if !revived.is_empty() {
             for group in &revived {
@@ -345,15 +386,16 @@ impl Sources {
         }
         self.ask_about_suspects(pipeline, now);
         if !self.congested
-            && let Some(gap) = self.sensor.settled_gap(now)
+            && let Some(mut gap) = self.sensor.settled_gap(now)
         {
+            self.balance_gap(&mut gap);
             let (ms, ends) = (gap.duration_ms, gap.closed_recovered.unwrap_or(0));
             self.tell(Level::Info, "reconciled", now, || {
                 format!("reconciled after {ms} ms: {ends} ends were recovered")
             });
             pipeline.gap(gap, now);
         }
-        self.tell_ready();
+        self.tell_ready(now);
         // An overrun, or the dump that just completed, may call for a dump, and
         // no readiness will tell of that.
         self.reconcile();
@@ -381,6 +423,7 @@ impl Sources {
         let Some(coverage) = self.dumps.next(now.mono) else {
             return Ok(());
         };
+        self.balance_before(coverage, now);
         let before = sys::thread_cpu();
         let begun = self.scope.begin(coverage, now);
         self.budget.spend(sys::thread_cpu().saturating_sub(before));
@@ -421,8 +464,11 @@ impl Sources {
             }
             Progress::Done(coverage) => {
                 self.regain_proto(coverage.proto, pipeline, now);
-                self.calls(pipeline, now);
+                if let Some(connects) = &mut self.connects {
+                    connects.catch_up(&mut self.sensor, pipeline, now);
+                }
                 let found = self.sensor.end_dump(now, pipeline);
+                self.balance_after(coverage, true, now);
                 if let Some(connects) = &mut self.connects {
                     connects.settle(&mut self.sensor, pipeline, now);
                 }
@@ -434,6 +480,7 @@ impl Sources {
             }
             Progress::Failed(coverage, error) => {
                 self.sensor.fail_dump(now);
+                self.balance_after(coverage, false, now);
                 self.failed(coverage, &error, pipeline, now)
             }
         }
@@ -471,12 +518,13 @@ impl Sources {
     /// Says so once when everything has been read and the groups are joined.
     /// Not when the line of dumps is empty: where a dump takes longer than a
     /// tick it never is.
-    fn tell_ready(&mut self) {
+    fn tell_ready(&mut self, now: Now) {
         let read = |proto: &Proto| {
             !self.needs.proto(*proto) || self.dumps.lacks(*proto) || self.sensor.is_read(*proto)
         };
         if self.starting && Proto::ALL.iter().all(read) && self.probes.are_done() {
             self.starting = false;
+            self.look_at_balance(now);
             log::info!("ready: {} sockets in the table", self.sensor.len());
         }
     }

@@ -25,6 +25,9 @@ pub(super) struct Backlog {
     losing: Losing,
     /// Events taken since a write was last tried.
     untried: usize,
+    /// Events taken since it was made, and how many of these had been at the mark.
+    taken: u64,
+    marked: u64,
     /// Writes that were refused since the last one that went well.
     refused: u64,
 }
@@ -37,6 +40,8 @@ impl Backlog {
             queue: Queue::default(),
             losing: Losing::new(sink, limit),
             untried: 0,
+            taken: 0,
+            marked: 0,
             refused: 0,
         }
     }
@@ -56,12 +61,30 @@ impl Backlog {
             return self.losing.lose();
         }
         match self.queue.push(|out| self.renderer.event(event, out)) {
-            Ok(()) => Delivery::Delivered,
+            Ok(()) => {
+                self.taken += 1;
+                Delivery::Delivered
+            }
             Err(error) => {
                 log::error!("event {} cannot be rendered: {error}", event.seq);
                 self.losing.lose()
             }
         }
+    }
+
+    /// May hold so many events from now on.
+    pub fn set_limit(&mut self, limit: usize) {
+        self.losing.set_limit(limit);
+    }
+
+    /// As [`Sink::mark`](super::Sink::mark).
+    pub fn mark(&mut self) {
+        self.marked = self.taken;
+    }
+
+    /// As [`Sink::is_past_mark`](super::Sink::is_past_mark).
+    pub fn is_past_mark(&self) -> bool {
+        self.taken - self.queue.lines() as u64 >= self.marked
     }
 
     /// As [`Sink::loss`](super::Sink::loss).

@@ -46,6 +46,21 @@ impl Fan {
         self.sinks.iter_mut().find_map(|sink| sink.loss())
     }
 
+    /// Each may lag behind by so many events from now on.
+    pub fn set_limit(&mut self, limit: usize) {
+        self.sinks.iter_mut().for_each(|sink| sink.set_limit(limit));
+    }
+
+    /// Marks what the sinks have taken up to now.
+    pub fn mark(&mut self) {
+        self.sinks.iter_mut().for_each(|sink| sink.mark());
+    }
+
+    /// Whether the sinks have written what they had taken at the mark.
+    pub fn is_past_mark(&self) -> bool {
+        self.sinks.iter().all(|sink| sink.is_past_mark())
+    }
+
     /// Flushes every sink, also after one failed, and drops those that are over;
     /// the first failure, or else the one that came least far.
     pub fn flush(&mut self) -> Result<Flush, OutputError> {

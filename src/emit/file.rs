@@ -132,6 +132,18 @@ impl Sink for File {
         self.backlog.loss()
     }
 
+    fn set_limit(&mut self, limit: usize) {
+        self.backlog.set_limit(limit);
+    }
+
+    fn mark(&mut self) {
+        self.backlog.mark();
+    }
+
+    fn is_past_mark(&self) -> bool {
+        self.backlog.is_past_mark()
+    }
+
     fn flush(&mut self) -> Result<Flush, OutputError> {
         if self.opened != self.reopen.0.get() {
             self.open_anew();

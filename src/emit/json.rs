@@ -250,6 +250,7 @@ fn write_gap(gap: &Gap, mut out: Object<'_>) {
     out.word("action", "gap");
     out.word("cause", gap.cause.as_str());
     out.maybe_number("closed_recovered", gap.closed_recovered);
+    out.maybe_number("tcp_unseen", gap.tcp_unseen);
     if let Some((sink, events)) = &gap.lost {
         out.text("sink", sink);
         out.number("events_lost", *events);

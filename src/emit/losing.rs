@@ -50,6 +50,11 @@ impl Losing {
         self.limit
     }
 
+    /// The queue takes so many from now on.
+    pub fn set_limit(&mut self, limit: usize) {
+        self.limit = limit.max(2);
+    }
+
     /// Whether an event may be queued where `used` are. The place of the own gap
     /// record is one that events cannot take.
     pub fn has_room(&self, used: usize, event: &Event) -> bool {

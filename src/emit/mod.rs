@@ -130,6 +130,7 @@ impl Loss {
         Gap {
             cause: GapCause::Queue,
             closed_recovered: None,
+            tcp_unseen: None,
             lost: Some((Arc::clone(&self.sink), self.lost)),
             connects_lost: None,
             duration_ms: u64::try_from(self.duration.as_millis()).unwrap_or(u64::MAX),
@@ -181,6 +182,19 @@ pub trait Sink {
     /// there is room, so that the record stands between the last event before
     /// the loss and the first one after it.
     fn loss(&mut self) -> Option<Loss>;
+
+    /// May lag behind by so many events from now on.
+    fn set_limit(&mut self, _limit: usize) {}
+
+    /// Remembers what it has taken up to now, for [`Sink::is_past_mark`].
+    fn mark(&mut self) {}
+
+    /// Whether what it had taken at the last [`Sink::mark`] is written, as far as
+    /// whoever relies on this sink cares. A sink whose readers come and go has
+    /// nothing to wait for.
+    fn is_past_mark(&self) -> bool {
+        true
+    }
 
     /// Writes what it can without waiting. The reactor calls it once a turn,
     /// after the turn's events.

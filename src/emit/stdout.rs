@@ -70,6 +70,18 @@ impl Sink for Stdout {
         self.backlog.loss()
     }
 
+    fn set_limit(&mut self, limit: usize) {
+        self.backlog.set_limit(limit);
+    }
+
+    fn mark(&mut self) {
+        self.backlog.mark();
+    }
+
+    fn is_past_mark(&self) -> bool {
+        self.backlog.is_past_mark()
+    }
+
     fn flush(&mut self) -> Result<Flush, OutputError> {
         match self.backlog.write(|bytes| self.output.write(bytes)) {
             Ok(()) => {

@@ -168,6 +168,12 @@ impl Subscribers {
         }
     }
 
+    /// They may lag behind by so many events from now on; when that is less than
+    /// they do, the oldest are lost with the next one.
+    fn set_limit(&mut self, limit: usize) {
+        self.limit = limit.max(1);
+    }
+
     fn offer(&mut self, event: &Event) -> Delivery {
         let wanted = self
             .members
@@ -176,7 +182,7 @@ impl Subscribers {
         if !wanted {
             return Delivery::Unwanted;
         }
-        if self.ring.len() >= self.limit {
+        while self.ring.len() >= self.limit {
             self.drop_oldest(event.ts);
         }
         let mut json = Vec::with_capacity(1024);
@@ -265,6 +271,10 @@ impl Sink for Shared {
     fn loss(&mut self) -> Option<Loss> {
         // Each subscriber is told of its own.
         None
+    }
+
+    fn set_limit(&mut self, limit: usize) {
+        self.borrow_mut().set_limit(limit);
     }
 }
 

@@ -16,6 +16,7 @@ fn event(seq: u64, eid: &str) -> Event {
         data: Data::Gap(Gap {
             cause: GapCause::Overrun,
             closed_recovered: None,
+            tcp_unseen: None,
             connects_lost: None,
             lost: None,
             duration_ms: 0,

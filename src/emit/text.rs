@@ -246,6 +246,9 @@ impl fmt::Display for GapText<'_> {
         if let Some(closed) = gap.closed_recovered {
             write!(f, "; closed events recovered: {closed}")?;
         }
+        if let Some(unseen) = gap.tcp_unseen {
+            write!(f, "; TCP sockets never seen: {unseen}")?;
+        }
         if let Some((sink, lost)) = &gap.lost {
             write!(f, "; events lost by {}: {lost}", Plain(sink))?;
         }

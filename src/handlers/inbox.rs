@@ -5,10 +5,31 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use crate::config::Unlock;
 use crate::emit::{Delivery, Losing, Loss, Sink};
 use crate::model::Event;
+
+/// Which event it was: its id, and when it was emitted, which tells the lock that
+/// it has set from that of another one with the same id.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Emitted {
+    /// The id.
+    pub eid: String,
+    /// When.
+    pub at: SystemTime,
+}
+
+impl Emitted {
+    /// This one.
+    pub fn of(event: &Event) -> Emitted {
+        Emitted {
+            eid: event.eid.clone(),
+            at: event.ts,
+        }
+    }
+}
 
 /// A bounded queue with two ends.
 #[derive(Clone, Debug)]
@@ -19,8 +40,8 @@ struct Waiting {
     events: VecDeque<Event>,
     losing: Losing,
     unlock: Unlock,
-    /// Ids whose locks are to be released though their events were dropped.
-    released: Vec<String>,
+    /// Events whose locks are to be released though they were dropped.
+    released: Vec<Emitted>,
     /// Events dropped since the handler last asked.
     dropped: u64,
     /// The program ends.
@@ -55,9 +76,9 @@ impl Inbox {
         self.0.borrow().events.is_empty()
     }
 
-    /// How many were dropped since this was last asked, and the ids that are to
-    /// be released all the same.
-    pub fn dropped(&self) -> (u64, Vec<String>) {
+    /// How many were dropped since this was last asked, and those whose locks are
+    /// to be released all the same.
+    pub fn dropped(&self) -> (u64, Vec<Emitted>) {
         let mut waiting = self.0.borrow_mut();
         let released = std::mem::take(&mut waiting.released);
         (std::mem::take(&mut waiting.dropped), released)
@@ -83,7 +104,7 @@ impl Sink for Inbox {
         }
         waiting.dropped += 1;
         if waiting.unlock == Unlock::Always {
-            waiting.released.push(event.eid.clone());
+            waiting.released.push(Emitted::of(event));
         }
         waiting.losing.lose()
     }
@@ -102,7 +123,6 @@ impl Sink for Inbox {
 mod tests {
     use super::*;
     use crate::model::{Data, Listener, Restored};
-    use std::time::SystemTime;
 
     fn event(eid: &str) -> Event {
         Event {
@@ -130,7 +150,8 @@ mod tests {
         assert_eq!(inbox.next().map(|event| event.eid).as_deref(), Some("1"));
         assert_eq!(sink.offer(&event("5")), Delivery::Dropped, "not told yet");
         assert_eq!(sink.loss(), None, "more than half is in use");
-        assert_eq!(inbox.dropped(), (2, vec!["4".to_owned(), "5".to_owned()]));
+        let dropped = vec![Emitted::of(&event("4")), Emitted::of(&event("5"))];
+        assert_eq!(inbox.dropped(), (2, dropped));
         assert_eq!(inbox.dropped(), (0, Vec::new()));
         inbox.next();
         let loss = sink.loss().expect("a loss that is over");

@@ -31,13 +31,19 @@ use crate::log::Plain;
 use crate::model::Now;
 use crate::stats::Stats;
 use crate::sys;
-use inbox::Inbox;
+use inbox::{Emitted, Inbox};
 use program::Program;
 use run::Pipes;
 use selected::Selected;
 
 /// How long a run may go on when the daemon is to end; then SIGTERM.
 const LAST_RUNS: Duration = Duration::from_secs(2);
+
+/// How many bytes of output are read in one turn, of all runs together: in lines
+/// of one byte that takes a millisecond.
+const READ_A_TURN: usize = 64 * 1024;
+/// And of each at least.
+const READ_AT_LEAST: usize = 512;
 
 /// Why a handler cannot be had: a file that cannot be opened.
 #[derive(Debug)]
@@ -196,6 +202,11 @@ impl Handlers {
         self.reap = true;
     }
 
+    /// Whether this process is a run.
+    pub fn have(&self, pid: u32) -> bool {
+        self.programs.iter().any(|program| program.has(pid))
+    }
+
     /// Carries runs on, ends those that take too long, reaps those that have
     /// ended, releases locks, and starts one that there is room for: the loop
     /// waits until the kernel has loaded a program, 0.15 ms where a processor is
@@ -209,16 +220,18 @@ impl Handlers {
             stats,
             ..
         } = &self.surroundings;
-        let mut release = |name: &str, eid: &str| {
-            if let Some(lock) = locks.release(eid) {
+        let mut release = |name: &str, Emitted { eid, at }: &Emitted| {
+            if let Some(lock) = locks.release_of(eid, *at) {
                 stats.locks_released.bump();
                 let muted = lock.muted;
                 log::debug!("handler {name} released {eid}, which had muted {muted} events");
             }
         };
+        let runs: usize = self.programs.iter().map(Program::runs).sum();
+        let share = (READ_A_TURN / runs.max(1)).max(READ_AT_LEAST);
         let mut busy = false;
         for program in &mut self.programs {
-            busy |= program.carry_on(reap, &mut release, now);
+            busy |= program.carry_on(share, reap, &mut release, now);
         }
         self.programs.retain(|program| !program.is_over());
         if let Some(at) = self.programs.iter().position(Program::can_start) {
@@ -251,10 +264,10 @@ impl Handlers {
 
     /// Whether nothing runs.
     pub fn are_idle(&self) -> bool {
-        self.programs.iter().all(Program::is_idle)
+        self.programs.iter().all(|program| program.runs() == 0)
     }
 
-    /// Kills whatever still runs.
+    /// Kills whatever still runs, which is counted as failed.
     pub fn kill(&mut self) {
         for program in &mut self.programs {
             program.kill();

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::inbox::Inbox;
+use super::inbox::{Emitted, Inbox};
 use super::run::{Pipes, Run};
 use super::vars;
 use crate::config::{Exec, Unlock};
@@ -22,8 +22,8 @@ const LINES: (u32, Duration) = (100, Duration::from_secs(10));
 /// How many failures of one kind it may have there.
 const FAILURES: (u32, Duration) = (5, Duration::from_secs(60));
 
-/// What releases a lock: the name of the handler and the event's id.
-type Release<'r> = dyn FnMut(&str, &str) + 'r;
+/// What releases a lock: the name of the handler and the event that set it.
+type Release<'r> = dyn FnMut(&str, &Emitted) + 'r;
 
 /// A program and its runs.
 pub(super) struct Program {
@@ -68,6 +68,13 @@ impl Program {
         }
     }
 
+    /// How many lines of output were kept out of the log since this was asked.
+    #[cfg(test)]
+    pub fn unlogged(&mut self) -> u64 {
+        let later = Instant::now() + LINES.1 * 2;
+        self.lines.over(later).map(|(_, lines)| lines).sum()
+    }
+
     /// Whether an event waits and there is room for its run.
     pub fn can_start(&self) -> bool {
         self.runs.len() < self.exec.concurrency && !self.inbox.is_empty()
@@ -81,10 +88,15 @@ impl Program {
         let due = now.mono + self.exec.timeout;
         let run = self
             .spawn(&event, json)
-            .and_then(|(spawned, line)| Run::new(event.eid.clone(), spawned, line, due, pipes));
+            .and_then(|(spawned, line)| Run::new(Emitted::of(&event), spawned, line, due, pipes));
         match run {
             Ok(run) => {
-                log::debug!("handler {}[{}] runs for {}", self.name, run.pid(), run.eid);
+                log::debug!(
+                    "handler {}[{}] runs for {}",
+                    self.name,
+                    run.pid(),
+                    run.event.eid
+                );
                 self.runs.push(run);
             }
             Err(error) => {
@@ -92,7 +104,7 @@ impl Program {
                 let why = format!("{program} cannot be started for {}: {error}", event.eid);
                 self.failed("start", why, now);
                 if self.exec.unlock == Unlock::Always {
-                    release(&self.name, &event.eid);
+                    release(&self.name, &Emitted::of(&event));
                 }
             }
         }
@@ -111,16 +123,22 @@ impl Program {
         Ok((spawned, line))
     }
 
-    /// Carries its runs on; `reap` where a child may have ended. Whether there is
-    /// more to do at once.
-    pub fn carry_on(&mut self, reap: bool, release: &mut Release<'_>, now: Now) -> bool {
+    /// Carries its runs on, and reads so many bytes of the output of each; `reap`
+    /// where a child may have ended. Whether there is more to do at once.
+    pub fn carry_on(
+        &mut self,
+        share: usize,
+        reap: bool,
+        release: &mut Release<'_>,
+        now: Now,
+    ) -> bool {
         let (dropped, released) = self.inbox.dropped();
         if dropped > 0 {
             let why = format!("its queue is full: {dropped} events are dropped");
             self.tell_failure("queue", why, now);
         }
-        for eid in released {
-            release(&self.name, &eid);
+        for event in released {
+            release(&self.name, &event);
         }
         let mut busy = false;
         let mut at = 0;
@@ -128,15 +146,24 @@ impl Program {
             let pid = run.pid();
             let ended = {
                 let mut tell = teller(&self.name, pid, &mut self.lines, now.mono);
-                busy |= run.carry_on(&mut tell);
-                if reap { run.ended(&mut tell) } else { Ok(None) }
+                busy |= run.carry_on(share, &mut tell);
+                // One that has ended by itself does not take too long, however
+                // late this loop comes to it.
+                if reap || run.is_due(now.mono) {
+                    run.ended(&mut tell)
+                } else {
+                    Ok(None)
+                }
             };
-            if run.end_if_due(now.mono) {
-                let why = format!("process {pid} for {} takes too long and is ended", run.eid);
-                self.tell_failure("timeout", why, now);
-            }
             match ended {
-                Ok(None) => at += 1,
+                Ok(None) => {
+                    at += 1;
+                    if run.end_if_due(now.mono) {
+                        let eid = &run.event.eid;
+                        let why = format!("process {pid} for {eid} takes too long and is ended");
+                        self.tell_failure("timeout", why, now);
+                    }
+                }
                 Ok(Some(status)) => self.ended(at, Some(status), release, now),
                 Err(error) => {
                     log::error!("process {pid} of handler {} is lost: {error}", self.name);
@@ -165,7 +192,8 @@ impl Program {
             self.stats.runs_timed_out.bump();
         } else {
             let how = status.map_or("was lost".to_owned(), |status| status.to_string());
-            let why = format!("process {} for {} failed: {how}", run.pid(), run.eid);
+            let (pid, eid) = (run.pid(), &run.event.eid);
+            let why = format!("process {pid} for {eid} failed: {how}");
             self.failed("run", why, now);
         }
         let released = match self.exec.unlock {
@@ -174,7 +202,7 @@ impl Program {
             Unlock::Always => true,
         };
         if released {
-            release(&self.name, &run.eid);
+            release(&self.name, &run.event);
         }
     }
 
@@ -248,15 +276,21 @@ impl Program {
         }
     }
 
-    /// Whether nothing runs.
-    pub fn is_idle(&self) -> bool {
-        self.runs.is_empty()
+    /// Whether this process is one of its runs.
+    pub fn has(&self, pid: u32) -> bool {
+        self.runs.iter().any(|run| run.pid() == pid)
     }
 
-    /// Kills whatever runs.
+    /// How many runs are under way.
+    pub fn runs(&self) -> usize {
+        self.runs.len()
+    }
+
+    /// Kills whatever runs, and counts it as failed: nobody will wait for it.
     pub fn kill(&mut self) {
-        for run in &mut self.runs {
+        for mut run in self.runs.drain(..) {
             log::warn!("handler {}: process {} is killed", self.name, run.pid());
+            self.stats.runs_failed.bump();
             run.kill();
         }
     }

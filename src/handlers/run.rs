@@ -8,14 +8,15 @@ use std::time::{Duration, Instant};
 use mio::unix::pipe::{Receiver, Sender};
 use mio::{Interest, Registry, Token};
 
+use super::inbox::Emitted;
 use crate::sys::{Child, Ending, Spawned};
 
 /// How long after SIGTERM comes SIGKILL.
 const GRACE: Duration = Duration::from_secs(2);
 /// The longest line of output; what is longer is told in several.
 const LINE: usize = 1024;
-/// What is read of a run's output in one turn: a pipe's whole capacity.
-const READ_A_TURN: usize = 64 * 1024;
+/// What is read at the end: a pipe's whole capacity.
+const LAST_READ: usize = 64 * 1024;
 
 /// Where the pipes of a run are registered.
 #[derive(Clone, Copy, Debug)]
@@ -33,8 +34,8 @@ pub(super) struct Pipes<'r> {
 pub(super) struct Run {
     /// The number by which its descriptors are known.
     pub number: usize,
-    /// The id of its event.
-    pub eid: String,
+    /// Its event.
+    pub event: Emitted,
     child: Child,
     /// Standard input, and the rest of what goes there.
     input: Option<(Sender, Vec<u8>)>,
@@ -56,7 +57,7 @@ impl Run {
     /// # Errors
     /// Those of epoll_ctl(2); the child is killed then.
     pub fn new(
-        eid: String,
+        event: Emitted,
         spawned: Spawned,
         line: Vec<u8>,
         due: Instant,
@@ -76,7 +77,7 @@ impl Run {
         registry.register(&mut output, Token(token + 1), Interest::READABLE)?;
         Ok(Run {
             number,
-            eid,
+            event,
             child,
             input: Some((input, line)),
             output: Some(output),
@@ -93,14 +94,14 @@ impl Run {
         self.child.id()
     }
 
-    /// Writes and reads what can be; each line of output goes to `tell`. Whether
-    /// there may be more at once.
-    pub fn carry_on(&mut self, tell: &mut dyn FnMut(&str)) -> bool {
+    /// Writes what can be written, and reads some `share` bytes; each line of
+    /// output goes to `tell`. Whether there may be more at once.
+    pub fn carry_on(&mut self, share: usize, tell: &mut dyn FnMut(&str)) -> bool {
         if !std::mem::take(&mut self.ready) {
             return false;
         }
         self.write();
-        self.ready = self.read(READ_A_TURN, tell);
+        self.ready = self.read(share, tell);
         self.ready
     }
 
@@ -128,10 +129,11 @@ impl Run {
         let mut page = [0; 4096];
         let mut read = 0;
         while read < most {
+            let room = page.len().min(most - read);
             let Some(pipe) = &mut self.output else {
                 return false;
             };
-            match pipe.read(&mut page) {
+            match pipe.read(&mut page[..room]) {
                 Ok(0) => self.output = None,
                 Ok(count) => {
                     read += count;
@@ -190,9 +192,14 @@ impl Run {
         }
     }
 
+    /// Whether it is to be asked to end, or killed, now.
+    pub fn is_due(&self, now: Instant) -> bool {
+        self.due.is_some_and(|due| due <= now)
+    }
+
     /// Asks it to end, or kills it, if that is due; whether it was asked just now.
     pub fn end_if_due(&mut self, now: Instant) -> bool {
-        if self.due.is_none_or(|due| now < due) {
+        if !self.is_due(now) {
             return false;
         }
         if self.asked {
@@ -222,7 +229,7 @@ impl Run {
             return Ok(None);
         };
         // What the pipe holds; its writers are dead, unless one left the group.
-        self.read(READ_A_TURN, tell);
+        self.read(LAST_READ, tell);
         self.tell_line(tell);
         Ok(Some(status))
     }

@@ -58,6 +58,18 @@ impl<S: Sink> Sink for Selected<S> {
         self.sink.loss()
     }
 
+    fn set_limit(&mut self, limit: usize) {
+        self.sink.set_limit(limit);
+    }
+
+    fn mark(&mut self) {
+        self.sink.mark();
+    }
+
+    fn is_past_mark(&self) -> bool {
+        self.sink.is_past_mark()
+    }
+
     fn flush(&mut self) -> Result<Flush, OutputError> {
         self.sink.flush()
     }

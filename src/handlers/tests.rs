@@ -147,3 +147,82 @@ fn what_is_configured_as_before_goes_on() {
     assert_eq!(bench.stats.runs.count(), 2);
     std::fs::remove_dir_all(&dir).unwrap();
 }
+
+/// A run that was over in time is not blamed for a loop that came to it late.
+#[test]
+fn one_that_ended_in_time_did_not_take_too_long() {
+    let mut bench = Bench::new();
+    let quick = exec("quick", &["-c", "exit 0"], Unlock::OnSuccess);
+    bench.handlers.replace(vec![quick], &mut bench.fan).unwrap();
+    bench.locks.admit(&event(1).eid, SystemTime::UNIX_EPOCH);
+    assert!(bench.fan.emit(&event(1)));
+    let mut now = Now::read();
+    bench.handlers.work(&mut bench.locks, now);
+    // The end of its output is its own end, or comes just before.
+    std::thread::sleep(Duration::from_millis(500));
+    now.mono += Duration::from_secs(3600);
+    for reap in [false, true] {
+        bench.handlers.reap = reap;
+        bench.handlers.work(&mut bench.locks, now);
+    }
+    assert!(bench.handlers.are_idle());
+    let stats = &bench.stats;
+    assert_eq!((stats.runs.count(), stats.runs_failed.count()), (1, 0));
+    assert!(bench.locks.is_empty());
+}
+
+/// Somebody released the lock while the event waited for its run, and another
+/// event of the same id has set one since: that one is not this run's.
+#[test]
+fn a_run_does_not_release_the_lock_of_a_later_event() {
+    let mut bench = Bench::new();
+    let good = exec("good", &["-c", "exit 0"], Unlock::OnSuccess);
+    bench.handlers.replace(vec![good], &mut bench.fan).unwrap();
+    let (first, mut second) = (event(1), event(1));
+    second.ts += Duration::from_secs(1);
+    bench.locks.admit(&first.eid, first.ts);
+    assert!(bench.fan.emit(&first));
+    bench.locks.release(&first.eid);
+    bench.locks.admit(&second.eid, second.ts);
+    bench.settle();
+    assert!(bench.locks.holds(&second.eid));
+    assert!(bench.fan.emit(&second));
+    bench.settle();
+    assert!(bench.locks.is_empty());
+}
+
+/// What a turn reads does not grow with the number of runs that write.
+#[test]
+fn output_is_read_in_shares() {
+    let mut bench = Bench::new();
+    let Action::Exec(mut chatty) = exec("chatty", &["-c", "yes"], Unlock::Never).action else {
+        unreachable!("it has a program");
+    };
+    (chatty.concurrency, chatty.queue) = (32, 32);
+    let chatty = handler("chatty", Action::Exec(chatty));
+    bench
+        .handlers
+        .replace(vec![chatty], &mut bench.fan)
+        .unwrap();
+    for seq in 0..32 {
+        assert!(bench.fan.emit(&event(seq)));
+        bench.handlers.work(&mut bench.locks, Now::read());
+    }
+    // All pipes are full, of two bytes a line.
+    std::thread::sleep(Duration::from_millis(500));
+    let now = Now::read();
+    // The first turn uses up what may be logged, the second one counts.
+    for _ in 0..2 {
+        bench.handlers.programs[0].unlogged();
+        bench.handlers.programs[0].all_ready();
+        assert!(bench.handlers.work(&mut bench.locks, now), "there is more");
+    }
+    let lines = bench.handlers.programs[0].unlogged();
+    assert!(
+        (1..=READ_A_TURN as u64 / 2).contains(&lines),
+        "{lines} lines"
+    );
+    bench.handlers.kill();
+    assert_eq!(bench.stats.runs_failed.count(), 32);
+    assert!(bench.handlers.are_idle());
+}

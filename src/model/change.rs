@@ -35,6 +35,9 @@ pub enum Evidence {
     Verified,
     /// The ends changed under one cookie.
     Rebound,
+    /// Closed: it vanished while sockwatch was down. Opened: sockwatch was killed
+    /// before it could be sure that this was written; it may be a repetition.
+    Restart,
 }
 
 impl Evidence {
@@ -45,6 +48,7 @@ impl Evidence {
             Evidence::Notified => "notified",
             Evidence::Verified => "verified",
             Evidence::Rebound => "rebound",
+            Evidence::Restart => "restart",
         }
     }
 }
@@ -143,6 +147,8 @@ pub struct Change {
     pub between_ticks: bool,
     /// Whose the socket is.
     pub owner: Owner,
+    /// When the socket was first seen with these ends, as its table counts.
+    pub first_seen_ms: u64,
     /// What is known of its reverse name for this sensor.
     pub host: Host,
     /// Opened or closed, with what only that has.
@@ -156,6 +162,11 @@ impl Change {
             Step::Opened { .. } => Action::Opened,
             Step::Closed { .. } => Action::Closed,
         }
+    }
+
+    /// Whether it is an opening without an event.
+    pub fn is_silent(&self) -> bool {
+        matches!(self.step, Step::Opened { silent: true, .. })
     }
 }
 

@@ -149,7 +149,7 @@ pub enum Sighting {
         origin: Origin,
         /// Who called.
         caller: Caller,
-        /// The effective user id of the caller.
+        /// The real user id of the calling thread (bpf_get_current_uid_gid).
         uid: u32,
         /// The id of the caller's cgroup (v2).
         cgroup_id: u64,

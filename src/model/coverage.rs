@@ -34,6 +34,21 @@ impl StateGroups {
         }
     }
 
+    /// The groups as bits of a byte, for a file.
+    pub fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// The groups of such a byte; bits that mean nothing are left out.
+    pub fn from_bits(bits: u8) -> StateGroups {
+        StateGroups(bits & Self::ALL.0)
+    }
+
+    /// The groups of this that are not in `other`.
+    pub fn without(self, other: StateGroups) -> StateGroups {
+        StateGroups(self.0 & !other.0)
+    }
+
     /// Whether every group of `other` is in this.
     pub fn contains(self, other: StateGroups) -> bool {
         self.0 & other.0 == other.0
@@ -131,6 +146,46 @@ impl Sub for Needs {
             tcp: StateGroups(self.tcp.0 & !other.tcp.0),
             udp: self.udp && !other.udp,
         }
+    }
+}
+
+/// What somebody has read all of, by protocol and family: a socket of such a kind
+/// that turns up afterwards is a new one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Primed([[StateGroups; 2]; 2]);
+
+impl Primed {
+    /// The groups that were read of a protocol and family.
+    pub fn groups(&self, proto: Proto, family: Family) -> StateGroups {
+        self.0[proto as usize][family as usize]
+    }
+
+    /// Whether sockets of this identity and state were.
+    pub fn includes(&self, id: &SockId, state: TcpState) -> bool {
+        self.groups(id.proto, id.family)
+            .contains(StateGroups::of(state))
+    }
+
+    /// A dump completed.
+    pub fn add(&mut self, coverage: Coverage) {
+        for family in Family::ALL {
+            if coverage.family.is_none_or(|only| only == family) {
+                let groups = &mut self.0[coverage.proto as usize][family as usize];
+                *groups = *groups | coverage.groups;
+            }
+        }
+    }
+
+    /// For a file: by protocol, and by family within it.
+    pub fn bits(&self) -> [u8; 4] {
+        let [[a, b], [c, d]] = self.0;
+        [a, b, c, d].map(StateGroups::bits)
+    }
+
+    /// The way back.
+    pub fn from_bits(bits: [u8; 4]) -> Primed {
+        let [a, b, c, d] = bits.map(StateGroups::from_bits);
+        Primed([[a, b], [c, d]])
     }
 }
 

@@ -175,6 +175,9 @@ pub struct Gap {
     pub cause: GapCause,
     /// Closed events that the reconciliation found (overrun).
     pub closed_recovered: Option<u64>,
+    /// TCP sockets that were opened, by the kernel's count, and of which nothing
+    /// was ever seen (overrun).
+    pub tcp_unseen: Option<u64>,
     /// The sink that lost events, and how many (queue).
     pub lost: Option<(Arc<str>, u64)>,
     /// Connect records that the kernel had no room for (ring).

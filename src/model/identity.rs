@@ -37,6 +37,42 @@ impl SensorIx {
     }
 }
 
+/// Which number each sensor has now, after the sensors were replaced.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Renumbering([Option<SensorIx>; SensorIx::MAX]);
+
+impl Renumbering {
+    /// Nobody is left.
+    pub const NONE: Renumbering = Renumbering([None; SensorIx::MAX]);
+
+    /// One that was `old` is `new` now.
+    pub fn keep(&mut self, old: SensorIx, new: SensorIx) {
+        self.0[usize::from(old.0)] = Some(new);
+    }
+
+    /// The new number; `None` for a sensor that is gone, or begins anew.
+    pub fn of(&self, old: SensorIx) -> Option<SensorIx> {
+        self.0.get(usize::from(old.0)).copied().flatten()
+    }
+
+    /// A mask of view bits, renumbered.
+    pub fn mask(&self, old: u32) -> u32 {
+        let mut rest = old;
+        let mut mask = 0;
+        while rest != 0 {
+            let bit = rest.trailing_zeros();
+            rest &= rest - 1;
+            mask |= self.of(SensorIx(bit as u8)).map_or(0, SensorIx::bit);
+        }
+        mask
+    }
+
+    /// The sensors that have kept their views, by their new numbers.
+    pub fn kept(&self) -> u32 {
+        self.mask(u32::MAX)
+    }
+}
+
 /// A name from DNS as it may enter a tuple: lower case, with everything but
 /// letters, digits, `.`, `-` and `_` escaped. Shared, because a busy table
 /// holds the same name many times.
@@ -60,6 +96,16 @@ impl Name {
             }
         }
         Name(Arc::new(text.into_boxed_str()))
+    }
+
+    /// A name from its escaped text; `None` for a text that [`Name::escaped`]
+    /// does not write.
+    pub fn read(text: &[u8]) -> Option<Name> {
+        let plain =
+            |byte: &u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_' | b'\\');
+        let is_one = !text.is_empty() && text != b"-" && text.iter().all(plain);
+        let text = std::str::from_utf8(text).ok().filter(|_| is_one)?;
+        Some(Name(Arc::new(text.into())))
     }
 
     /// A name of these labels, without the root's: as [`Name::escaped`], with a dot
@@ -156,6 +202,10 @@ mod tests {
         );
         assert_eq!(Name::escaped(b"-").as_str(), "\\045");
         assert_eq!(Name::escaped(b"-.org").as_str(), "-.org");
+        assert_eq!(Name::read(name.as_str().as_bytes()), Some(name));
+        for forged in [&b""[..], b"-", b"a b", b"A", b"\xff"] {
+            assert_eq!(Name::read(forged), None);
+        }
         let labels = |labels: &[&'static [u8]]| Name::of_labels(labels.iter().copied());
         assert_eq!(labels(&[b"A.b", b"\0c"]).as_str(), "a\\046b.\\000c");
         assert_eq!(labels(&[]).as_str(), ".");

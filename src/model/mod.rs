@@ -19,13 +19,13 @@ pub use change::{
     Action, Change, Evidence, Host, HostUnknown, Judge, Life, Settled, Step, Verdict,
 };
 pub use connect::{Attempt, Caller, Comm, Connect, Direction, Origin, Sighting};
-pub use coverage::{Coverage, Needs, StateGroups};
+pub use coverage::{Coverage, Needs, Primed, StateGroups};
 pub use dns::{Answer, NoResults, Resolution};
 pub use endpoint::{Endpoint, Family, Proto, SockId};
 pub use event::{
     ConnectData, Data, Degraded, Event, Gap, GapCause, Listener, Restored, SocketData, Traffic,
 };
-pub use identity::{Cookie, Name, Netns, Owner, OwnerUnknown, SensorIx, SocketKey};
+pub use identity::{Cookie, Name, Netns, Owner, OwnerUnknown, Renumbering, SensorIx, SocketKey};
 pub use observation::{Notice, Row, RowKind, TcpInfo};
 pub use process::{Attribution, CgroupInfo, CgroupUnknown, Holders, Process, ProcessUnknown};
 pub use state::TcpState;

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::Pipeline;
 use super::waiting::{Line, WaitKey, Waiter};
 use crate::enrich::Lookup;
-use crate::model::{Change, Host, HostUnknown, Now, Settled, Step};
+use crate::model::{Change, Host, HostUnknown, Now, SensorIx, Settled, Step};
 
 impl Pipeline {
     /// When something that waits must go on without a name.
@@ -37,10 +37,19 @@ impl Pipeline {
 
     /// Lets everything go on without a name: the program ends.
     pub fn finish(&mut self, now: Now) {
+        self.finish_where(|_| true, now);
         self.finishing = true;
+    }
+
+    /// Lets everything of some sensors go on without a name.
+    pub(super) fn finish_where(&mut self, of: impl Fn(SensorIx) -> bool, now: Now) {
+        let finishing = std::mem::replace(&mut self.finishing, true);
         for (key, ip) in self.waiting.drain_heads() {
-            self.advance(key, Some((ip, Host::Unknown(HostUnknown::TimedOut))), now);
+            if of(key.sensor) {
+                self.advance(key, Some((ip, Host::Unknown(HostUnknown::TimedOut))), now);
+            }
         }
+        self.finishing = finishing;
     }
 
     /// Asks for the peer's name, or says what is known of it now.
@@ -104,6 +113,9 @@ impl Pipeline {
                 Step::Opened { .. } if line.entered => {}
                 Step::Opened { .. } => {
                     line.entered = self.decide(&step.change, &host, step.at);
+                    if line.entered && step.change.is_silent() {
+                        self.note(&step.change, &host);
+                    }
                     line.host = host;
                     line.host_of = Some(ip);
                 }

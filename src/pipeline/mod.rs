@@ -5,6 +5,7 @@
 //! that happens to its socket meanwhile queues up behind it, so that events of
 //! one socket never overtake each other while all others pass freely.
 
+mod carry;
 mod lines;
 mod stage;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use crate::model::{
     Attempt, Change, Data, Degraded, Endpoint, Event, Gap, Host, HostUnknown, Judge, Listener,
     Name, NoResults, Now, Restored, SensorIx, Settled, SocketData, Step, TcpState, Verdict,
 };
+use crate::state::Journal;
 use crate::stats::Stats;
 use stage::Match;
 use waiting::{WaitKey, Waiting};
@@ -38,6 +40,10 @@ pub struct Pipeline {
     seq: u64,
     /// The program ends: nothing is asked any more.
     finishing: bool,
+    /// What a restart must know of, where that is kept.
+    journal: Option<Journal>,
+    /// Sockets entered views at once, and were not noted one by one.
+    unnoted: bool,
     own_id: Arc<str>,
     settled: Vec<Settled>,
     found: Vec<(IpAddr, Host)>,
@@ -56,6 +62,8 @@ impl Pipeline {
             fan,
             seq: 0,
             finishing: false,
+            journal: None,
+            unnoted: false,
             own_id: Arc::from("sockwatch"),
             settled: Vec::new(),
             found: Vec::new(),
@@ -177,6 +185,9 @@ impl Pipeline {
     }
 
     fn emit(&mut self, change: &Change, state: TcpState, host: &Host, at: Now) {
+        if !change.is_silent() {
+            self.note(change, host);
+        }
         if self.stage(change).reports(change) {
             let data = || Data::Socket(socket_data(change, state, host));
             self.pass(change.sensor, About::of(change), data, at);
@@ -213,7 +224,12 @@ impl Pipeline {
         stage.write_eid(about, &mut self.eid);
         let locked = stage.locked
             && match self.locks.admit(&self.eid, at.wall) {
-                Admission::Locked => true,
+                Admission::Locked => {
+                    if let Some(journal) = &mut self.journal {
+                        journal.locked(&self.eid, at.wall);
+                    }
+                    true
+                }
                 Admission::Full => {
                     self.stats.locks_full.bump();
                     false
@@ -242,6 +258,35 @@ impl Pipeline {
 
 impl Judge for Pipeline {
     fn open(&mut self, change: Change, now: Now) -> Verdict {
+        let silent = change.is_silent();
+        let verdict = self.offer(change, now);
+        self.unnoted |= silent && matches!(verdict, Verdict::Entered(_));
+        verdict
+    }
+
+    fn close(&mut self, change: Change, now: Now) {
+        let key = WaitKey::of(&change);
+        if self.queue(key, &change, now) {
+            return;
+        }
+        let mut host = self.known_host(&change);
+        if host == Host::Unasked && self.is_emittable(&change) {
+            match self.ask(&change, now) {
+                Lookup::Known(known) => host = known,
+                Lookup::Pending => {
+                    let until = self.wait_until(&change, now);
+                    self.waiting.begin(key, change, until, now, true);
+                    return;
+                }
+            }
+        }
+        self.emit(&change, change.state, &host, now);
+    }
+}
+
+impl Pipeline {
+    /// Decides about an opening, or has it wait.
+    fn offer(&mut self, change: Change, now: Now) -> Verdict {
         let key = WaitKey::of(&change);
         if self.queue(key, &change, now) {
             return Verdict::Waiting;
@@ -279,25 +324,6 @@ impl Judge for Pipeline {
                 }
             },
         }
-    }
-
-    fn close(&mut self, change: Change, now: Now) {
-        let key = WaitKey::of(&change);
-        if self.queue(key, &change, now) {
-            return;
-        }
-        let mut host = self.known_host(&change);
-        if host == Host::Unasked && self.is_emittable(&change) {
-            match self.ask(&change, now) {
-                Lookup::Known(known) => host = known,
-                Lookup::Pending => {
-                    let until = self.wait_until(&change, now);
-                    self.waiting.begin(key, change, until, now, true);
-                    return;
-                }
-            }
-        }
-        self.emit(&change, change.state, &host, now);
     }
 }
 

@@ -151,6 +151,7 @@ fn change(cookie: u64, remote: &str, step: Step) -> Change {
         evidence: Evidence::Dump,
         between_ticks: false,
         owner: Owner::Known { uid: 0, inode: 1 },
+        first_seen_ms: 0,
         host: Host::Unasked,
         step,
     }
@@ -424,4 +425,56 @@ fn event_ids_and_numbers() {
     assert_eq!(events[0].eid, "s|net.socket@t|opened@10.0.0.9:80|0");
     assert_eq!(events[1].eid, "s|net.socket@t|closed@10.0.0.9:80|0");
     assert_eq!((events[0].seq, events[1].seq), (1, 2));
+}
+
+#[test]
+fn what_waits_goes_on_under_other_numbers() {
+    let named = |id: &str| Stage {
+        id: id.into(),
+        ..stage(&[], true)
+    };
+    let mut bench = Bench::new(vec![named("gone"), named("kept")]);
+    bench.pipeline.keep_journal();
+    let now = bench.at(0);
+    let of = |sensor, change| Change {
+        sensor: SensorIx(sensor),
+        ..change
+    };
+    for sensor in [0, 1] {
+        let waits = of(sensor, opened(1, "203.0.113.7:80"));
+        assert_eq!(bench.pipeline.open(waits, now), Verdict::Waiting);
+    }
+    bench
+        .pipeline
+        .close(of(1, closed(1, "203.0.113.7:80")), now);
+    let mut sensors = Renumbering::NONE;
+    sensors.keep(SensorIx(1), SensorIx(0));
+    bench.pipeline.replace(vec![named("kept")], &sensors, now);
+    let told: Vec<_> = bench.kept.events.take();
+    assert_eq!(&*told[0].sensor, "gone", "it goes without a name");
+    assert!(bench.pipeline.take_settled().is_empty(), "its view is gone");
+    bench.answer("203.0.113.7", Ok("a.example"), 5);
+    let told = bench.kept.events.take();
+    let ids: Vec<&str> = told.iter().map(|event| &*event.sensor).collect();
+    assert_eq!(ids, ["kept", "kept"]);
+    let settled = bench.pipeline.take_settled();
+    assert_eq!((settled.len(), settled[0].sensor), (1, SensorIx(0)));
+    assert!(bench.pipeline.journal_mut().unwrap().is_urgent());
+}
+
+#[test]
+fn silent_openings_are_noted_as_one_or_each_by_itself() {
+    let mut bench = Bench::new(vec![stage(&["tcp * * *.example *"], true)]);
+    bench.pipeline.keep_journal();
+    let now = bench.at(0);
+    bench.pipeline.open(silent(1, "203.0.113.7:80"), now);
+    bench.answer("203.0.113.7", Ok("a.example"), 5);
+    assert!(!bench.pipeline.take_unnoted());
+    assert!(bench.pipeline.journal_mut().unwrap().is_urgent());
+    bench.pipeline.open(silent(2, "203.0.113.7:80"), now);
+    assert!(
+        bench.pipeline.take_unnoted(),
+        "as at the end of a first dump"
+    );
+    assert!(!bench.pipeline.take_unnoted());
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Instant;
 
-use crate::model::{Change, Host, Now, RowKind, SensorIx, SocketKey};
+use crate::model::{Change, Host, Now, Renumbering, RowKind, SensorIx, SocketKey};
 
 /// How many changes may wait at once; past it, names are done without.
 const BOUND: usize = 65_536;
@@ -163,6 +163,21 @@ impl Waiting {
             key,
             self.lines.get(&key)?.steps.front()?.change.id.remote.ip,
         ))
+    }
+
+    /// The sensors have other numbers now: the lines of those that are kept go on,
+    /// the others end.
+    pub fn renumber(&mut self, sensors: &Renumbering) {
+        let mut lines: Vec<_> = std::mem::take(self).lines.into_iter().collect();
+        lines.sort_unstable_by_key(|(_, line)| line.turn);
+        for (key, mut line) in lines {
+            if let Some(sensor) = sensors.of(key.sensor) {
+                for step in &mut line.steps {
+                    step.change.sensor = sensor;
+                }
+                self.put(WaitKey { sensor, ..key }, line);
+            }
+        }
     }
 
     /// Every line and the address its head waits for, oldest deadline first.

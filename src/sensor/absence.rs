@@ -137,6 +137,31 @@ impl Absence {
         self.open_gap(newest_dump, now);
     }
 
+    /// Sockets from before a restart are in the table: which of them ended in
+    /// between is found as after an overrun.
+    pub fn resume(&mut self, needs: Needs, newest_dump: u32, now: Instant) {
+        self.overrun(needs, newest_dump, now);
+        self.open_gap(newest_dump, now).overrun = false;
+    }
+
+    /// Nobody asks for these any more: what is read of them later is read for the
+    /// first time.
+    pub fn forget(&mut self, needs: Needs) {
+        for proto in Proto::ALL {
+            for unit in &mut self.units[proto as usize] {
+                let kept = match proto {
+                    Proto::Tcp => needs.tcp,
+                    Proto::Udp if needs.udp => StateGroups::ALL,
+                    Proto::Udp => StateGroups::NONE,
+                };
+                unit.primed = unit.primed & kept;
+                if kept.is_empty() {
+                    unit.phase = Phase::Settled;
+                }
+            }
+        }
+    }
+
     fn open_gap(&mut self, newest_dump: u32, now: Instant) -> &mut Gap {
         let gap = self.gap.get_or_insert(Gap {
             began: now,

@@ -18,6 +18,15 @@ use crate::table::{Entry, Mark};
 /// The longest a jiffy can be (CONFIG_HZ=100).
 const JIFFY_MS: u64 = 10;
 
+/// Who hears of a notice.
+#[derive(Clone, Copy)]
+struct Heard {
+    /// The views that have read what was there before it.
+    by: u32,
+    /// Nothing was read yet: the socket may be older than this run.
+    at_start: bool,
+}
+
 impl NetSocket {
     /// A full socket is gone.
     pub fn notice(&mut self, notice: Notice, now: Now, judge: &mut dyn Judge) {
@@ -31,28 +40,34 @@ impl NetSocket {
         // closed too. The cookie stays known: a row of it may still be unread.
         if self.own.contains_key(&notice.cookie) && self.sockets.find(key).is_none() {
             self.stats.own_sockets.bump();
+            let connected = notice.tcp.is_some() && notice.proven_state().is_connected();
+            self.ways.opens += u64::from(connected);
             return;
         }
         if self.graves.late_notice(key) {
             self.stats.notices_late.bump();
             return;
         }
-        let primed = !self
-            .absence
-            .unit(notice.id.proto, notice.id.family)
-            .primed
-            .is_empty();
+        let hearing = self.views.hearing(&notice.id);
+        let unit = self.absence.unit(notice.id.proto, notice.id.family);
+        let primed = !unit.primed.is_empty();
+        let heard = Heard {
+            by: hearing,
+            at_start: !primed,
+        };
         let portless = notice.id.local.port == 0 && notice.id.remote.port == 0;
         match self.sockets.remove(key) {
             // Never bound: it was in no table, so it is nothing.
             None if portless => return,
-            None if primed => self.between_ticks(key, notice, now, judge),
+            None if primed || hearing != 0 => {
+                self.between_ticks(key, notice, heard, now, judge);
+            }
             None => {}
             Some(mut entry) => {
                 self.gone(&entry);
-                // Until the first dump completes nothing is in view.
-                if primed {
-                    self.ended(&mut entry, notice, now, judge);
+                // Until the first dump completes nothing else is in view.
+                if primed || hearing != 0 || entry.is_watched() {
+                    self.ended(&mut entry, notice, heard, now, judge);
                 }
             }
         }
@@ -63,19 +78,28 @@ impl NetSocket {
     }
 
     /// The notice is the first word of this socket.
-    fn between_ticks(&mut self, key: SocketKey, notice: &Notice, now: Now, judge: &mut dyn Judge) {
+    fn between_ticks(
+        &mut self,
+        key: SocketKey,
+        notice: &Notice,
+        heard: Heard,
+        now: Now,
+        judge: &mut dyn Judge,
+    ) {
         let state = notice.proven_state();
         let notice = &placed(notice, self.ways.call_of(key.cookie));
         let first_seen = self.views.age_ms(now);
         let owner = Owner::Unknown(OwnerUnknown::NotRead);
         let mut entry = Entry::new(key, notice.id, state, owner, first_seen);
         let how = How {
+            to: heard.by,
             between_ticks: true,
             wiped: notice.is_wiped(),
             ..How::by(Evidence::Notified)
         };
         self.gone(&entry);
-        self.ways.noticed(&mut entry, notice, self.number);
+        self.ways
+            .noticed(&mut entry, notice, heard.at_start, self.number);
         self.views.open(&mut entry, RowKind::Full, how, now, judge);
         let max_ms = self
             .absence
@@ -100,18 +124,25 @@ impl NetSocket {
     }
 
     /// A socket that was read before has ended.
-    fn ended(&mut self, entry: &mut Entry, notice: &Notice, now: Now, judge: &mut dyn Judge) {
+    fn ended(
+        &mut self,
+        entry: &mut Entry,
+        notice: &Notice,
+        heard: Heard,
+        now: Now,
+        judge: &mut dyn Judge,
+    ) {
+        let to = heard.by;
+        let notified = How {
+            to,
+            ..How::by(Evidence::Notified)
+        };
         if entry.is(Mark::Staged) {
-            self.ways.noticed(entry, notice, self.number);
+            self.ways
+                .noticed(entry, notice, heard.at_start, self.number);
             // Read by the dump under way; the notice vouches for it before the
             // dump's end does.
-            self.views.open(
-                entry,
-                RowKind::Full,
-                How::by(Evidence::Notified),
-                now,
-                judge,
-            );
+            self.views.open(entry, RowKind::Full, notified, now, judge);
         } else if entry.is(Mark::Changing) {
             let at = (entry.key(), RowKind::Full);
             let read = self.dump.as_mut().and_then(|dump| dump.changed.remove(&at));
@@ -129,16 +160,10 @@ impl NetSocket {
             self.views
                 .rebound(entry, notice.id, proven, &mut self.ways, now, judge);
         } else if notice.is_wiped() && id.remote.is_unconnected() {
-            wiped = Some(self.wiped_connection(entry, notice, now, judge));
+            wiped = Some(self.wiped_connection(entry, notice, to, now, judge));
         } else if proven == TcpState::Established && is_before_established(entry.state()) {
             entry.set_state(proven);
-            self.views.open(
-                entry,
-                RowKind::Full,
-                How::by(Evidence::Notified),
-                now,
-                judge,
-            );
+            self.views.open(entry, RowKind::Full, notified, now, judge);
         }
         let seen = self.views.age_ms(now).saturating_sub(entry.first_seen_ms());
         let mut end = End {
@@ -168,6 +193,7 @@ impl NetSocket {
         &mut self,
         entry: &Entry,
         notice: &Notice,
+        to: u32,
         now: Now,
         judge: &mut dyn Judge,
     ) -> Entry {
@@ -182,6 +208,7 @@ impl NetSocket {
         );
         ghost.set_state(notice.proven_state());
         let how = How {
+            to,
             wiped: notice.is_wiped(),
             ..How::by(Evidence::Notified)
         };

@@ -4,6 +4,15 @@
 use super::NetSocket;
 use crate::model::SocketData;
 
+/// Who goes through the tables piece by piece.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reader {
+    /// Clients of the control socket, with [`NetSocket::list`].
+    Clients,
+    /// The keeper of what survives a restart, with [`NetSocket::slice`].
+    Keeper,
+}
+
 /// How far a listing has come. While the table changes under it every socket
 /// that stays in view is listed; one can be listed twice.
 #[derive(Clone, Copy, Debug)]
@@ -55,8 +64,11 @@ impl NetSocket {
         true
     }
 
-    /// Has the entries stay where they are while something is being listed.
-    pub fn keep_places(&mut self, keep: bool) {
+    /// Has the entries stay where they are while somebody goes through them piece
+    /// by piece.
+    pub fn keep_places(&mut self, reader: Reader, keep: bool) {
+        self.in_place[reader as usize] = keep;
+        let keep = self.in_place.contains(&true);
         self.walk.keep_places(keep);
         self.mini_walk.keep_places(keep);
     }

@@ -4,7 +4,9 @@
 
 mod absence;
 mod calls;
+mod carry;
 mod ends;
+mod ledger;
 mod listeners;
 mod listing;
 pub mod net_socket;
@@ -16,6 +18,7 @@ mod views;
 mod ways;
 
 pub use absence::Suspect;
-pub use listing::Listing;
+pub use ledger::Ledger;
+pub use listing::{Listing, Reader};
 pub use net_socket::NetSocket;
 pub use views::View;

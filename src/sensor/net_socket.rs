@@ -32,6 +32,9 @@ pub struct NetSocket {
     pub(super) minis: Table,
     pub(super) graves: Tombstones,
     pub(super) mini_graves: Tombstones,
+    /// The sockets whose ends were told without a notice since somebody last
+    /// asked, where somebody does.
+    pub(super) buried: Option<Vec<Cookie>>,
     pub(super) absence: Absence,
     pub(super) ways: Ways,
     /// How many dumps have begun; the number of the newest.
@@ -40,6 +43,8 @@ pub struct NetSocket {
     /// The dumps' ways through `sockets` and `minis`.
     pub(super) walk: Walk,
     pub(super) mini_walk: Walk,
+    /// Who goes through the tables piece by piece, by [`Reader`](super::Reader).
+    pub(super) in_place: [bool; 2],
     /// sockwatch's own sockets, and the number of the dump that was the newest
     /// when each was last seen open.
     pub(super) own: HashMap<Cookie, u32>,
@@ -67,12 +72,14 @@ impl NetSocket {
             minis: Table::new(),
             graves: Tombstones::default(),
             mini_graves: Tombstones::default(),
+            buried: None,
             absence: Absence::default(),
             ways: Ways::new(Rc::clone(&stats)),
             number: 0,
             dump: None,
             walk: Walk::default(),
             mini_walk: Walk::default(),
+            in_place: [false; 2],
             own: HashMap::new(),
             handshakes: [0; 2],
             stats,
@@ -83,6 +90,11 @@ impl NetSocket {
     /// hook reported.
     pub fn want_attempts(&mut self) {
         self.ways.want();
+    }
+
+    /// A hook reports calls: what only looks like one in the table is none.
+    pub fn rely_on_hook(&mut self) {
+        self.ways.rely_on_hook();
     }
 
     /// What the table shows of connect() calls that no hook reported: take it
@@ -156,6 +168,11 @@ impl NetSocket {
         }
     }
 
+    /// How many connections have been seen, each once.
+    pub fn opens(&self) -> u64 {
+        self.ways.opens
+    }
+
     /// Whether connections were being made at the time of the last dump: when
     /// they succeed, no counter moves.
     pub fn has_handshakes(&self) -> bool {
@@ -217,6 +234,7 @@ fn gap_record((began, recovered): (Instant, u64), now: Now) -> Gap {
     Gap {
         cause: GapCause::Overrun,
         closed_recovered: Some(recovered),
+        tcp_unseen: None,
         lost: None,
         connects_lost: None,
         duration_ms: Event::elapsed_ms(began, now),

@@ -6,11 +6,11 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use super::carry::RESTORED;
 use super::net_socket::NetSocket;
 use super::views::How;
 use crate::model::{
-    Coverage, Direction, Evidence, Judge, Now, Proto, Row, RowKind, SocketKey, StateGroups,
-    TcpState,
+    Coverage, Evidence, Judge, Now, Proto, Row, RowKind, SocketKey, StateGroups, TcpState,
 };
 use crate::table::{Entry, Mark};
 
@@ -20,6 +20,8 @@ pub(super) struct UnderWay {
     coverage: Coverage,
     began: Instant,
     staged: Vec<(SocketKey, RowKind)>,
+    /// Sockets from before a restart that live, for views that are new.
+    confirmed: Vec<(SocketKey, RowKind)>,
     /// Full sockets whose handshake is under way.
     handshakes: u32,
     /// Rows that say something new of sockets in the table.
@@ -40,6 +42,7 @@ impl NetSocket {
             coverage,
             began: now.mono,
             staged: Vec::new(),
+            confirmed: Vec::new(),
             handshakes: 0,
             changed: BTreeMap::new(),
         });
@@ -67,8 +70,13 @@ impl NetSocket {
         if let Some(entry) = table.find_next(key, walk) {
             // A dump under churn can hold a row twice; the first one counts.
             if entry.seen != self.number {
+                if entry.seen == RESTORED && self.views.unread(&row.id, row.state) != 0 {
+                    dump.confirmed.push((key, row.kind));
+                }
                 entry.seen = self.number;
-                if !half_made && !entry.is_current(&row) {
+                if entry.is_current(&row) {
+                    entry.note(Mark::Carried, false);
+                } else if !half_made {
                     self.ways.changes(entry, &row, self.number);
                     entry.note(Mark::Changing, true);
                     dump.changed.insert((key, row.kind), row);
@@ -127,15 +135,20 @@ impl NetSocket {
             graves.lift(key);
             let id = entry.id();
             let primed = self.absence.unit(id.proto, id.family).primed;
+            let at_start = !primed.contains(StateGroups::of(entry.state()));
+            let unread = self.views.unread(&id, entry.state());
             let how = How {
-                at_start: !primed.contains(StateGroups::of(entry.state())),
+                silent: self.views.silent(unread),
                 ..How::by(Evidence::Dump)
             };
-            found += u64::from(!how.at_start);
+            found += u64::from(!at_start);
             if kind == RowKind::Full {
-                self.ways.read(entry, how.at_start, self.number);
+                self.ways.read(entry, at_start, self.number);
             }
             self.views.open(entry, kind, how, now, judge);
+        }
+        for (key, kind) in dump.confirmed {
+            self.show_confirmed(key, kind, now, judge);
         }
         for row in dump.changed.into_values() {
             self.update(&row, now, judge);
@@ -143,6 +156,7 @@ impl NetSocket {
         let once = self.look_for_absent(dump.coverage, now, judge);
         self.absence
             .completed(dump.coverage, self.needs, self.number, dump.began, once);
+        self.views.completed(dump.coverage, self.number);
         self.ways_after(dump.coverage);
         self.sweep(now);
         found
@@ -150,10 +164,10 @@ impl NetSocket {
 
     /// What the dump that completed has decided of connections.
     fn ways_after(&mut self, coverage: Coverage) {
-        for cookie in self.ways.dumped(coverage, self.number) {
+        for (cookie, direction) in self.ways.dumped(coverage, self.number) {
             let key = self.key(cookie);
             if let Some(entry) = self.sockets.find_mut(key) {
-                entry.set_direction(Direction::Inbound);
+                entry.set_direction(direction);
             }
         }
     }
@@ -181,6 +195,11 @@ impl NetSocket {
                 self.gone(&entry);
             }
         }
+        for (key, kind) in dump.confirmed {
+            if let Some(entry) = self.table_mut(kind).find_mut(key) {
+                entry.seen = RESTORED;
+            }
+        }
         for row in dump.changed.into_values() {
             let key = self.key(row.cookie);
             if let Some(entry) = self.sockets.find_mut(key) {
@@ -197,6 +216,7 @@ impl NetSocket {
                 if let Some(entry) = self.sockets.find_mut(key) {
                     entry.note(Mark::Changing, false);
                     self.views.update(entry, row, &mut self.ways, now, judge);
+                    entry.note(Mark::Carried, false);
                 }
             }
             // A minisocket of another state is another one: SYN_RECV became a

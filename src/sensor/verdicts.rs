@@ -1,9 +1,10 @@
 //! What becomes of a socket that a dump did not hold.
 
 use super::absence::{Missing, Suspect};
+use super::carry::vanished;
 use super::net_socket::NetSocket;
 use super::views::End;
-use crate::model::{Coverage, Evidence, Judge, Now, Row, RowKind, SocketKey};
+use crate::model::{Coverage, Judge, Now, Row, RowKind, SocketKey};
 use crate::table::Mark;
 
 impl NetSocket {
@@ -126,8 +127,11 @@ impl NetSocket {
     fn end_verified(&mut self, key: SocketKey, now: Now, judge: &mut dyn Judge) {
         if let Some(mut entry) = self.sockets.remove(key) {
             self.graves.verified(key, self.number, now.mono);
+            if let Some(buried) = &mut self.buried {
+                buried.push(key.cookie);
+            }
             self.gone(&entry);
-            let end = End::by(Evidence::Verified);
+            let end = End::by(vanished(&entry));
             if self
                 .views
                 .close(&mut entry, RowKind::Full, u32::MAX, end, now, judge)
@@ -142,7 +146,7 @@ impl NetSocket {
             if self.dump.is_some() {
                 self.mini_graves.noticed(key, self.number);
             }
-            let end = End::by(Evidence::Verified);
+            let end = End::by(vanished(&entry));
             self.views
                 .close(&mut entry, RowKind::Mini, u32::MAX, end, now, judge);
         }

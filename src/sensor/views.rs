@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use super::ways::Ways;
 use crate::model::{
-    Change, Event, Evidence, Judge, Life, Now, Row, RowKind, SensorIx, Settled, SockId, Step,
-    TcpState, Traffic, Verdict,
+    Change, Coverage, Event, Evidence, Judge, Life, Now, Primed, Renumbering, Row, RowKind,
+    SensorIx, Settled, SockId, Step, TcpState, Traffic, Verdict,
 };
 use crate::table::Entry;
 
@@ -26,8 +26,10 @@ pub struct View {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct How {
     pub evidence: Evidence,
-    /// It was there when sockwatch started.
-    pub at_start: bool,
+    /// The sensors that may hear of it at all.
+    pub to: u32,
+    /// The sensors whose view it enters without an event.
+    pub silent: u32,
     pub between_ticks: bool,
     /// The notice's remote port was wiped.
     pub wiped: bool,
@@ -37,7 +39,8 @@ impl How {
     pub fn by(evidence: Evidence) -> How {
         How {
             evidence,
-            at_start: false,
+            to: u32::MAX,
+            silent: 0,
             between_ticks: false,
             wiped: false,
         }
@@ -65,11 +68,24 @@ impl End {
 /// All configured views.
 #[derive(Debug)]
 pub(super) struct Views {
-    /// When the sensor began; entries count their age from it.
+    /// When the sensor began, and what entries call that time: they count from
+    /// before it, so that a socket can be older than sockwatch.
     epoch: Instant,
+    epoch_ms: u64,
     views: Vec<View>,
+    /// What was read since each view began.
+    reads: Vec<Read>,
+    initial: u32,
     time_wait: u32,
     syn_recv: u32,
+}
+
+/// What was read since a view began: what turns up of such a kind is new.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Read {
+    pub primed: Primed,
+    /// Dumps up to this number had begun before.
+    pub since: u32,
 }
 
 impl Views {
@@ -82,6 +98,9 @@ impl Views {
         };
         Views {
             epoch,
+            epoch_ms: 0,
+            reads: vec![Read::default(); views.len()],
+            initial: mask(|view| view.initial),
             time_wait: mask(|view| view.time_wait),
             syn_recv: mask(|view| view.syn_recv),
             views,
@@ -90,7 +109,80 @@ impl Views {
 
     /// The time as an entry keeps it.
     pub fn age_ms(&self, now: Now) -> u64 {
-        Event::elapsed_ms(self.epoch, now)
+        self.epoch_ms + Event::elapsed_ms(self.epoch, now)
+    }
+
+    /// Sets what entries call the time at which the sensor began.
+    pub fn count_from(&mut self, epoch_ms: u64) {
+        self.epoch_ms = epoch_ms;
+    }
+
+    /// Puts other views in the place of these. Those that are kept know what they
+    /// have read; `fresh` is that of the others.
+    pub fn replace(&mut self, views: Vec<View>, sensors: &Renumbering, fresh: Read) {
+        let mut new = Views::new(views, self.epoch);
+        new.epoch_ms = self.epoch_ms;
+        new.reads.fill(fresh);
+        for (view, read) in self.views.iter().zip(&self.reads) {
+            if let Some(kept) = sensors.of(view.sensor).and_then(|ix| new.read_mut(ix)) {
+                *kept = *read;
+            }
+        }
+        *self = new;
+    }
+
+    /// What a view has read.
+    pub fn primed(&self, sensor: SensorIx) -> Primed {
+        let mut reads = self.views.iter().zip(&self.reads);
+        let read = reads.find(|(view, _)| view.sensor == sensor);
+        read.map_or(Primed::default(), |(_, read)| read.primed)
+    }
+
+    /// Not every sensor has a view.
+    fn read_mut(&mut self, sensor: SensorIx) -> Option<&mut Read> {
+        let at = self.views.iter().position(|view| view.sensor == sensor)?;
+        self.reads.get_mut(at)
+    }
+
+    /// Takes over what a view had read before a restart.
+    pub fn resume(&mut self, sensor: SensorIx, primed: Primed) {
+        if let Some(read) = self.read_mut(sensor) {
+            read.primed = primed;
+        }
+    }
+
+    /// A dump completed.
+    pub fn completed(&mut self, coverage: Coverage, number: u32) {
+        for read in &mut self.reads {
+            if number > read.since {
+                read.primed.add(coverage);
+            }
+        }
+    }
+
+    /// The views that such a read or unread kind of socket concerns.
+    fn where_read(&self, is: impl Fn(&Primed) -> bool) -> u32 {
+        let views = self.views.iter().zip(&self.reads);
+        views
+            .filter(|(_, read)| is(&read.primed))
+            .fold(0, |mask, (view, _)| mask | view.sensor.bit())
+    }
+
+    /// The views that have not read such sockets yet: one that turns up was there
+    /// when they began.
+    pub fn unread(&self, id: &SockId, state: TcpState) -> u32 {
+        self.where_read(|primed| !primed.includes(id, state))
+    }
+
+    /// The views that have read sockets of this protocol and family, and hear of
+    /// ends.
+    pub fn hearing(&self, id: &SockId) -> u32 {
+        self.where_read(|primed| !primed.groups(id.proto, id.family).is_empty())
+    }
+
+    /// Those of `views` that say nothing of what was there when they began.
+    pub fn silent(&self, views: u32) -> u32 {
+        views & !self.initial
     }
 
     /// Whether any sensor watches minisockets in this state.
@@ -121,7 +213,8 @@ impl Views {
         let mask = match kind {
             RowKind::Full => u32::MAX,
             RowKind::Mini => self.watchers(state),
-        } & !entry.in_view;
+        } & how.to
+            & !entry.in_view;
         for view in self
             .views
             .iter()
@@ -129,7 +222,7 @@ impl Views {
         {
             let step = Step::Opened {
                 established_first: kind == RowKind::Full && state.follows_established(),
-                silent: how.at_start && !view.initial,
+                silent: how.silent & view.sensor.bit() != 0,
             };
             let change = change(entry, view.sensor, kind, how, step);
             match judge.open(change, now) {
@@ -238,6 +331,7 @@ fn change(entry: &Entry, sensor: SensorIx, kind: RowKind, how: How, step: Step) 
         evidence: how.evidence,
         between_ticks: how.between_ticks,
         owner: entry.owner(),
+        first_seen_ms: entry.first_seen_ms(),
         host: entry.host(sensor),
         step,
     }

@@ -19,8 +19,8 @@ use std::rc::Rc;
 use super::calls::{Call, Calls, leads_to};
 use super::listeners::{Listeners, Local};
 use crate::model::{
-    Attempt, Connect, Cookie, Coverage, Direction, Evidence, Family, Notice, Origin, Proto, Row,
-    Sighting, SockId, StateGroups, TcpState,
+    Attempt, Caller, Connect, Cookie, Coverage, Direction, Evidence, Family, Notice, Origin, Proto,
+    Row, Sighting, SockId, StateGroups, TcpState,
 };
 use crate::stats::Stats;
 use crate::table::{Entry, Mark};
@@ -36,8 +36,12 @@ pub(super) struct Ways {
     calls: Calls,
     /// Somebody wants to hear of connect() calls.
     wanted: bool,
+    /// A hook reports them.
+    hooked: bool,
     candidates: BTreeMap<Cookie, Candidate>,
     attempts: Vec<Attempt>,
+    /// Connections seen so far, each once: what the kernel counts as an open.
+    pub opens: u64,
     stats: Rc<Stats>,
 }
 
@@ -56,8 +60,10 @@ impl Ways {
             listeners: Listeners::default(),
             calls: Calls::default(),
             wanted: false,
+            hooked: false,
             candidates: BTreeMap::new(),
             attempts: Vec::new(),
+            opens: 0,
             stats,
         }
     }
@@ -65,6 +71,11 @@ impl Ways {
     /// From now on connect() calls are wanted.
     pub fn want(&mut self) {
         self.wanted = true;
+    }
+
+    /// From now on a hook reports them.
+    pub fn rely_on_hook(&mut self) {
+        self.hooked = true;
     }
 
     /// The connect() calls found since the last call, for which no hook speaks.
@@ -103,6 +114,11 @@ impl Ways {
         }
     }
 
+    /// The caller of a connect(), shared by all its sockets.
+    pub fn caller(&mut self, caller: Caller) -> Rc<Caller> {
+        self.calls.caller(caller)
+    }
+
     /// What a hook saw of a socket, if no row of it has taken that yet.
     pub fn call_of(&self, cookie: Cookie) -> Option<&Call> {
         self.calls.of(cookie)
@@ -137,40 +153,47 @@ impl Ways {
 
     /// A full socket that dump number `number` held for the first time.
     pub fn read(&mut self, entry: &mut Entry, at_start: bool, number: u32) {
-        if !is_connection(entry) || self.is_hooked(entry) {
+        if !self.counts(entry) || self.is_hooked(entry) {
             return;
         }
         let id = entry.id();
-        let direction = match self.listeners.local(&id) {
+        let local = self.listeners.local(&id);
+        let direction = match local {
             _ if entry.state() == TcpState::SynSent => Direction::Outbound,
             Local::Listeners => Direction::Inbound,
             Local::Perhaps => Direction::Unknown,
+            // The hook saw nothing, and the dump no listener: one of them is wrong.
+            Local::Free if self.hooked && !at_start => Direction::Unknown,
             Local::Free => Direction::Outbound,
         };
         entry.set_direction(direction);
         if at_start {
             return;
         }
-        match direction {
+        match local {
             _ if entry.state() == TcpState::SynSent => self.tell(entry, Evidence::Dump),
             // A listener may be younger than the moment when the dump passed by.
-            Direction::Outbound => self.doubt(entry, Evidence::Dump, number),
-            Direction::Inbound | Direction::Unknown => {}
+            Local::Free => self.doubt(entry, Evidence::Dump, number),
+            Local::Listeners | Local::Perhaps => {}
         }
     }
 
     /// A socket has new ends, a known one: if they are those of a connection, it
-    /// was opened by a connect().
+    /// was opened by a connect(). What is carried over from before a restart may
+    /// have called it then.
     pub fn rebound(&mut self, entry: &mut Entry, evidence: Evidence) {
-        if is_connection(entry) && !self.is_hooked(entry) {
+        if self.counts(entry) && !self.is_hooked(entry) {
             entry.set_direction(Direction::Outbound);
-            self.tell(entry, evidence);
+            if !entry.is(Mark::Carried) {
+                self.tell(entry, evidence);
+            }
         }
     }
 
-    /// A socket ended of which nobody was told yet.
-    pub fn noticed(&mut self, entry: &mut Entry, notice: &Notice, number: u32) {
-        if !is_connection(entry) || self.is_hooked(entry) {
+    /// A socket ended of which nobody was told yet. `at_start`: nothing was read
+    /// before.
+    pub fn noticed(&mut self, entry: &mut Entry, notice: &Notice, at_start: bool, number: u32) {
+        if !self.counts(entry) || self.is_hooked(entry) {
             return;
         }
         let id = entry.id();
@@ -181,8 +204,12 @@ impl Ways {
         };
         entry.set_direction(direction);
         match direction {
+            _ if at_start => {}
             Direction::Inbound => {}
             Direction::Outbound => self.tell(entry, Evidence::Notified),
+            // A child that was never accepted looks the same, and its listener's
+            // notice may come at any time: the hook's silence says more.
+            Direction::Unknown if self.hooked && notice.is_wiped() => {}
             Direction::Unknown => self.doubt(entry, Evidence::Notified, number),
         }
     }
@@ -201,6 +228,13 @@ impl Ways {
         {
             self.attempts.push(candidate.attempt);
         }
+    }
+
+    /// Whether it is a connection, which then has been seen.
+    fn counts(&mut self, entry: &Entry) -> bool {
+        let is_connection = is_connection(entry);
+        self.opens += u64::from(is_connection);
+        is_connection
     }
 
     /// Whether a hook saw the call that made this connection; notes who called.
@@ -267,22 +301,25 @@ impl Ways {
     }
 
     /// Dump number `number` completed: what waited for it is decided. Says which
-    /// sockets turned out to be accepted ones.
-    pub fn dumped(&mut self, coverage: Coverage, number: u32) -> Vec<Cookie> {
+    /// way those connections turned out to go.
+    pub fn dumped(&mut self, coverage: Coverage, number: u32) -> Vec<(Cookie, Direction)> {
         let both = StateGroups::LISTEN | StateGroups::CONNECTED;
         if coverage.proto != Proto::Tcp || !coverage.groups.contains(both) {
             return Vec::new();
         }
         let covers = |family: Family| coverage.family.is_none_or(|only| only == family);
-        let mut accepted = Vec::new();
+        let mut decided = Vec::new();
         let (listeners, attempts) = (&self.listeners, &mut self.attempts);
         self.candidates.retain(|cookie, candidate| {
             if number.wrapping_sub(candidate.after) as i32 <= 0 || !covers(candidate.id.family) {
                 return true;
             }
             match listeners.local(&candidate.id) {
-                Local::Free => attempts.push(candidate.attempt),
-                Local::Listeners => accepted.push(*cookie),
+                Local::Free => {
+                    attempts.push(candidate.attempt);
+                    decided.push((*cookie, Direction::Outbound));
+                }
+                Local::Listeners => decided.push((*cookie, Direction::Inbound)),
                 Local::Perhaps => {}
             }
             false
@@ -292,7 +329,7 @@ impl Ways {
             self.listeners.dumped(number);
             self.calls.dumped(number);
         }
-        accepted
+        decided
     }
 }
 

@@ -156,25 +156,54 @@ impl Child {
 
     /// Whether it has ended and not been reaped.
     fn is_zombie(&self) -> io::Result<bool> {
-        let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
-        loop {
-            // SAFETY: `info` is writable, and zeros are a valid siginfo_t.
-            let failed = unsafe {
-                let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
-                libc::waitid(libc::P_PID, self.child.id(), info.as_mut_ptr(), flags)
-            };
-            if failed == 0 {
-                break;
-            }
-            let error = io::Error::last_os_error();
-            if error.kind() != ErrorKind::Interrupted {
-                return Err(error);
-            }
-        }
-        // SAFETY: zeros, or what waitid(2) filled in; without a child in that
-        // state it leaves the pid zero.
-        Ok(unsafe { info.assume_init().si_pid() } != 0)
+        ended(libc::P_PID, self.child.id(), libc::WNOWAIT).map(|pid| pid.is_some())
     }
+}
+
+/// Reaps children that have ended and are not `ours`: nobody waits for them. What
+/// a program leaves behind becomes a child of this one where this one is the init
+/// of its pid namespace (a container) or a subreaper, and a shell can have had
+/// children before it became this program (exec).
+///
+/// # Errors
+/// Those of waitid(2).
+pub fn reap_strangers(ours: impl Fn(u32) -> bool) -> io::Result<()> {
+    let gone = |error: &io::Error| error.raw_os_error() == Some(libc::ECHILD);
+    loop {
+        match ended(libc::P_ALL, 0, libc::WNOWAIT) {
+            // One of ours has just ended: SIGCHLD tells, and brings us back.
+            Ok(Some(pid)) if ours(pid) => return Ok(()),
+            Ok(Some(pid)) => {
+                ended(libc::P_PID, pid, 0)?;
+            }
+            Ok(None) => return Ok(()),
+            Err(error) if gone(&error) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// A child among these that has ended; never waits.
+fn ended(which: libc::idtype_t, id: u32, flags: libc::c_int) -> io::Result<Option<u32>> {
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    loop {
+        // SAFETY: `info` is writable, and zeros are a valid siginfo_t.
+        let failed = unsafe {
+            let flags = flags | libc::WEXITED | libc::WNOHANG;
+            libc::waitid(which, id, info.as_mut_ptr(), flags)
+        };
+        if failed == 0 {
+            break;
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+    // SAFETY: zeros, or what waitid(2) filled in; without a child in that state it
+    // leaves the pid zero.
+    let pid = unsafe { info.assume_init().si_pid() };
+    Ok(u32::try_from(pid).ok().filter(|pid| *pid != 0))
 }
 
 impl Drop for Child {
@@ -250,6 +279,18 @@ mod tests {
         let one = sh("sleep 60 & sleep 60");
         drop(one.child);
         assert_eq!(all(one.output), "");
+    }
+
+    #[test]
+    fn what_nobody_waits_for_is_reaped() {
+        let stranger = Command::new("/bin/true").spawn().unwrap().id();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        // A child of another test may stand before it.
+        while std::fs::exists(format!("/proc/{stranger}")).unwrap() {
+            reap_strangers(|pid| pid != stranger).unwrap();
+            assert!(Instant::now() < deadline, "a zombie stays");
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     #[test]

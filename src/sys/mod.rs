@@ -14,16 +14,18 @@ mod netlink;
 pub mod output;
 mod own;
 mod packet;
+mod place;
 #[cfg(feature = "bpf")]
 mod ring;
 mod signal;
 mod unix;
 
-pub use child::{Child, Ending, Spawned, keep_descriptors};
+pub use child::{Child, Ending, Spawned, keep_descriptors, reap_strangers};
 pub use folder::{Folder, Item, Items, Scratch};
 pub use netlink::{Netlink, RecvError, share_of};
 pub use own::{connect_nowhere, hostname, netns, own_cookies, thread_cpu, unbound_socket_cookie};
 pub use packet::{Packets, Received, Way};
+pub use place::{boot_id, lock, monotonic_ms, netns_cookie};
 #[cfg(feature = "bpf")]
 pub use ring::Ring;
 pub use signal::{Signal, Signals};

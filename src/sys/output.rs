@@ -174,6 +174,29 @@ impl Output {
         self.kind
     }
 
+    /// Waits until `other` is readable; false when the reader of this stream is
+    /// gone before.
+    ///
+    /// # Errors
+    /// Those of poll(2).
+    pub fn outlasts(&self, other: BorrowedFd<'_>) -> io::Result<bool> {
+        let wanted = |fd: BorrowedFd<'_>, events| libc::pollfd {
+            fd: fd.as_raw_fd(),
+            events,
+            revents: 0,
+        };
+        // POLLERR (a pipe without a reader) and POLLHUP come unasked.
+        let mut both = [wanted(other, libc::POLLIN), wanted(self.file.as_fd(), 0)];
+        loop {
+            // SAFETY: two live pollfds and the count 2.
+            match unsafe { libc::poll(both.as_mut_ptr(), 2, -1) } {
+                -1 if io::Error::last_os_error().kind() == ErrorKind::Interrupted => {}
+                -1 => return Err(io::Error::last_os_error()),
+                _ => return Ok(both[0].revents != 0),
+            }
+        }
+    }
+
     /// The descriptor to wait on for room; none where epoll would refuse it.
     pub fn source(&self) -> Option<RawFd> {
         (self.kind != Kind::File).then(|| self.file.as_raw_fd())

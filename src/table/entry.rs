@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use crate::model::{
     Caller, Cookie, Direction, Endpoint, Family, Host, HostUnknown, Name, Netns, Owner,
-    OwnerUnknown, Proto, Row, SensorIx, SockId, SocketData, SocketKey, TcpState,
+    OwnerUnknown, Proto, Renumbering, Row, SensorIx, SockId, SocketData, SocketKey, TcpState,
 };
 
 /// A socket as it was last seen, and which sensors have it in view.
@@ -52,6 +52,8 @@ pub enum Mark {
     Unaskable = 1 << 7,
     /// A hook saw the connect() that gave it its ends.
     Hooked = 1 << 8,
+    /// Taken over from before a restart, and not brought up to date since.
+    Carried = 1 << 13,
 }
 
 // The flags that are no marks.
@@ -311,6 +313,18 @@ impl Entry {
             life: None,
             traffic: None,
         }
+    }
+
+    /// Whether a sensor has it in view, or waits for a name to know.
+    pub fn is_watched(&self) -> bool {
+        (self.in_view | self.waiting) != 0
+    }
+
+    /// The sensors have other numbers now.
+    pub fn renumber(&mut self, sensors: &Renumbering) {
+        self.in_view = sensors.mask(self.in_view);
+        self.waiting = sensors.mask(self.waiting);
+        self.nameless = sensors.mask(self.nameless);
     }
 
     /// What a sensor knows of its reverse name.

@@ -12,7 +12,7 @@ mod tombstones;
 mod walk;
 
 pub use entry::{Entry, Mark};
-pub use tombstones::Tombstones;
+pub use tombstones::{LATE_NOTICE, Tombstones};
 pub use walk::Walk;
 
 use hashbrown::HashTable;

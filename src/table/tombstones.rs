@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::model::SocketKey;
 
 /// How long a `verified` close waits for its notice.
-const LATE_NOTICE: Duration = Duration::from_secs(60);
+pub const LATE_NOTICE: Duration = Duration::from_secs(60);
 
 /// Tombstones by socket.
 #[derive(Debug, Default)]
@@ -44,6 +44,18 @@ impl Tombstones {
     pub fn verified(&mut self, key: SocketKey, dump: u32, now: Instant) {
         let notice_until = Some(now + LATE_NOTICE);
         self.graves.insert(key, Grave { dump, notice_until });
+    }
+
+    /// A socket that an earlier run found ended; its notice may come until then.
+    pub fn restore(&mut self, key: SocketKey, dump: u32, notice_until: Instant) {
+        let notice_until = Some(notice_until);
+        self.graves.insert(key, Grave { dump, notice_until });
+    }
+
+    /// The sockets whose notices may still come, and until when.
+    pub fn waiting(&self) -> impl Iterator<Item = (SocketKey, Instant)> + '_ {
+        let waits = |(key, grave): (&SocketKey, &Grave)| Some((*key, grave.notice_until?));
+        self.graves.iter().filter_map(waits)
     }
 
     /// Whether a row of dump number `dump` may be of a socket that has ended

@@ -11,6 +11,7 @@ mod callers;
 mod calls;
 mod fast_open;
 mod hooks;
+#[cfg(feature = "bpf")]
 mod mptcp;
 mod names;
 mod silent;

@@ -175,6 +175,25 @@ impl Daemon {
         })
     }
 
+    /// Waits until there are so many such lines in the log; the last of these.
+    pub fn wait_for_lines(
+        &self,
+        what: &str,
+        count: usize,
+        wanted: impl Fn(&str) -> bool,
+    ) -> String {
+        self.wait(what, |said| {
+            let mut found = said.log.iter().filter(|line| wanted(line));
+            found.nth(count - 1).cloned()
+        })
+    }
+
+    /// How many such lines there are in the log so far.
+    pub fn count_lines(&self, wanted: impl Fn(&str) -> bool) -> usize {
+        let said = self.heard.said.lock().expect("no reader panicked");
+        said.log.iter().filter(|line| wanted(line)).count()
+    }
+
     /// Waits until a sensor has reported this of a cookie.
     pub fn reported(&self, sensor: &str, action: &str, cookie: u64) {
         self.wait_for(&format!("{action} of {cookie} by {sensor}"), |event| {
@@ -332,6 +351,21 @@ impl Daemon {
             record.log
         );
         record
+    }
+
+    /// Kills it with SIGKILL, between any two instructions; the last line that it
+    /// wrote may be cut short.
+    pub fn kill(self) -> Record {
+        let launched = self.launched;
+        self.signal(libc::SIGKILL);
+        let (status, said) = self.last();
+        assert_eq!(status.code(), None, "killed by a signal");
+        assert!(
+            said.text.len() <= 1,
+            "lines that are no JSON: {:?}",
+            said.text
+        );
+        Record::new(said.events, said.log.join("\n"), launched)
     }
 
     /// Waits until it ends; every line that it wrote must be JSON.

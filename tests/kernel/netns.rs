@@ -206,6 +206,24 @@ fn mount(
     Ok(())
 }
 
+/// Inside a [`Sandbox::mounts`]: lays a file system in memory with this much room
+/// over a directory.
+pub fn mount_small(path: &std::path::Path, bytes: usize) -> io::Result<()> {
+    let target = CString::new(path.to_str().expect("a path of ours")).expect("no NUL in it");
+    let options = CString::new(format!("size={bytes}")).expect("no NUL in it");
+    // SAFETY: all strings are NUL-terminated and live across the call.
+    check(unsafe {
+        libc::mount(
+            c"tmpfs".as_ptr(),
+            target.as_ptr(),
+            c"tmpfs".as_ptr(),
+            0,
+            options.as_ptr().cast(),
+        )
+    })?;
+    Ok(())
+}
+
 /// Inside a [`Sandbox::mounts`]: lays a file with this text over `path`.
 pub fn replace_file(path: &str, text: &str) -> io::Result<()> {
     let scratch = crate::daemon::Scratch::new();
@@ -256,7 +274,7 @@ pub fn check(answer: libc::c_int) -> io::Result<libc::c_int> {
 }
 
 /// Sets IFF_UP on `lo` (netdevice(7)).
-fn loopback_up() -> io::Result<()> {
+pub fn loopback_up() -> io::Result<()> {
     let socket = crate::sock::Sock::udp(crate::sock::Domain::V4);
     // SAFETY: an ifreq of zeros is a valid one.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };

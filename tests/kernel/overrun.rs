@@ -55,7 +55,16 @@ fn assert_gap(record: &Record, gap: &Value, recovered: usize) {
     let data = gap["data"].as_object().expect("data");
     let mut keys: Vec<_> = data.keys().collect();
     keys.sort();
-    assert_eq!(keys, ["action", "cause", "closed_recovered", "duration_ms"]);
+    assert_eq!(
+        keys,
+        [
+            "action",
+            "cause",
+            "closed_recovered",
+            "duration_ms",
+            "tcp_unseen"
+        ]
+    );
     assert_eq!(data["cause"], "overrun");
     assert_eq!(data["closed_recovered"], recovered, "log:\n{}", record.log);
     assert!(

@@ -214,7 +214,9 @@ fn a_burst_is_told_in_full() {
             event["data"]["netns"] == here && event["data"]["dstPort"] == port
         });
         let record = daemon.stop();
-        assert_eq!(record.own(), Vec::<&Value>::new(), "nothing was lost");
+        let own = record.own().into_iter();
+        let lost: Vec<_> = own.filter(|it| it["data"]["cause"] == "ring").collect();
+        assert_eq!(lost, Vec::<&Value>::new(), "no call was lost");
         let calls = calls(&record);
         assert_eq!(calls.len(), BURST);
         let told: HashSet<u64> = calls

@@ -98,6 +98,15 @@ pub(super) fn between_ticks() -> SocketData {
     }
 }
 
+pub(super) fn restart() -> SocketData {
+    SocketData {
+        action: Some((Action::Closed, Evidence::Restart)),
+        life: None,
+        traffic: None,
+        ..closed()
+    }
+}
+
 pub(super) fn wiped() -> SocketData {
     SocketData {
         id: id(
@@ -176,6 +185,7 @@ pub(super) fn gap_overrun() -> Data {
     Data::Gap(Gap {
         cause: GapCause::Overrun,
         closed_recovered: Some(17),
+        tcp_unseen: Some(3),
         lost: None,
         connects_lost: None,
         duration_ms: 41,
@@ -186,6 +196,7 @@ pub(super) fn gap_queue() -> Data {
     Data::Gap(Gap {
         cause: GapCause::Queue,
         closed_recovered: None,
+        tcp_unseen: None,
         lost: Some(("stdout".into(), 1204)),
         connects_lost: None,
         duration_ms: 2310,
@@ -196,6 +207,7 @@ pub(super) fn gap_ring() -> Data {
     Data::Gap(Gap {
         cause: GapCause::Ring,
         closed_recovered: None,
+        tcp_unseen: None,
         lost: None,
         connects_lost: Some(311),
         duration_ms: 12,
@@ -348,7 +360,7 @@ pub(super) fn own_event(what: &str, data: Data) -> Event {
 }
 
 /// Every kind of record, by the name of its fixtures.
-pub(super) fn events() -> [(&'static str, Event); 15] {
+pub(super) fn events() -> [(&'static str, Event); 16] {
     [
         ("opened", socket_event(opened())),
         ("closed", socket_event(closed())),
@@ -356,6 +368,7 @@ pub(super) fn events() -> [(&'static str, Event); 15] {
         ("wiped", socket_event(wiped())),
         ("v4-mapped", socket_event(v4_mapped())),
         ("udp", socket_event(udp())),
+        ("restart", socket_event(restart())),
         ("connect", connect_event(connect())),
         ("connect-mapped", connect_event(connect_mapped())),
         ("connect-seen", connect_event(connect_seen())),

@@ -22,6 +22,10 @@ enum Op {
     Hear,
     /// The receive buffer was full for the next notice.
     Lose,
+    /// The program ends and begins again.
+    Restart,
+    /// The sensors are configured anew; this one goes on.
+    Reload(u8),
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -36,6 +40,8 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::FailDump),
         4 => Just(Op::Hear),
         1 => Just(Op::Lose),
+        1 => Just(Op::Restart),
+        1 => (0_u8..3).prop_map(Op::Reload),
     ]
 }
 
@@ -148,6 +154,8 @@ proptest! {
         let mut machine = Machine::default();
         let mut lose_next = false;
         let mut any_lost = false;
+        // In this run, and by restarts.
+        let (mut gap, mut unheard) = (false, false);
         for op in ops {
             bench.ms += 1;
             let now = bench.now();
@@ -156,6 +164,7 @@ proptest! {
                 Op::Close(which) => {
                     let lose = std::mem::take(&mut lose_next) && lossy;
                     any_lost |= lose && !machine.alive.is_empty();
+                    gap |= lose && !machine.alive.is_empty();
                     machine.close(which, lose);
                 }
                 Op::Advance(which) => {
@@ -195,6 +204,16 @@ proptest! {
                 }
                 Op::Hear => hear(&mut bench, &mut machine),
                 Op::Lose => lose_next = true,
+                Op::Restart => {
+                    unheard = true;
+                    gap = false;
+                    machine.walk = None;
+                    machine.queue.clear();
+                    machine.notices.clear();
+                    (machine.lost, machine.congested) = (false, false);
+                    bench.restart();
+                }
+                Op::Reload(others) => bench.reload(others),
             }
         }
         // The dump under way is given up, every notice is heard, two dumps pass.
@@ -207,7 +226,9 @@ proptest! {
         whole_dump(&mut bench, &machine);
         prop_assert_eq!(bench.sensor.wants_dump(), None);
         let now = bench.now();
-        prop_assert_eq!(bench.sensor.settled_gap(now).is_some(), any_lost);
+        prop_assert_eq!(bench.sensor.settled_gap(now).is_some(), gap);
+        prop_assert!(!bench.sensor.has_gap());
+        any_lost |= unheard;
 
         let mut opened: HashMap<u64, bool> = HashMap::new();
         for (cookie, action, _, _) in bench.judge.take() {

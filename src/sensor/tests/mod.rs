@@ -1,6 +1,7 @@
 //! The sensor without a kernel: each race by hand, then ([`machine`]) all of them
 //! at random.
 
+mod carry;
 mod machine;
 mod ways;
 
@@ -19,6 +20,8 @@ struct Recorder {
     told: Vec<Change>,
     /// States that do not pass.
     refused: Vec<TcpState>,
+    /// The sensors whose views are of no interest.
+    unheard: u32,
 }
 
 impl Judge for Recorder {
@@ -35,14 +38,16 @@ impl Judge for Recorder {
         if !first && !passes(change.state) {
             return Verdict::Dropped(Host::Unasked);
         }
-        if !matches!(change.step, Step::Opened { silent: true, .. }) {
+        if !change.is_silent() && self.unheard & change.sensor.bit() == 0 {
             self.told.push(change);
         }
         Verdict::Entered(Host::Unasked)
     }
 
     fn close(&mut self, change: Change, _now: Now) {
-        self.told.push(change);
+        if self.unheard & change.sensor.bit() == 0 {
+            self.told.push(change);
+        }
     }
 }
 

@@ -356,6 +356,37 @@ fn calls_of_other_namespaces_name_nobody_here() {
 }
 
 #[test]
+fn with_a_hook_a_wiped_notice_alone_is_no_call() {
+    let mut bench = Bench::wanting();
+    bench.sensor.rely_on_hook();
+    let mut wiped = notice(2, id(Proto::Tcp, 5, 0), established());
+    wiped.id.remote = Endpoint::new([10, 0, 0, 2], 0);
+    bench.notice(wiped);
+    assert!(!bench.sensor.has_candidates());
+    // What it was connected to is told, where the counters prove that it called.
+    bench.notice(gone(active(3), OPENER));
+    assert_eq!(bench.attempts(), [(3, 443, Evidence::Notified)]);
+}
+
+/// Accepted by a listener that came to be while the dump went by, it looks like a
+/// call that the hook missed. The next dump tells which it is.
+#[test]
+fn with_a_hook_what_no_listener_matches_is_unknown_until_the_next_dump() {
+    for (listens, way) in [(true, Inbound), (false, Outbound)] {
+        let mut bench = Bench::wanting();
+        bench.sensor.rely_on_hook();
+        bench.dump_all(&[]);
+        bench.dump_all(&[child(2)]);
+        assert_eq!(bench.ways(2), [(Opened, Some(Unknown), None)]);
+        let rows = [child(2), listener(1)];
+        bench.dump_all(if listens { &rows } else { &rows[..1] });
+        assert_eq!(bench.attempts().len(), usize::from(!listens));
+        bench.notice(gone(child(2), None));
+        assert_eq!(bench.ways(2), [(Closed, Some(way), None)]);
+    }
+}
+
+#[test]
 fn a_wiped_destination_is_filled_in() {
     let mut bench = Bench::wanting();
     let mut wiped = notice(2, id(Proto::Tcp, 5, 0), established());

@@ -42,6 +42,21 @@ impl Connects {
         match self.0 {}
     }
 
+    /// How far the hook has come.
+    pub fn mark(&self) -> usize {
+        match self.0 {}
+    }
+
+    /// Whether everything before a mark has been handed out.
+    pub fn has_passed(&self, _: usize) -> bool {
+        match self.0 {}
+    }
+
+    /// How far it has been read.
+    pub fn position(&self) -> usize {
+        match self.0 {}
+    }
+
     /// The records that were lost.
     ///
     /// # Errors

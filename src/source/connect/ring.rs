@@ -140,6 +140,22 @@ impl Connects {
         self.ring.blocked()
     }
 
+    /// How far the hook has come: the record of every connect() that is over by
+    /// now lies before this mark.
+    pub fn mark(&self) -> usize {
+        self.ring.mark()
+    }
+
+    /// Whether [`Connects::drain`] has handed out everything before a mark.
+    pub fn has_passed(&self, mark: usize) -> bool {
+        self.held.is_empty() && self.ring.has_passed(mark)
+    }
+
+    /// How far it has been read; it stands still while a record is not finished.
+    pub fn position(&self) -> usize {
+        self.ring.position()
+    }
+
     /// How many connects found the ring full since the last call.
     ///
     /// # Errors

@@ -59,6 +59,7 @@ fn unspecified_family() {
             client.connect(listener.local()).expect("a listener on lo");
             client.disconnect();
             client.disconnect();
+            drop(listener.accept());
         }
     });
 }

@@ -65,6 +65,7 @@ impl Call {
     }
 
     /// By MPTCP. What the protocol connects then is a TCP socket of its own.
+    #[cfg(feature = "bpf")]
     pub fn mptcp(mut self) -> Call {
         self.data["mptcp"] = json!(true);
         self.any_cookie = !by_system_call();

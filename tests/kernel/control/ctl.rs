@@ -3,12 +3,13 @@
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use super::client::Place;
 use crate::child;
-use crate::daemon::{PATIENCE, Tick, binary, once};
+use crate::daemon::{PATIENCE, Scratch, Tick, binary, once};
 use crate::netns;
 use crate::sock::{Domain, Sock};
 
@@ -90,6 +91,61 @@ fn answers_and_exit_codes() {
     });
 }
 
+/// All of a lock's life: an event, ten that are muted, what `ctl locks` says of
+/// them, a program that succeeds and releases, and the next event.
+#[test]
+fn a_lock_from_its_event_to_the_next() {
+    netns::run("control::ctl::a_lock_from_its_event_to_the_next", || {
+        let place = Place::new();
+        let scratch = Scratch::new();
+        let dir = scratch.path().display();
+        let script = format!(
+            "while [ ! -e {dir}/gate ]; do sleep 0.02; done; echo \\\"$SOCKWATCH_EID\\\" >> {dir}/ran"
+        );
+        let daemon = place
+            .launch(Tick::Slow)
+            .sensors(
+                "  w: {listener: net.socket, opts: [closed], \
+                 args: {patterns: [\"udp4 127.0.0.5:* * * *\"], locked: true}}\n",
+            )
+            .handlers(&format!(
+                "  h: {{match: \"w|*\", unlock: on-success, exec: [/bin/sh, -c, \"{script}\"]}}\n"
+            ))
+            .start();
+        let eid = "w|net.socket|closed@0.0.0.0:0|0";
+        let happen = || {
+            let socket = Sock::udp(Domain::V4);
+            socket.bind("127.0.0.5:0".parse().expect("an address"));
+            socket.cookie
+        };
+        daemon.reported("w", "closed", happen());
+        (0..10).for_each(|_| {
+            happen();
+        });
+        daemon.settle();
+        assert_eq!(daemon.count(|event| event["sensor"] == "w"), 1, "locked");
+        let locks = json(&good(&place, &["locks"]));
+        assert_eq!(locks.len(), 1, "{locks:?}");
+        assert_eq!(
+            (&locks[0]["eid"], &locks[0]["muted"]),
+            (&eid.into(), &10.into())
+        );
+
+        scratch.write("gate", "");
+        let deadline = Instant::now() + PATIENCE;
+        while !good(&place, &["locks"]).is_empty() {
+            assert!(Instant::now() < deadline, "the lock is still held");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let ran = std::fs::read_to_string(scratch.path().join("ran")).expect("it has run");
+        assert_eq!(ran, format!("{eid}\n"));
+        daemon.reported("w", "closed", happen());
+        let record = daemon.stop();
+        let said = record.events().filter(|event| event["sensor"] == "w");
+        assert_eq!(said.count(), 2);
+    });
+}
+
 fn subscribe(place: &Place) -> Child {
     let mut command = Command::new(binary());
     command
@@ -152,16 +208,11 @@ fn subscribe_ends_quietly_with_its_reader() {
             let mut child = subscribe(&place);
             let mut lines = BufReader::new(child.stdout.take().expect("piped"));
             first_line(&mut lines);
+            // Nothing is under way any more, and nothing more happens.
+            daemon.settle();
+            std::thread::sleep(std::time::Duration::from_millis(200));
             drop(lines);
-            // The next event finds nobody.
-            let ended = std::thread::scope(|scope| {
-                let ended = scope.spawn(|| child::finish(child, PATIENCE));
-                while !ended.is_finished() {
-                    Sock::udp(Domain::V4).bind_loopback();
-                    std::thread::sleep(std::time::Duration::from_millis(20));
-                }
-                ended.join().expect("it does not panic")
-            });
+            let ended = child::finish(child, PATIENCE);
             let output = ended.expect("it ends by itself");
             assert_eq!(output.status.code(), Some(0), "{}", child::text(&output));
             assert_eq!(child::text(&output), "");

@@ -43,6 +43,7 @@ pub struct Launch {
     beacon: bool,
     read: bool,
     refusal: Option<Refusal>,
+    place: Option<PathBuf>,
     nobody: bool,
 }
 
@@ -58,6 +59,7 @@ impl Launch {
             beacon: true,
             read: true,
             refusal: None,
+            place: None,
             nobody: false,
         }
     }
@@ -111,6 +113,21 @@ impl Launch {
         self
     }
 
+    /// With its configuration in this directory, which outlives it, and its state
+    /// below it.
+    pub fn at(mut self, place: &Scratch) -> Launch {
+        self.place = Some(place.path().to_path_buf());
+        let state = place.path().join("state");
+        let state = state.to_str().expect("a path of ours").to_string();
+        self.setting("state", &state)
+    }
+
+    /// Writes the configuration as [`Launch::spawn`] would, for a daemon that is to
+    /// read it again.
+    pub fn write(&self, place: &Scratch) {
+        place.write("sockwatch.yaml", &self.config());
+    }
+
     fn config(&self) -> String {
         let Launch {
             interval,
@@ -140,7 +157,14 @@ impl Launch {
     /// Starts it.
     pub fn spawn(self) -> Daemon {
         let scratch = Scratch::new();
-        let config = scratch.write("sockwatch.yaml", &self.config());
+        let config = match &self.place {
+            Some(place) => {
+                let path = place.join("sockwatch.yaml");
+                std::fs::write(&path, self.config()).expect("a scratch file");
+                path
+            }
+            None => scratch.write("sockwatch.yaml", &self.config()),
+        };
         let mut command = Command::new(binary());
         command.arg("--config").arg(config);
         if self.nobody && crate::netns::is_root() {

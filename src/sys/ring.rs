@@ -212,19 +212,19 @@ impl Ring {
     }
 
     /// How far the writers have come: records that were begun before this call lie
-    /// before it.
+    /// before it. Marks are as wide as a word, which is ample for what a ring holds.
     pub fn mark(&self) -> usize {
         self.writer.word().load(Ordering::Acquire)
     }
 
     /// How far it has been read.
     pub fn position(&self) -> usize {
-        self.position
+        self.position as usize
     }
 
     /// Whether everything before a mark has been read.
     pub fn has_passed(&self, mark: usize) -> bool {
-        self.position.wrapping_sub(mark).cast_signed() >= 0
+        self.position().wrapping_sub(mark).cast_signed() >= 0
     }
 
     /// The first word of the next record's header, if its writer is done with it.

@@ -19,6 +19,7 @@ mod crowd;
 mod daemon;
 mod dnsmasq;
 mod expect;
+mod footprint;
 mod gate;
 mod netns;
 mod proc_net;

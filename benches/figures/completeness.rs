@@ -112,6 +112,8 @@ pub fn measure(rate: usize, time: Duration) -> Outcome<(Vec<Line>, Result<(), St
     let (cpu, began) = (daemon.cpu()?, Instant::now());
     let made = traffic::churn(rate, time)?;
     let busy = daemon.cpu()? - cpu;
+    // ss keeps its last lines back until more come.
+    traffic::churn(1000, Duration::from_millis(200))?;
     thread::sleep(PATIENCE);
     let theirs = ss.map(Ss::stop).transpose()?;
     let log = daemon.stop()?;
@@ -178,15 +180,15 @@ fn lines(
         lines.push(line);
     }
     lines.push(Line::alone(part, "gaps", gaps.to_string(), "0"));
-    lines.push(Line::alone(
-        part,
-        "CPU a connection",
-        format!(
-            "{:.1} us ({:.0}% of a core)",
-            busy.as_secs_f64() * 2e6 / sockets as f64,
-            busy.as_secs_f64() * 100.0 / seconds
-        ),
-        "",
-    ));
+    let connections = sockets as f64 / 2.0;
+    let cpu = |time: Duration| {
+        let time = time.as_secs_f64();
+        let (each, share) = (time * 1e6 / connections, time * 100.0 / seconds);
+        format!("{each:.1} us ({share:.0}% of a core)")
+    };
+    let mut line = Line::alone(part, "CPU a connection", cpu(busy), "");
+    line.peer = format!("{} the generator", cpu(made.cpu));
+    line.ratio = format!("{:.2}", busy.as_secs_f64() / made.cpu.as_secs_f64());
+    lines.push(line);
     lines
 }

@@ -10,10 +10,11 @@ use super::world;
 
 /// The program, where cargo puts it.
 pub const SOCKWATCH: &str = env!("CARGO_BIN_EXE_sockwatch");
-/// How often a daemon ticks by default, and here.
-pub const TICK: Duration = Duration::from_secs(1);
-/// A daemon that reads no dump uses less CPU than this in a quarter of a second.
-const QUIET: Duration = Duration::from_millis(3);
+/// How often a daemon ticks at most, here.
+const TICK: Duration = Duration::from_secs(1);
+/// A daemon that reads no dump uses less CPU than this in a quarter of a second,
+/// whatever its rhythm.
+const QUIET: Duration = Duration::from_millis(8);
 
 /// A running daemon. One that is dropped is killed.
 pub struct Daemon {

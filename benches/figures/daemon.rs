@@ -10,10 +10,10 @@ use super::world;
 
 /// The program, where cargo puts it.
 pub const SOCKWATCH: &str = env!("CARGO_BIN_EXE_sockwatch");
-/// How often a daemon ticks at most, here.
-const TICK: Duration = Duration::from_secs(1);
-/// A daemon that reads no dump uses less CPU than this in a quarter of a second,
-/// whatever its rhythm.
+/// How often a daemon is looked at that is to come to rest.
+const LOOK: Duration = Duration::from_millis(250);
+/// One that reads no dump uses less CPU than this between two looks, whatever its
+/// rhythm.
 const QUIET: Duration = Duration::from_millis(8);
 
 /// A running daemon. One that is dropped is killed.
@@ -57,13 +57,14 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// Waits until it has read the table as often as it wants to.
-    pub fn settle(&self) -> Outcome<()> {
+    /// Waits until it, which ticks this often, has read the table as often as it
+    /// wants to.
+    pub fn settle(&self, every: Duration) -> Outcome<()> {
         let began = Instant::now();
-        thread::sleep(2 * TICK);
+        thread::sleep(2 * every);
         let (mut quiet, mut before) = (0, self.cpu()?);
         while quiet < 6 {
-            thread::sleep(TICK / 4);
+            thread::sleep(LOOK);
             let now = self.cpu()?;
             quiet = if now - before < QUIET { quiet + 1 } else { 0 };
             before = now;

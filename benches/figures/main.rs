@@ -14,8 +14,8 @@
 //!
 //! `--sockets` is the size of the largest world (1,000,000; the others have a
 //! tenth of it, and ten), `--seconds` how long the traffic of completeness lasts
-//! (30; a third of it that of latency, as many ticks are sampled), `--rate` how
-//! many connections a second that is (20,000).
+//! (30; that of latency a third of it, the ticks of a size as long as it),
+//! `--rate` how many connections a second that is (20,000).
 
 #![allow(unsafe_code)]
 
@@ -101,9 +101,8 @@ impl Flags {
         self.only.as_deref().is_none_or(|only| only == part)
     }
 
-    /// The part of the time that latency and the ticks of a size get.
-    fn third(&self) -> u32 {
-        self.seconds.div_ceil(3)
+    fn time(&self) -> Duration {
+        Duration::from_secs(self.seconds.into())
     }
 }
 
@@ -139,13 +138,12 @@ fn run() -> Outcome<()> {
     }
     if flags.wants("latency") {
         say("close to event");
-        lines.extend(latency::measure(Duration::from_secs(flags.third().into()))?);
+        lines.extend(latency::measure(flags.time() / 3)?);
     }
     let mut verdict = Ok(());
     if flags.wants("completeness") {
         say("completeness");
-        let time = Duration::from_secs(flags.seconds.into());
-        let (more, complete) = completeness::measure(flags.rate, time)?;
+        let (more, complete) = completeness::measure(flags.rate, flags.time())?;
         lines.extend(more);
         verdict = complete;
     }
@@ -180,7 +178,7 @@ fn sizes(flags: &Flags) -> Outcome<Vec<Line>> {
             return Err(format!("{size} sockets were made, and {counted} are counted").into());
         }
         if flags.wants("tick") || flags.wants("memory") {
-            at_rest.push(tick::at_rest(flags.third().div_ceil(2))?);
+            at_rest.push(tick::at_rest(flags.time() * 2 / 3)?);
         }
         if flags.wants("diff") && nth > 0 {
             lines.extend(dump::diff()?);

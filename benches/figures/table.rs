@@ -57,12 +57,12 @@ impl Line {
     /// Prints the table.
     pub fn print(lines: &[Line]) {
         println!(
-            "\n{:28} {:30} {:18} {:46} {:>5}  COMMAND: cargo bench --bench figures --",
+            "\n{:30} {:31} {:16} {:50} {:>5}  COMMAND: cargo bench --bench figures --",
             "FIGURE", "VALUE", "TARGET", "PEER", "RATIO"
         );
         for line in lines {
             println!(
-                "{:28} {:30} {:18} {:46} {:>5}  --only {}",
+                "{:30} {:31} {:16} {:50} {:>5}  --only {}",
                 line.figure, line.value, line.target, line.peer, line.ratio, line.part
             );
         }

@@ -19,8 +19,8 @@ use super::table::{Line, Unit, mib};
 use super::world;
 
 const BARE: &str = "--bare-tick";
-/// How long one sample is.
-const SAMPLE: Duration = Duration::from_secs(4);
+/// How long one sample is, at most and at least.
+const SAMPLE: [Duration; 2] = [Duration::from_secs(4), Duration::from_secs(2)];
 /// How often a tick's work is repeated to find out what it costs warm.
 const REPEATED: usize = 2000;
 /// The two rhythms: between two ticks of the default nearly everything goes cold
@@ -115,10 +115,11 @@ fn used(pid: u32) -> Outcome<(Duration, u64)> {
     Ok((world::cpu_of(pid)?, woken))
 }
 
-/// Measures both rhythms, each for so many samples.
-pub fn at_rest(samples: u32) -> Outcome<Quiet> {
-    let (short, _) = ticks(EVERY[0], 1)?;
-    let (long, resident) = ticks(EVERY[1], samples)?;
+/// Measures both rhythms: the default for about this long, the other for half
+/// of it.
+pub fn at_rest(time: Duration) -> Outcome<Quiet> {
+    let (short, _) = ticks(EVERY[0], time / 2)?;
+    let (long, resident) = ticks(EVERY[1], time)?;
     Ok(Quiet {
         sockets: world::tcp_in_use()?,
         ticks: [short, long],
@@ -141,7 +142,7 @@ fn work() -> Outcome<Compared> {
     };
     let pairs = Pairs::take(
         REPEATED,
-        SAMPLE,
+        SAMPLE[0],
         || Cost::of(Whose::Mine, &mut tick).map(|(cost, _)| cost),
         || Cost::of(Whose::Mine, || preads.read()).map(|(cost, ())| cost),
     )?;
@@ -149,26 +150,28 @@ fn work() -> Outcome<Compared> {
 }
 
 /// What a tick costs in one rhythm, and what the daemon has in memory.
-fn ticks((interval, every): (&str, Duration), samples: u32) -> Outcome<(Compared, u64)> {
+fn ticks((interval, every): (&str, Duration), time: Duration) -> Outcome<(Compared, u64)> {
     // No forced dump; and those that it begins with at once.
     let settings = format!("interval: {interval}, gate: 1h, cpu-budget: off");
     let daemon = Daemon::start(&settings, Stdio::null())?;
     let mut command = Command::new(std::env::current_exe()?);
     command.args([BARE, &every.as_millis().to_string()]);
     let bare = Bare(world::spawn(command.stdin(Stdio::null()))?);
-    daemon.settle()?;
+    daemon.settle(every)?;
     let read = || -> Outcome<[_; 2]> { Ok([used(daemon.pid())?, used(bare.0.id())?]) };
-    let due = (SAMPLE.as_nanos() / every.as_nanos()) as u64;
+    let sample = time.clamp(SAMPLE[1], SAMPLE[0]);
+    let samples = time.as_millis().div_ceil(sample.as_millis());
+    let due = (sample.as_nanos() / every.as_nanos()) as u64;
     let (mut runs, mut before) = (Vec::new(), read()?);
     for _ in 0..samples {
-        thread::sleep(SAMPLE);
+        thread::sleep(sample);
         let now = read()?;
         let each = |which: usize| {
             let woken = now[which].1 - before[which].1;
             let cpu = now[which].0 - before[which].0;
             // A tick is one wake-up. Where the sample was cut makes one more or
-            // less, and a machine that is late some less.
-            let plausible = (due - due / 10 - 1..=due + 1).contains(&woken);
+            // less, a machine that is late many less.
+            let plausible = (due / 2..=due + 1).contains(&woken);
             plausible.then(|| cpu.as_nanos() as f64 / woken as f64)
         };
         if let (Some(ours), Some(peer)) = (each(0), each(1)) {
@@ -187,7 +190,7 @@ fn ticks((interval, every): (&str, Duration), samples: u32) -> Outcome<(Compared
     let resident = daemon.resident()?;
     let log = daemon.stop()?;
     let (dumps, spared) = (counted(&log, "dumps"), counted(&log, "dumps_spared"));
-    if spared < runs.len() as u64 * due {
+    if spared < runs.len() as u64 * due / 2 {
         return Err(format!("{dumps} dumps and {spared} spared: the gate was not at work").into());
     }
     Ok((spread, resident))

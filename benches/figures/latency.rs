@@ -1,0 +1,122 @@
+//! From close(2) to the line that tells of it, on a pipe.
+
+use std::collections::HashMap;
+use std::io;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use netlink_sys::{Socket, protocols::NETLINK_SOCK_DIAG};
+use sockwatch::model::Proto;
+use sockwatch::source::Group;
+
+use super::Outcome;
+use super::daemon::Daemon;
+use super::stream::{self, Told};
+use super::table::Line;
+use super::traffic;
+
+/// Closes a second.
+const RATE: usize = 1000;
+/// How long what was closed last may take to be told.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Where a notice has its cookie: behind the header of netlink, in
+/// `inet_diag_sockid` (linux/inet_diag.h).
+const COOKIE: usize = 16 + 4 + 40;
+
+type Heard = Vec<(u64, Instant)>;
+
+/// Closes a thousand sockets a second and hears of each, from a daemon and then
+/// from the kernel alone.
+pub fn measure(time: Duration) -> Outcome<Vec<Line>> {
+    let ours = told(time)?;
+    let peer = noticed(time)?;
+    let us = |time: &Duration| format!("{:.0} us", time.as_nanos() as f64 / 1e3);
+    let lines = [("p50", 50, "100 us"), ("p99", 99, "1 ms"), ("max", 100, "")].map(
+        |(name, percent, target)| {
+            let [ours, peer] =
+                [&ours, &peer].map(|times| &times[(times.len() - 1) * percent / 100]);
+            let mut line = Line::alone(
+                "latency",
+                format!("close to event, {name}"),
+                us(ours),
+                target,
+            );
+            line.peer = format!("{} the notice alone", us(peer));
+            line.ratio = format!("{:.2}", ours.as_secs_f64() / peer.as_secs_f64());
+            line
+        },
+    );
+    Ok(lines.into())
+}
+
+/// How long each close took to be heard of, sorted.
+fn delays(closed: &[(u64, Instant)], heard: &Heard) -> Outcome<Vec<Duration>> {
+    let heard: HashMap<u64, Instant> = heard.iter().copied().collect();
+    let mut delays = Vec::with_capacity(closed.len());
+    for (cookie, at) in closed {
+        let when = heard
+            .get(cookie)
+            .ok_or_else(|| format!("nothing was heard of the end of {cookie}"))?;
+        delays.push(when.saturating_duration_since(*at));
+    }
+    delays.sort();
+    Ok(delays)
+}
+
+fn told(time: Duration) -> Outcome<Vec<Duration>> {
+    let mut daemon = Daemon::start("", Stdio::piped())?;
+    let events = daemon.events()?;
+    let reader = thread::spawn(move || -> io::Result<Heard> {
+        let mut heard = Vec::new();
+        stream::read(events, |told, now| {
+            if let Told::Closed(cookie) = told {
+                heard.push((cookie, now));
+            }
+        })?;
+        Ok(heard)
+    });
+    let closed = traffic::closes(RATE, time)?;
+    thread::sleep(PATIENCE);
+    daemon.stop()?;
+    let heard = reader.join().map_err(|_| "the reader panicked")??;
+    delays(&closed, &heard)
+}
+
+fn noticed(time: Duration) -> Outcome<Vec<Duration>> {
+    let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
+    socket.bind_auto()?;
+    for group in Group::ALL
+        .into_iter()
+        .filter(|group| group.proto == Proto::Tcp)
+    {
+        socket.add_membership(group.number())?;
+    }
+    let over = Arc::new(AtomicBool::new(false));
+    let reader = thread::spawn({
+        let over = Arc::clone(&over);
+        move || -> io::Result<Heard> {
+            let (mut heard, mut buffer) = (Vec::new(), [0; 4096]);
+            loop {
+                let length = socket.recv(&mut &mut buffer[..], 0)?;
+                let now = Instant::now();
+                if over.load(Ordering::Relaxed) {
+                    return Ok(heard);
+                }
+                if let Some(cookie) = buffer[..length].get(COOKIE..COOKIE + 8) {
+                    let cookie = cookie.try_into().expect("eight bytes");
+                    heard.push((u64::from_ne_bytes(cookie), now));
+                }
+            }
+        }
+    });
+    let closed = traffic::closes(RATE, time)?;
+    thread::sleep(PATIENCE);
+    over.store(true, Ordering::Relaxed);
+    // One more end wakes the reader.
+    traffic::closes(RATE, Duration::from_millis(2))?;
+    let heard = reader.join().map_err(|_| "the reader panicked")??;
+    delays(&closed, &heard)
+}

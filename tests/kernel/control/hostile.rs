@@ -164,10 +164,14 @@ fn a_thousand() {
             assert!(Instant::now() < deadline, "they stay: {stats}");
             std::thread::sleep(Duration::from_millis(20));
         }
+        sockets.sort_unstable();
         let record = daemon.finish(&sockets);
+        // Not in the order of their making: the kernel hands notices out through a
+        // work queue, where two can change places.
         for action in ["opened", "closed"] {
-            let told = record.only(&sockets).cookies(action);
-            assert_eq!(told, sockets, "standard output has everything in its order");
+            let mut told = record.only(&sockets).cookies(action);
+            told.sort_unstable();
+            assert!(told == sockets, "standard output has each {action} once");
         }
     });
 }

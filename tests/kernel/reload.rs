@@ -53,10 +53,11 @@ fn under_churn() {
     netns::run("reload::under_churn", || {
         let place = Scratch::new();
         let same = "  same: {listener: net.socket, args: {patterns: [\"tcp *\"]}}\n";
+        // Not by state: a socket seen while it connects would come into the view
+        // that begins anew once more.
+        let some = "patterns: [\"tcp * 127.* * *\"]";
         let configs = [
-            format!(
-                "{same}  other: {{listener: net.socket, args: {{patterns: [\"* ESTABLISHED\"]}}}}\n"
-            ),
+            format!("{same}  other: {{listener: net.socket, args: {{{some}}}}}\n"),
             format!("  new: {{listener: net.socket}}\n  other: {{listener: net.socket}}\n{same}"),
         ];
         let daemon = launch(&place, &configs[0]).start();

@@ -82,7 +82,7 @@ fn rows_with_their_processes_are_the_golden_ones() {
         assert!(!line.contains("secret"), "a command line nobody asked for");
     }
     let mut out = Vec::new();
-    table(&attributed_rows(), &mut out).unwrap();
+    table(attributed_rows(), &mut out).unwrap();
     hold("dump-process.txt", &out);
     assert!(
         !String::from_utf8(out)

@@ -26,7 +26,8 @@ sockwatch: the socket table of this machine as exact events
 usage:
   sockwatch [--config FILE]... [--profile NAME]... [--format auto|text|json]
   sockwatch [--pattern GLOB]... [--ignore GLOB]... [--format ...]
-  sockwatch --dump [--pattern GLOB]... [--ignore GLOB]... [--dns] [--format ...]
+  sockwatch --dump [--pattern GLOB]... [--ignore GLOB]... [--dns] [--process]
+                   [--format ...]
   sockwatch --check --config FILE...
   sockwatch ctl COMMAND    asks a running daemon; see sockwatch ctl --help
 
@@ -43,6 +44,7 @@ options:
       --ignore GLOB    leave out sockets whose tuple matches
       --dump           print the socket table once
       --dns            look up names of remote addresses (with --dump)
+      --process        say which processes have each socket open (with --dump)
       --format FORMAT  auto, text or json
       --check          read the configuration, report every mistake, and end
   -h, --help           this text
@@ -74,13 +76,14 @@ impl From<lexopt::Error> for UsageError {
     }
 }
 
-const FLAGS: [&str; 10] = [
+const FLAGS: [&str; 11] = [
     "--config",
     "--profile",
     "--pattern",
     "--ignore",
     "--dump",
     "--dns",
+    "--process",
     "--format",
     "--check",
     "--help",
@@ -106,6 +109,7 @@ struct Flags {
     format: Option<Format>,
     mode: Mode,
     dns: bool,
+    process: bool,
 }
 
 #[derive(Debug, Default, PartialEq, Eq, Clone, Copy)]
@@ -160,6 +164,7 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Flags, UsageError> {
                 flags.format = Format::named(&word).map_err(UsageError)?;
             }
             Arg::Long("dns") => flags.dns = true,
+            Arg::Long("process") => flags.process = true,
             Arg::Long("dump") => flags.set_mode(Mode::Dump)?,
             Arg::Long("check") => flags.set_mode(Mode::Check)?,
             Arg::Short('h') | Arg::Long("help") => {
@@ -205,8 +210,9 @@ impl Flags {
             Mode::Daemon if self.dns => {
                 "--dns belongs to --dump; a sensor has 'dns: true' in its args"
             }
+            Mode::Daemon if self.process => "--process belongs to --dump",
             Mode::Check if self.configs.is_empty() => "--check needs a --config FILE to check",
-            Mode::Check if narrowed || self.dns || self.format.is_some() => {
+            Mode::Check if narrowed || self.dns || self.process || self.format.is_some() => {
                 "--check takes only --config and --profile"
             }
             _ if self.configs.is_empty() && !self.profiles.is_empty() => {
@@ -324,6 +330,7 @@ fn run_dump(flags: &Flags) -> ExitCode {
     let request = dump::Request {
         filters,
         dns: flags.dns,
+        process: flags.process,
         format: flags.format(),
     };
     match dump::run(&request) {
@@ -389,6 +396,7 @@ mod tests {
             "--ignore",
             "udp *",
             "--dns",
+            "--process",
             "--format=json",
         ]);
         let dump = dump.unwrap();
@@ -397,7 +405,8 @@ mod tests {
             (dump.patterns, dump.ignore),
             (vec!["tcp *".into()], vec!["udp *".into()])
         );
-        assert_eq!((dump.dns, dump.format), (true, Some(Format::Json)));
+        assert!(dump.dns && dump.process);
+        assert_eq!(dump.format, Some(Format::Json));
         assert_eq!(flags(&[]).unwrap(), Flags::default());
         assert_eq!(flags(&["-V"]).unwrap().mode, Mode::Version);
     }
@@ -412,6 +421,7 @@ mod tests {
             (&["--check"], "needs a --config"),
             (&["--dump", "--check"], "exclude each other"),
             (&["--dns"], "belongs to --dump"),
+            (&["--process"], "belongs to --dump"),
             (&["--profile", "x"], "--config FILE"),
             (&["--patern", "x"], "did you mean '--pattern'"),
             (&["--format", "xml"], "is no format"),

@@ -2,6 +2,7 @@
 //! the daemon's.
 
 mod names;
+mod processes;
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -42,6 +43,8 @@ pub struct Request {
     pub filters: Vec<Vec<Filter>>,
     /// Look names up.
     pub dns: bool,
+    /// Say who has each socket open.
+    pub process: bool,
     /// How.
     pub format: Format,
 }
@@ -141,9 +144,15 @@ pub fn run(request: &Request) -> Result<(), DumpFailed> {
         .map_err(|error| DumpFailed::Start("watch a descriptor", error))?;
     let mut reading = Reading::new(scope, request);
     reactor::run(&mut poll, &mut reading, Now::read)?;
-    let printed = if request.dns {
-        let mut rows = reading.rows().collect();
-        names::look_up(&mut poll, request, &mut rows, stats)?;
+    let printed = if request.dns || request.process {
+        let mut rows: Vec<SocketData> = reading.rows().collect();
+        // Before the names: in the seconds that they may take, sockets close.
+        if request.process {
+            processes::look_up(&mut rows);
+        }
+        if request.dns {
+            names::look_up(&mut poll, request, &mut rows, stats)?;
+        }
         print(rows.iter(), request.format, out)
     } else {
         print(reading.rows(), request.format, out)

@@ -11,7 +11,8 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use self::records::{
-    closed, events, gap_queue, minisocket_row, opened, own_event, row, socket_event, udp,
+    attributed_rows, closed, events, gap_queue, handed_over, minisocket_row, opened, own_event,
+    row, socket_event, udp,
 };
 use super::{Json, Text, table};
 use crate::log::is_harmful;
@@ -66,6 +67,35 @@ fn dump_rows_are_the_golden_ones() {
         renderer.row(&row, &mut out).unwrap();
     }
     hold("dump.json", &out);
+}
+
+#[test]
+fn rows_with_their_processes_are_the_golden_ones() {
+    let mut out = Vec::new();
+    for row in &attributed_rows() {
+        Json::new("edge-7").row(row, &mut out).unwrap();
+    }
+    hold("dump-process.json", &out);
+    for line in String::from_utf8(out).unwrap().lines() {
+        let row: Value = serde_json::from_str(line).unwrap();
+        assert!(row["process"].is_object() || row["process_reason"].is_string());
+        assert!(!line.contains("secret"), "a command line nobody asked for");
+    }
+    let mut out = Vec::new();
+    table(attributed_rows(), &mut out).unwrap();
+    hold("dump-process.txt", &out);
+    assert!(
+        !String::from_utf8(out)
+            .unwrap()
+            .replace('\n', "")
+            .contains(is_harmful)
+    );
+}
+
+#[test]
+fn who_called_and_who_has_it_are_told_apart() {
+    let lines = handed_over().map(|data| json(&socket_event(data)));
+    hold("holders.json", &lines.concat());
 }
 
 #[test]

@@ -10,9 +10,10 @@ use std::io;
 use std::sync::Arc;
 
 use super::object::Object;
+use super::process::{write_caller, write_who};
 use crate::model::{
-    Caller, ConnectData, Data, Degraded, Event, Family, Gap, Host, Life, Owner, OwnerUnknown,
-    Proto, Restored, Sighting, SocketData, Traffic,
+    ConnectData, Data, Degraded, Event, Family, Gap, Host, Life, Owner, OwnerUnknown, Proto,
+    Restored, Sighting, SocketData, Traffic,
 };
 
 /// Renders JSON lines.
@@ -92,9 +93,7 @@ fn write_socket(data: &SocketData, mut out: Object<'_>) {
     out.number("cookie", data.cookie.0);
     out.number("netns", data.netns.0);
     write_owner(data.owner, &mut out);
-    if let Some(caller) = &data.process {
-        write_caller(caller, &mut out);
-    }
+    write_who(data, &mut out);
     out.flag("between_ticks", data.between_ticks);
     match data.life {
         None => {}
@@ -131,6 +130,7 @@ fn write_row(data: &SocketData, mut out: Object<'_>) {
     write_host(&data.host, &mut out);
     out.number("cookie", data.cookie.0);
     write_owner(data.owner, &mut out);
+    write_who(data, &mut out);
     out.close();
 }
 
@@ -236,14 +236,6 @@ fn write_connect(data: &ConnectData, mut out: Object<'_>) {
     }
     out.number("cookie", attempt.cookie.0);
     out.close();
-}
-
-fn write_caller(caller: &Caller, out: &mut Object<'_>) {
-    let mut process = out.object("process");
-    process.number("pid", caller.pid);
-    process.number("tid", caller.tid);
-    process.text("comm", &caller.comm.to_string());
-    process.close();
 }
 
 fn write_gap(gap: &Gap, mut out: Object<'_>) {

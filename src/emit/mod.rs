@@ -12,6 +12,7 @@ mod file;
 mod json;
 mod losing;
 mod object;
+mod process;
 mod queue;
 mod stdout;
 mod subscribers;

@@ -106,6 +106,26 @@ impl<'a> Object<'a> {
         out.push(b']');
     }
 
+    /// A list of objects.
+    pub fn objects<T>(
+        &mut self,
+        key: &'static str,
+        items: impl IntoIterator<Item = T>,
+        mut write: impl FnMut(T, &mut Object<'_>),
+    ) {
+        let out = self.key(key);
+        out.push(b'[');
+        for (index, item) in items.into_iter().enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            let mut object = Object::open(out);
+            write(item, &mut object);
+            object.close();
+        }
+        out.push(b']');
+    }
+
     /// An address and port.
     pub fn end(&mut self, key: &'static str, end: &Endpoint) {
         let out = self.key(key);

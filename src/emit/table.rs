@@ -1,23 +1,27 @@
 //! The socket table as an aligned text table, for `--dump` on a terminal.
 //!
 //! Columns are as wide as their content, so the rows are walked twice: once to
-//! measure, once to write. HOST is there only when some row has a name.
+//! measure, once to write. HOST is there only when some row has a name, PROCESS
+//! only when processes were asked for.
 
 use std::borrow::Borrow;
 use std::io::{self, Write};
 
 use super::digits;
+use super::process;
 use super::text::{proto, remote};
 use crate::log::Plain;
 use crate::model::{Host, Owner, SocketData};
 
-const COLUMNS: usize = 8;
+const COLUMNS: usize = 9;
 const HOST: usize = 4;
+/// The last one: what is in it may hold spaces.
+const PROCESS: usize = 8;
 /// Numbers, which are aligned on their right.
-const NUMBERS: std::ops::Range<usize> = 5..COLUMNS;
+const NUMBERS: std::ops::Range<usize> = 5..PROCESS;
 
 const TITLES: [&str; COLUMNS] = [
-    "PROTO", "STATE", "LOCAL", "REMOTE", "HOST", "UID", "INODE", "COOKIE",
+    "PROTO", "STATE", "LOCAL", "REMOTE", "HOST", "UID", "INODE", "COOKIE", "PROCESS",
 ];
 
 /// What appends a cell.
@@ -38,6 +42,7 @@ const CELLS: [Cell; COLUMNS] = [
         Owner::Unknown(_) => out.push(b'-'),
     },
     |row, out| digits::number(row.cookie.0, out),
+    process::cell,
 ];
 
 /// Writes a header and a line for each row.
@@ -51,7 +56,12 @@ where
     let named = rows
         .clone()
         .any(|row| matches!(row.borrow().host, Host::Named(_)));
-    let shown = |column: &usize| *column != HOST || named;
+    let attributed = rows.clone().any(|row| row.borrow().holders.is_some());
+    let shown = |column: &usize| match *column {
+        HOST => named,
+        PROCESS => attributed,
+        _ => true,
+    };
     let columns: Vec<usize> = (0..COLUMNS).filter(shown).collect();
     let mut widths = TITLES.map(str::len);
     let mut cell = Vec::new();
@@ -100,6 +110,9 @@ fn pad(
     }
     let start = line.len();
     cell(line);
+    if column == PROCESS {
+        return;
+    }
     let end = line.len();
     let gap = widths[column].saturating_sub(width(&line[start..]));
     line.resize(end + gap, b' ');

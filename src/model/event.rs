@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::{
-    Action, Attempt, Caller, Cookie, Direction, Evidence, Host, Life, Name, Netns, NoResults, Now,
-    Owner, SockId, TcpInfo, TcpState,
+    Action, Attempt, Attribution, Caller, Cookie, Direction, Evidence, Host, Life, Name, Netns,
+    NoResults, Now, Owner, SockId, TcpInfo, TcpState,
 };
 
 /// The kind of a sensor.
@@ -85,8 +85,15 @@ pub struct SocketData {
     pub netns: Netns,
     /// Whose it is.
     pub owner: Owner,
+    /// The name of that user, where /etc/passwd has one and processes were asked
+    /// for.
+    pub user: Option<Arc<str>>,
     /// Who called connect(), where a hook saw it.
     pub process: Option<Caller>,
+    /// Who has it open; `None` where nobody asked.
+    pub holders: Option<Attribution>,
+    /// Command lines are wanted.
+    pub cmdline: bool,
     /// Opened and closed between two ticks.
     pub between_ticks: bool,
     /// How long it lived (closed).

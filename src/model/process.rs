@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Comm;
+use super::{Comm, OwnerUnknown};
 
 /// One process, as /proc showed it at one moment.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -65,6 +65,21 @@ pub enum ProcessUnknown {
     Kernel,
     /// Not found within `process-timeout`.
     Timeout,
+    /// The socket was never read: its inode is not known.
+    NotRead,
+    /// It is the remains of a socket, or a request for one, which no process has.
+    Minisocket,
+}
+
+impl From<OwnerUnknown> for ProcessUnknown {
+    /// Without an inode nobody can be looked for.
+    fn from(why: OwnerUnknown) -> ProcessUnknown {
+        match why {
+            OwnerUnknown::NotRead => ProcessUnknown::NotRead,
+            OwnerUnknown::Minisocket => ProcessUnknown::Minisocket,
+            OwnerUnknown::NoFile => ProcessUnknown::Kernel,
+        }
+    }
 }
 
 impl ProcessUnknown {
@@ -75,6 +90,8 @@ impl ProcessUnknown {
             ProcessUnknown::Gone => "gone",
             ProcessUnknown::Kernel => "kernel",
             ProcessUnknown::Timeout => "timeout",
+            ProcessUnknown::NotRead => "not_read",
+            ProcessUnknown::Minisocket => "minisocket",
         }
     }
 }

@@ -15,13 +15,13 @@ use crate::syn_sent::Deaf;
 
 /// A table with something of everything, and what a row must say of those whose
 /// cookie is known.
-struct Sample {
-    sockets: Vec<(Sock, &'static str)>,
+pub struct Sample {
+    pub sockets: Vec<(Sock, &'static str)>,
     bound: Sock,
     _deaf: Deaf,
 }
 
-fn sample() -> Sample {
+pub fn sample() -> Sample {
     let mut sockets = Vec::new();
     for domain in Domain::ALL {
         let listener = Sock::listener(domain);
@@ -74,7 +74,8 @@ fn sample() -> Sample {
     }
 }
 
-fn dump(args: &[&str]) -> Vec<Value> {
+/// The rows of a dump.
+pub fn dump(args: &[&str]) -> Vec<Value> {
     let output = once(&[&["--dump", "--format", "json"], args].concat());
     assert_eq!(output.status.code(), Some(0), "{}", child::text(&output));
     assert_eq!(

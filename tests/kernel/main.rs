@@ -27,6 +27,7 @@ mod record;
 mod seccomp;
 mod sock;
 
+mod attribution;
 mod before_start;
 mod capture;
 mod cgroups;

@@ -104,7 +104,7 @@ fn sleep_in_child(begin: impl FnOnce()) -> ! {
 }
 
 /// Closes a descriptor in a child, which then shows that it is done.
-fn close_and_tell(socket: libc::c_int, tell: libc::c_int) {
+pub fn close_and_tell(socket: libc::c_int, tell: libc::c_int) {
     // SAFETY: the descriptors are open in the child, and the byte lives across
     // the call.
     unsafe {
@@ -119,7 +119,7 @@ fn set_name(name: &std::ffi::CStr) {
 }
 
 /// A pipe, to hear from a child.
-fn pipe() -> (std::os::fd::OwnedFd, std::os::fd::OwnedFd) {
+pub fn pipe() -> (std::os::fd::OwnedFd, std::os::fd::OwnedFd) {
     use std::os::fd::{FromRawFd, OwnedFd};
     let mut ends = [0; 2];
     // SAFETY: the kernel writes two descriptors, which nobody else owns.
@@ -129,7 +129,7 @@ fn pipe() -> (std::os::fd::OwnedFd, std::os::fd::OwnedFd) {
     }
 }
 
-fn hear(pipe: &std::os::fd::OwnedFd) {
+pub fn hear(pipe: &std::os::fd::OwnedFd) {
     let mut byte = 0_u8;
     // SAFETY: one byte is writable at this address.
     let got = unsafe { libc::read(pipe.as_raw_fd(), (&raw mut byte).cast(), 1) };

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::model::{
-    Action, Attempt, Caller, Comm, ConnectData, Cookie, Data, Degraded, Direction, Endpoint, Event,
-    Evidence, Family, Gap, GapCause, Host, HostUnknown, Life, Listener, Name, Netns, NoResults,
-    Origin, Owner, OwnerUnknown, Proto, Restored, Sighting, SockId, SocketData, TcpState, Traffic,
+    Action, Attempt, Attribution, Caller, Comm, ConnectData, Cookie, Data, Degraded, Direction,
+    Endpoint, Event, Evidence, Family, Gap, GapCause, Holders, Host, HostUnknown, Life, Listener,
+    Name, Netns, NoResults, Origin, Owner, OwnerUnknown, Process, ProcessUnknown, Proto, Restored,
+    Sighting, SockId, SocketData, TcpState, Traffic,
 };
 
 fn ts() -> SystemTime {
@@ -50,7 +51,10 @@ pub(super) fn opened() -> SocketData {
             uid: 1000,
             inode: 12593,
         },
+        user: None,
         process: None,
+        holders: None,
+        cmdline: false,
         between_ticks: false,
         life: None,
         traffic: None,
@@ -179,6 +183,92 @@ pub(super) fn minisocket_row() -> SocketData {
         host: Host::Unknown(HostUnknown::Failed),
         ..v4_mapped()
     }
+}
+
+fn process(pid: u32, comm: &[u8; 16], exe: Option<&str>, user: Option<&str>) -> Arc<Process> {
+    Arc::new(Process {
+        pid,
+        started: 4711,
+        comm: Comm(*comm),
+        exe: exe.map(Into::into),
+        uid: 1000,
+        user: user.map(Into::into),
+        cmdline: Some("curl --user name:secret https://example.org/".into()),
+    })
+}
+
+/// What is known of who has it, in every way.
+pub(super) fn attributed_rows() -> [SocketData; 5] {
+    let curl = process(
+        812,
+        b"curl\0left over!!",
+        Some("/usr/bin/curl"),
+        Some("eve"),
+    );
+    let harmful = process(
+        813,
+        b"\x1b[2J\" uid=0\n\xff\0\0\0",
+        Some("/tmp/\u{9b}2J (deleted)"),
+        None,
+    );
+    let hidden = process(9, b"sd-pam\0\0\0\0\0\0\0\0\0\0", None, None);
+    let held = |oldest: Vec<Arc<Process>>, others| {
+        Some(Attribution::Held(Arc::new(Holders { oldest, others })))
+    };
+    [
+        SocketData {
+            user: Some("root".into()),
+            holders: held(vec![curl.clone()], 0),
+            ..row()
+        },
+        SocketData {
+            holders: held(vec![hidden.clone(), harmful.clone()], 0),
+            ..row()
+        },
+        SocketData {
+            holders: held(vec![hidden.clone(), hidden, curl, harmful], 7),
+            ..row()
+        },
+        SocketData {
+            holders: Some(Attribution::Unknown(ProcessUnknown::NotPermitted)),
+            ..row()
+        },
+        SocketData {
+            holders: Some(Attribution::Unknown(OwnerUnknown::Minisocket.into())),
+            ..minisocket_row()
+        },
+    ]
+}
+
+/// Whom a hook saw, and who has it open by now.
+pub(super) fn handed_over() -> [SocketData; 3] {
+    let held = |pid: u32| {
+        let process = process(
+            pid,
+            b"curl\0left over!!",
+            Some("/usr/bin/curl"),
+            Some("eve"),
+        );
+        Attribution::Held(Arc::new(Holders {
+            oldest: vec![process],
+            others: 0,
+        }))
+    };
+    [
+        SocketData {
+            holders: Some(held(812)),
+            cmdline: true,
+            ..closed()
+        },
+        SocketData {
+            holders: Some(held(900)),
+            ..closed()
+        },
+        SocketData {
+            holders: Some(Attribution::Unknown(ProcessUnknown::Gone)),
+            ..closed()
+        },
+    ]
 }
 
 pub(super) fn gap_overrun() -> Data {

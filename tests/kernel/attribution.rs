@@ -1,0 +1,129 @@
+//! Who has which socket, as the program says it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::AsRawFd;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::child;
+use crate::daemon::{PATIENCE, once};
+use crate::dump::{dump, sample};
+use crate::netns;
+use crate::processes::{Child, close_and_tell, hear, pipe};
+use crate::sock::{Domain, Sock};
+
+/// What a table says of one socket, by cookie: its inode, 0 for none, and the
+/// processes that have it open.
+type Held = BTreeMap<u64, (u64, BTreeSet<u64>)>;
+
+/// The same of `ss` and of sockwatch, on one table: sockets of one process,
+/// sockets that two processes share, and sockets that nobody has.
+#[test]
+fn the_same_processes_as_ss() {
+    netns::run("attribution::the_same_processes_as_ss", || {
+        let sample = sample();
+        let (heard, tell) = pipe();
+        let (closed, _) = &sample.sockets[0];
+        let child = Child::forked(|| close_and_tell(closed.raw(), tell.as_raw_fd()));
+        hear(&heard);
+        let alone = Sock::listener(Domain::V4);
+        // Waits to be accepted.
+        let client = Sock::tcp(Domain::V4);
+        client.connect(alone.local()).expect("a listener");
+
+        let output = match child::run(Command::new("ss").arg("-tuanpeH"), PATIENCE) {
+            Ok(output) => output.expect("ss ends"),
+            Err(error) => {
+                return netns::visibly(&format!(
+                    "SKIPPED attribution::the_same_processes_as_ss: ss: {error}"
+                ));
+            }
+        };
+        let text = String::from_utf8(output.stdout).expect("ss writes ASCII");
+        let theirs: Held = text.lines().map(ss_line).collect();
+        let rows = dump(&["--process"]);
+        // Neither ss nor /proc shows what is bound only.
+        let shown = rows.iter().filter(|row| row["state"] != "CLOSE");
+        let ours: Held = shown.map(held).collect();
+        assert_eq!(ours, theirs);
+
+        let own = u64::from(std::process::id());
+        let of = |sock: &Sock| &ours[&sock.cookie].1;
+        assert_eq!(*of(closed), BTreeSet::from([own]));
+        let (shared, _) = &sample.sockets[1];
+        assert_eq!(*of(shared), BTreeSet::from([own, u64::from(child.pid())]));
+        assert_eq!(*of(&alone), BTreeSet::from([own]));
+
+        let exe = std::env::current_exe().expect("the test has a path");
+        for row in &rows {
+            if row["inode"].is_null() {
+                let expected = match row["inode_reason"].as_str() {
+                    Some("no_file") => "kernel",
+                    Some(reason) => reason,
+                    None => panic!("no reason: {row}"),
+                };
+                assert_eq!(row["process"], Value::Null, "{row}");
+                assert_eq!(row["process_reason"], expected, "{row}");
+                continue;
+            }
+            assert_eq!(row["process"]["pid"], own, "the oldest of them: {row}");
+            assert_eq!(row["process"]["exe"], exe.to_str().expect("UTF-8"), "{row}");
+            assert_eq!(row["process"].get("cmdline"), None, "{row}");
+            if netns::is_root() {
+                assert_eq!(row["user"], "root", "{row}");
+                assert_eq!(row["process"]["user"], "root", "{row}");
+            }
+        }
+        let waits = rows.iter().any(|row| row["process_reason"] == "kernel");
+        assert!(waits, "a connection that waits to be accepted");
+    });
+}
+
+fn held(row: &Value) -> (u64, (u64, BTreeSet<u64>)) {
+    let pid = |process: &Value| process["pid"].as_u64();
+    let pids = match row["processes"].as_array() {
+        Some(all) => all.iter().filter_map(pid).collect(),
+        None => pid(&row["process"]).into_iter().collect(),
+    };
+    let cookie = row["cookie"].as_u64().expect("every row has a cookie");
+    (cookie, (row["inode"].as_u64().unwrap_or(0), pids))
+}
+
+/// `… users:(("a",pid=1,fd=3),("a",pid=2,fd=3)) uid:7 ino:5 sk:1001 …`, each
+/// part only where there is one; `sk` is the cookie in hexadecimal digits.
+fn ss_line(line: &str) -> (u64, (u64, BTreeSet<u64>)) {
+    let number = |text: &str| -> u64 {
+        let end = text.find(|c: char| !c.is_ascii_digit());
+        let digits = &text[..end.unwrap_or(text.len())];
+        digits
+            .parse()
+            .unwrap_or_else(|_| panic!("{text} in {line}"))
+    };
+    let word = |key: &str| {
+        line.split_whitespace()
+            .find_map(|word| word.strip_prefix(key))
+    };
+    let cookie = word("sk:").unwrap_or_else(|| panic!("no cookie in {line}"));
+    let cookie = u64::from_str_radix(cookie, 16).expect("hexadecimal digits");
+    let pids = line.split("pid=").skip(1).map(number).collect();
+    (cookie, (word("ino:").map_or(0, number), pids))
+}
+
+#[test]
+fn as_text() {
+    netns::run("attribution::as_text", || {
+        let listener = Sock::listener(Domain::V4);
+        let output = once(&["--dump", "--process", "--format", "text"]);
+        assert_eq!(output.status.code(), Some(0), "{}", child::text(&output));
+        let text = String::from_utf8(output.stdout).expect("text");
+        let mut lines = text.lines();
+        assert!(lines.next().expect("a header").ends_with("  PROCESS"));
+        let pid = format!("  {}/", std::process::id());
+        let local = listener.local().to_string();
+        let line = lines.find(|line| line.contains(&local)).expect("its line");
+        assert!(line.contains(&pid), "{line}");
+        let without = once(&["--dump", "--format", "text"]);
+        assert!(!child::text(&without).contains("PROCESS"));
+    });
+}

@@ -145,7 +145,7 @@ impl Lock {
                 .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
                 .open(&path)
                 .map_err(refused)?;
-            if !sys::try_lock(&file).map_err(refused)? {
+            if !sys::lock(&file).map_err(refused)? {
                 return Err(ListenError::Held(socket.to_owned()));
             }
             // Who had it before may have removed the file since it was opened:

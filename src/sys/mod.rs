@@ -29,4 +29,4 @@ pub use place::{boot_id, lock, monotonic_ms, netns_cookie};
 #[cfg(feature = "bpf")]
 pub use ring::Ring;
 pub use signal::{Signal, Signals};
-pub use unix::{Peer, bind_private, effective_uid, peer, peer_groups, try_lock};
+pub use unix::{Peer, bind_private, effective_uid, peer, peer_groups};

@@ -1,7 +1,6 @@
 //! Unix stream sockets: who is at the other end, and one that is bound with the
 //! permissions it is to have.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixListener;
@@ -105,27 +104,6 @@ pub fn bind_private(path: &Path) -> io::Result<UnixListener> {
     // SAFETY: as above.
     unsafe { libc::umask(before) };
     bound
-}
-
-/// Takes the lock of a file for as long as it is open (flock(2)); false when
-/// another has it.
-///
-/// # Errors
-/// Those of flock(2).
-pub fn try_lock(file: &File) -> io::Result<bool> {
-    loop {
-        // SAFETY: flock(2) takes no pointers, and the descriptor is open.
-        let answer = unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
-        if answer == 0 {
-            return Ok(true);
-        }
-        let error = io::Error::last_os_error();
-        match error.raw_os_error() {
-            Some(libc::EINTR) => {}
-            Some(libc::EWOULDBLOCK) => return Ok(false),
-            _ => return Err(error),
-        }
-    }
 }
 
 #[cfg(test)]

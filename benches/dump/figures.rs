@@ -331,7 +331,7 @@ impl Rendering {
                 direction: change.direction,
                 user: None,
                 process: change.process,
-                holders: None,
+                holders: change.holders,
                 cmdline: false,
                 cookie: change.key.cookie,
                 netns: change.key.netns,

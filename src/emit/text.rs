@@ -179,10 +179,10 @@ fn details(data: &SocketData, out: &mut Vec<u8>) -> io::Result<()> {
     }
     if let Some(caller) = &data.process {
         process(caller.pid, &caller.comm, out)?;
-    } else if let Some(Attribution::Held(holders)) = &data.holders {
-        if let Some(oldest) = holders.oldest.first() {
-            process(oldest.pid, &oldest.comm, out)?;
-        }
+    } else if let Some(Attribution::Held(holders)) = &data.holders
+        && let Some(oldest) = holders.oldest.first()
+    {
+        process(oldest.pid, &oldest.comm, out)?;
     }
     if let Owner::Known { uid, .. } = data.owner {
         write!(out, " uid={uid}")?;

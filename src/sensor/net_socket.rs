@@ -16,8 +16,8 @@ use super::rows::UnderWay;
 use super::views::{View, Views};
 use super::ways::Ways;
 use crate::model::{
-    Attempt, Attributed, Connect, Cookie, Event, Family, Gap, GapCause, Needs, Netns, Now, Proto,
-    RowKind, Settled, SocketKey, StateGroups, Who,
+    Attempt, Attributed, Attribution, Connect, Cookie, Event, Family, Gap, GapCause, Needs, Netns,
+    Now, Proto, RowKind, Settled, SocketKey, StateGroups, Who,
 };
 use crate::stats::Stats;
 use crate::table::{Entry, Table, Tombstones, Walk};
@@ -231,6 +231,10 @@ impl NetSocket {
         let Some(entry) = self.table_mut(RowKind::Full).find_mut(attributed.key) else {
             return;
         };
+        // One sensor's patience may have ended before another's answer came.
+        if matches!(entry.holders(), Some(Attribution::Held(_))) {
+            return;
+        }
         let caller = entry.process();
         let who = self.ways.who(Who {
             caller,

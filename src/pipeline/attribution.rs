@@ -89,6 +89,12 @@ impl Attributing {
         }
     }
 
+    /// Finds processes with this.
+    #[cfg(test)]
+    pub fn find_with(&mut self, processes: Processes) {
+        self.processes = Some(processes);
+    }
+
     /// When the next event has waited long enough.
     pub fn deadline(&mut self) -> Option<Instant> {
         loop {

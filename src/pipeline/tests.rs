@@ -1,5 +1,6 @@
 //! The pipeline without a kernel, a resolver or a terminal.
 
+mod attribution;
 mod connects;
 
 use std::cell::RefCell;

@@ -210,7 +210,9 @@ impl Flags {
             Mode::Daemon if self.dns => {
                 "--dns belongs to --dump; a sensor has 'dns: true' in its args"
             }
-            Mode::Daemon if self.process => "--process belongs to --dump",
+            Mode::Daemon if self.process => {
+                "--process belongs to --dump; a sensor has 'process' in its args"
+            }
             Mode::Check if self.configs.is_empty() => "--check needs a --config FILE to check",
             Mode::Check if narrowed || self.dns || self.process || self.format.is_some() => {
                 "--check takes only --config and --profile"

@@ -121,6 +121,8 @@ stats! {
     processes_asked,
     /// Sockets whose process was not looked for because too many were waiting.
     processes_overload,
+    /// Events that went without a process because `process-timeout` was over.
+    processes_timed_out,
     /// Times a process's descriptors were read.
     processes_read,
     /// Sockets of sockwatch's own that were left out.

@@ -71,6 +71,8 @@ fn what_is_left_out_has_the_documented_default() {
     assert!(!sensor.dns && !sensor.skip_reverse_dns && !sensor.locked && !sensor.initial);
     assert_eq!(sensor.dns_ttl, Duration::from_secs(60));
     assert_eq!(sensor.dns_timeout, Duration::from_secs(2));
+    assert!(sensor.process && !sensor.cmdline);
+    assert_eq!(sensor.process_timeout, Duration::from_millis(250));
     let daemon = settings.daemon;
     assert_eq!(daemon.interval, Duration::from_secs(1));
     assert_eq!(
@@ -92,7 +94,7 @@ sensors:
         listener: net.socket
         opts: [closed]
         interval: 10ms
-        args: {"initial": true, locked: true, skip_reverse_dns: true, dns-ttl: 2m, dns-timeout: 300ms}
+        args: {"initial": true, locked: true, skip_reverse_dns: true, dns-ttl: 2m, dns-timeout: 300ms, process-timeout: 1s, cmdline: true, process: false}
 "#,
     );
     let daemon = settings.daemon;
@@ -112,6 +114,8 @@ sensors:
     assert!(first.initial && first.locked && first.skip_reverse_dns);
     assert_eq!(first.dns_ttl, Duration::from_secs(120));
     assert_eq!(first.dns_timeout, Duration::from_millis(300));
+    assert!(!first.process && first.cmdline);
+    assert_eq!(first.process_timeout, Duration::from_secs(1));
 }
 
 #[test]

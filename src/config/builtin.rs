@@ -8,7 +8,7 @@ use crate::model::Listener;
 use super::globs::{self, Unwatched};
 use super::problem::Problem;
 use super::schema;
-use super::{DNS_TIMEOUT, DNS_TTL, Daemon, INTERVAL, Sensor, Settings};
+use super::{DNS_TIMEOUT, DNS_TTL, Daemon, INTERVAL, PROCESS_TIMEOUT, Sensor, Settings};
 
 /// What the globs of the command line are.
 const GLOB: schema::Item = schema::Item::Glob(Subject::Sockets);
@@ -73,6 +73,9 @@ pub fn builtin(patterns: &[String], ignore: &[String]) -> Result<Settings, Vec<P
         dns_ttl: DNS_TTL,
         dns_timeout: DNS_TIMEOUT,
         skip_reverse_dns: false,
+        process: true,
+        process_timeout: PROCESS_TIMEOUT,
+        cmdline: false,
         locked: false,
         initial: false,
         hook: None,

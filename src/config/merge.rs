@@ -17,7 +17,7 @@ use super::check::Outline;
 use super::problem::{Problem, Spot, quoted};
 use super::schema;
 use super::typed::{self, Opt};
-use super::{DNS_TIMEOUT, DNS_TTL, Daemon, Sensor};
+use super::{DNS_TIMEOUT, DNS_TTL, Daemon, PROCESS_TIMEOUT, Sensor};
 
 /// The profile that applies when none is named.
 const DEFAULT_PROFILE: &str = "default";
@@ -276,6 +276,11 @@ fn settle(
         dns_ttl: args.dns_ttl.map_or(DNS_TTL, |period| period.0),
         dns_timeout: args.dns_timeout.map_or(DNS_TIMEOUT, |period| period.0),
         skip_reverse_dns: args.skip_reverse_dns.unwrap_or(false),
+        process: listener == Listener::NetSocket && args.process.unwrap_or(true),
+        process_timeout: args
+            .process_timeout
+            .map_or(PROCESS_TIMEOUT, |period| period.0),
+        cmdline: args.cmdline.unwrap_or(false),
         locked: args.locked.unwrap_or(false),
         initial: args.initial.unwrap_or(false),
         hook: args.hook.map(|hook| match hook {

@@ -55,6 +55,8 @@ const GATE: Duration = Duration::from_secs(30);
 const DNS_TTL: Duration = Duration::from_secs(60);
 /// How long an event waits for its reverse name.
 const DNS_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long an event waits for its process.
+const PROCESS_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// What a daemon or a dump runs on.
 #[derive(Debug)]
@@ -103,6 +105,12 @@ pub struct Sensor {
     pub dns_timeout: Duration,
     /// No look-up for addresses that only have a meaning here.
     pub skip_reverse_dns: bool,
+    /// Whether its events say who has the socket open.
+    pub process: bool,
+    /// How long an event waits for that.
+    pub process_timeout: Duration,
+    /// Whether they show the command line.
+    pub cmdline: bool,
     /// Emits an event id once, until it is released.
     pub locked: bool,
     /// Reports as opened what is open at start.

@@ -164,6 +164,12 @@ const ARGS: &[Key] = &[
         Value::Duration(MS_10, Duration::from_secs(60)),
     ),
     spelled("skip-reverse-dns", "skip_reverse_dns", Value::Flag),
+    key("process", Value::Flag),
+    key(
+        "process-timeout",
+        Value::Duration(MS_10, Duration::from_secs(60)),
+    ),
+    key("cmdline", Value::Flag),
     key("locked", Value::Flag),
     key("initial", Value::Flag),
 ];

@@ -83,6 +83,9 @@ pub(super) struct Args {
     pub dns_timeout: Option<Period>,
     #[serde(alias = "skip_reverse_dns")]
     pub skip_reverse_dns: Option<bool>,
+    pub process: Option<bool>,
+    pub process_timeout: Option<Period>,
+    pub cmdline: Option<bool>,
     pub locked: Option<bool>,
     pub initial: Option<bool>,
     pub hook: Option<Hook>,

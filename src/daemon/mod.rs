@@ -32,6 +32,7 @@ use crate::config::{Provenance, Settings};
 use crate::control::{ListenError, Server};
 use crate::emit::{Fan, Flush, Format, OutputError, Stdout, Subscribers};
 use crate::enrich::Names;
+use crate::enrich::pool::Wake;
 use crate::handlers::{self as handling, Handlers};
 use crate::model::{Now, Origin};
 use crate::pipeline::Pipeline;
@@ -234,14 +235,15 @@ impl Daemon {
         )));
         fan.add(Rc::clone(&subscribers));
         let control = control::open(&settings.daemon, subscribers, Rc::clone(&stats), now)?;
-        let wake = Arc::new(move || {
+        let wake: Wake = Arc::new(move || {
             if let Err(error) = waker.wake() {
-                log::error!("cannot wake the event loop for a name: {error}");
+                log::error!("cannot wake the event loop for an answer: {error}");
             }
         });
-        let names = Names::new(NAME_THREADS, wake, Rc::clone(&stats));
+        let names = Names::new(NAME_THREADS, Arc::clone(&wake), Rc::clone(&stats));
         let stages = reload::stages(settings.sensors);
         let mut pipeline = Pipeline::new(stages, names, fan, Rc::clone(&stats));
+        pipeline.attribute_with(wake);
         if let Some(keeper) = &mut keeper {
             keeper.restore(&mut sources.sensor, &mut pipeline, now)?;
         }
@@ -307,6 +309,9 @@ impl Daemon {
     fn settle(&mut self) {
         for settled in self.pipeline.take_settled() {
             self.sources.sensor.settle(&settled);
+        }
+        for attributed in self.pipeline.take_attributed() {
+            self.sources.sensor.attribute(attributed);
         }
     }
 

@@ -19,7 +19,7 @@ use crate::config::{self, Provenance, Settings};
 use crate::lock::Released;
 use crate::log::Plain;
 use crate::model::{Listener, Needs, Now, Renumbering, SensorIx, TcpState};
-use crate::pipeline::{Dns, Stage};
+use crate::pipeline::{Attribute, Dns, Stage};
 use crate::sensor::View;
 use crate::source::gate::Gate;
 
@@ -298,6 +298,10 @@ pub(super) fn stages(sensors: Vec<config::Sensor>) -> Vec<Stage> {
             ttl: sensor.dns_ttl,
             timeout: sensor.dns_timeout,
             skip_special: sensor.skip_reverse_dns,
+        }),
+        process: sensor.process.then_some(Attribute {
+            timeout: sensor.process_timeout,
+            cmdline: sensor.cmdline,
         }),
         locked: sensor.locked,
     })

@@ -13,8 +13,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::digits;
 use crate::log::Plain;
 use crate::model::{
-    Caller, ConnectData, Data, Degraded, Direction, Endpoint, Event, Family, Gap, GapCause, Host,
-    Life, Owner, Proto, Sighting, SocketData, Traffic,
+    Attribution, Comm, ConnectData, Data, Degraded, Direction, Endpoint, Event, Family, Gap,
+    GapCause, Host, Life, Owner, Proto, Sighting, SocketData, Traffic,
 };
 
 /// Renders text lines.
@@ -142,7 +142,7 @@ fn connect(data: &ConnectData, out: &mut Vec<u8>) -> io::Result<()> {
     write!(out, " {}", attempt.origin().as_str())?;
     match &attempt.sighting {
         Sighting::Hook { caller, uid, .. } => {
-            process(caller, out)?;
+            process(caller.pid, &caller.comm, out)?;
             write!(out, " uid={uid}")?;
         }
         Sighting::Table {
@@ -166,11 +166,11 @@ fn connect(data: &ConnectData, out: &mut Vec<u8>) -> io::Result<()> {
     Ok(())
 }
 
-/// Appends who called. The task chose its name, so it stands in quotes that it
+/// Appends who called, or has it open. The task chose its name, so it stands in quotes that it
 /// cannot end.
-fn process(caller: &Caller, out: &mut Vec<u8>) -> io::Result<()> {
-    let comm = caller.comm.to_string().replace('"', "'");
-    write!(out, " pid={} comm=\"{}\"", caller.pid, Plain(&comm))
+fn process(pid: u32, comm: &Comm, out: &mut Vec<u8>) -> io::Result<()> {
+    let comm = comm.to_string().replace('"', "'");
+    write!(out, " pid={} comm=\"{}\"", pid, Plain(&comm))
 }
 
 fn details(data: &SocketData, out: &mut Vec<u8>) -> io::Result<()> {
@@ -178,7 +178,11 @@ fn details(data: &SocketData, out: &mut Vec<u8>) -> io::Result<()> {
         write!(out, " {}", direction.as_str())?;
     }
     if let Some(caller) = &data.process {
-        process(caller, out)?;
+        process(caller.pid, &caller.comm, out)?;
+    } else if let Some(Attribution::Held(holders)) = &data.holders
+        && let Some(oldest) = holders.oldest.first()
+    {
+        process(oldest.pid, &oldest.comm, out)?;
     }
     if let Owner::Known { uid, .. } = data.owner {
         write!(out, " uid={uid}")?;

@@ -4,7 +4,9 @@
 //! otherwise: what the daemon itself inherited is never passed on under one of
 //! these names.
 
-use crate::model::{Caller, ConnectData, Data, Event, Host, Owner, Proto, Sighting, SocketData};
+use crate::model::{
+    Attribution, Comm, ConnectData, Data, Event, Host, Owner, Proto, Sighting, SocketData,
+};
 
 /// Every variable there can be.
 pub(super) const NAMES: [&str; 22] = [
@@ -80,7 +82,7 @@ fn of_connect(connect: &ConnectData, vars: &mut Vec<(&'static str, String)>) {
     vars.push(("SOCKWATCH_COOKIE", attempt.cookie.0.to_string()));
     let uid = match &attempt.sighting {
         Sighting::Hook { caller, uid, .. } => {
-            of_caller(caller, vars);
+            of_process(caller.pid, &caller.comm, vars);
             Some(*uid)
         }
         Sighting::Table {
@@ -101,9 +103,9 @@ fn of_connect(connect: &ConnectData, vars: &mut Vec<(&'static str, String)>) {
     }
 }
 
-fn of_caller(caller: &Caller, vars: &mut Vec<(&'static str, String)>) {
-    vars.push(("SOCKWATCH_PID", caller.pid.to_string()));
-    vars.push(("SOCKWATCH_COMM", caller.comm.to_string()));
+fn of_process(pid: u32, comm: &Comm, vars: &mut Vec<(&'static str, String)>) {
+    vars.push(("SOCKWATCH_PID", pid.to_string()));
+    vars.push(("SOCKWATCH_COMM", comm.to_string()));
 }
 
 fn of_socket(socket: &SocketData, vars: &mut Vec<(&'static str, String)>) {
@@ -123,7 +125,11 @@ fn of_socket(socket: &SocketData, vars: &mut Vec<(&'static str, String)>) {
         vars.push(("SOCKWATCH_DIRECTION", direction.as_str().to_owned()));
     }
     if let Some(caller) = &socket.process {
-        of_caller(caller, vars);
+        of_process(caller.pid, &caller.comm, vars);
+    } else if let Some(Attribution::Held(holders)) = &socket.holders
+        && let Some(oldest) = holders.oldest.first()
+    {
+        of_process(oldest.pid, &oldest.comm, vars);
     }
     vars.push(("SOCKWATCH_COOKIE", socket.cookie.0.to_string()));
     if let Owner::Known { uid, .. } = socket.owner {

@@ -1,8 +1,8 @@
 //! What a sensor concluded, on its way to the pipeline.
 
 use super::{
-    Caller, Direction, Name, Netns, Now, Owner, RowKind, SensorIx, SockId, SocketKey, TcpState,
-    Traffic,
+    Attribution, Caller, Direction, Name, Netns, Now, Owner, RowKind, SensorIx, SockId, SocketKey,
+    TcpState, Traffic,
 };
 
 /// What happened to a socket.
@@ -141,6 +141,8 @@ pub struct Change {
     pub direction: Option<Direction>,
     /// Who called connect(), where a hook saw it.
     pub process: Option<Caller>,
+    /// Who has it open, where that was asked before.
+    pub holders: Option<Attribution>,
     /// How it is known.
     pub evidence: Evidence,
     /// Opened and closed between two ticks.

@@ -27,7 +27,9 @@ pub use event::{
 };
 pub use identity::{Cookie, Name, Netns, Owner, OwnerUnknown, Renumbering, SensorIx, SocketKey};
 pub use observation::{Notice, Row, RowKind, TcpInfo};
-pub use process::{Attribution, CgroupInfo, CgroupUnknown, Holders, Process, ProcessUnknown};
+pub use process::{
+    Attributed, Attribution, CgroupInfo, CgroupUnknown, Holders, Process, ProcessUnknown, Who,
+};
 pub use state::TcpState;
 
 use std::time::{Instant, SystemTime};

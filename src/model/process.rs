@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Comm, OwnerUnknown};
+use super::{Caller, Comm, OwnerUnknown, SocketKey};
 
 /// One process, as /proc showed it at one moment.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -52,6 +52,24 @@ pub enum Attribution {
     Unknown(ProcessUnknown),
 }
 
+/// What is known of who has a socket, in every way.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Who {
+    /// Who called connect(), where a hook saw it.
+    pub caller: Option<Caller>,
+    /// Who had it open when it entered a view, where that was asked.
+    pub holders: Option<Attribution>,
+}
+
+/// Who has a socket open, for whoever keeps it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Attributed {
+    /// The socket, in full.
+    pub key: SocketKey,
+    /// The answer.
+    pub holders: Attribution,
+}
+
 /// Why no process is named.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum ProcessUnknown {
@@ -65,7 +83,8 @@ pub enum ProcessUnknown {
     Kernel,
     /// Not found within `process-timeout`.
     Timeout,
-    /// The socket was never read: its inode is not known.
+    /// The socket was never read, so that its inode is not known, or nobody asked
+    /// who has it before it ended.
     NotRead,
     /// It is the remains of a socket, or a request for one, which no process has.
     Minisocket,

@@ -61,7 +61,9 @@ impl Pipeline {
         self.finish_where(|sensor| sensors.of(sensor).is_none(), now);
         // Their views are gone.
         self.settled.clear();
+        self.release_all();
         self.stages = stages;
+        self.find_processes();
         self.waiting.renumber(sensors);
         if let Some(journal) = &mut self.journal {
             journal.renumber(|mask| sensors.mask(mask));

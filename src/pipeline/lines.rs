@@ -10,9 +10,11 @@ use crate::enrich::Lookup;
 use crate::model::{Change, Host, HostUnknown, Now, SensorIx, Settled, Step};
 
 impl Pipeline {
-    /// When something that waits must go on without a name.
+    /// When something that waits must go on without what it waits for.
     pub fn deadline(&mut self) -> Option<Instant> {
-        self.waiting.next_deadline()
+        let attribution = self.attribution.deadline();
+        let name = self.waiting.next_deadline();
+        name.into_iter().chain(attribution).min()
     }
 
     /// Takes the answers that came in and lets go on what waited for them.
@@ -25,6 +27,7 @@ impl Pipeline {
             }
         }
         self.found = found;
+        self.collect_holders(now);
     }
 
     /// Lets go on, without a name, what has waited long enough.
@@ -33,12 +36,14 @@ impl Pipeline {
             self.stats.names_timed_out.bump();
             self.advance(key, Some((ip, Host::Unknown(HostUnknown::TimedOut))), now);
         }
+        self.expire_holders(now);
     }
 
     /// Lets everything go on without a name: the program ends.
     pub fn finish(&mut self, now: Now) {
         self.finish_where(|_| true, now);
         self.finishing = true;
+        self.release_all();
     }
 
     /// Lets everything of some sensors go on without a name.

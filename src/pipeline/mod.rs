@@ -5,6 +5,7 @@
 //! that happens to its socket meanwhile queues up behind it, so that events of
 //! one socket never overtake each other while all others pass freely.
 
+mod attribution;
 mod carry;
 mod lines;
 mod stage;
@@ -12,7 +13,7 @@ mod stage;
 mod tests;
 mod waiting;
 
-pub use stage::{Dns, Stage};
+pub use stage::{Attribute, Dns, Stage};
 
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -22,11 +23,13 @@ use crate::emit::Fan;
 use crate::enrich::{Lookup, Names};
 use crate::lock::{Admission, Locks, Released};
 use crate::model::{
-    Attempt, Change, Data, Degraded, Endpoint, Event, Gap, Host, HostUnknown, Judge, Listener,
-    Name, NoResults, Now, Restored, SensorIx, Settled, SocketData, Step, TcpState, Verdict,
+    Attempt, Attribution, Change, Data, Degraded, Endpoint, Event, Gap, Host, HostUnknown, Judge,
+    Listener, Name, NoResults, Now, Owner, Restored, SensorIx, Settled, SocketData, Step, TcpState,
+    Verdict,
 };
 use crate::state::Journal;
 use crate::stats::Stats;
+use attribution::Attributing;
 use stage::Match;
 use waiting::{WaitKey, Waiting};
 
@@ -35,6 +38,7 @@ pub struct Pipeline {
     stages: Vec<Stage>,
     names: Names,
     waiting: Waiting,
+    attribution: Attributing,
     locks: Locks,
     fan: Fan,
     seq: u64,
@@ -58,6 +62,7 @@ impl Pipeline {
             stages,
             names,
             waiting: Waiting::default(),
+            attribution: Attributing::new(Rc::clone(&stats)),
             locks: Locks::default(),
             fan,
             seq: 0,
@@ -184,12 +189,27 @@ impl Pipeline {
         }
     }
 
+    /// Emits a change that has been decided, once it is known who has the socket.
     fn emit(&mut self, change: &Change, state: TcpState, host: &Host, at: Now) {
+        if let Some(holders) = self.attribute(change, state, host, at) {
+            self.tell(change, state, host, holders, at);
+        }
+    }
+
+    fn tell(
+        &mut self,
+        change: &Change,
+        state: TcpState,
+        host: &Host,
+        holders: Option<Attribution>,
+        at: Now,
+    ) {
         if !change.is_silent() {
             self.note(change, host);
         }
         if self.stage(change).reports(change) {
-            let data = || Data::Socket(socket_data(change, state, host));
+            let wanted = self.stage(change).process;
+            let data = || Data::Socket(socket_data(change, state, host, holders, wanted));
             self.pass(change.sensor, About::of(change), data, at);
         }
     }
@@ -345,7 +365,13 @@ impl About {
 }
 
 /// The payload of a socket event.
-fn socket_data(change: &Change, state: TcpState, host: &Host) -> SocketData {
+fn socket_data(
+    change: &Change,
+    state: TcpState,
+    host: &Host,
+    holders: Option<Attribution>,
+    wanted: Option<Attribute>,
+) -> SocketData {
     let (life, traffic) = match change.step {
         Step::Closed { life, traffic } => (life, traffic),
         Step::Opened { .. } => (None, None),
@@ -360,12 +386,21 @@ fn socket_data(change: &Change, state: TcpState, host: &Host) -> SocketData {
         cookie: change.key.cookie,
         netns: change.key.netns,
         owner: change.owner,
-        user: None,
+        user: holders.as_ref().and_then(|it| user(change.owner, it)),
         process: change.process,
-        holders: None,
-        cmdline: false,
+        holders,
+        cmdline: wanted.is_some_and(|wanted| wanted.cmdline),
         between_ticks: change.between_ticks,
         life,
         traffic,
     }
+}
+
+/// The name of the socket's user, as far as a holder's tells it.
+fn user(owner: Owner, holders: &Attribution) -> Option<Arc<str>> {
+    let (Owner::Known { uid, .. }, Attribution::Held(holders)) = (owner, holders) else {
+        return None;
+    };
+    let same = holders.oldest.iter().find(|process| process.uid == uid)?;
+    same.user.clone()
 }

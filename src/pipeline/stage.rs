@@ -30,6 +30,15 @@ impl Dns {
     }
 }
 
+/// How a sensor says who has a socket open.
+#[derive(Clone, Copy, Debug)]
+pub struct Attribute {
+    /// How long an event waits for it.
+    pub timeout: Duration,
+    /// Command lines are shown.
+    pub cmdline: bool,
+}
+
 /// One sensor's settings, as the pipeline needs them.
 pub struct Stage {
     /// The sensor's id.
@@ -51,6 +60,8 @@ pub struct Stage {
     pub dns: Option<Dns>,
     /// Resolved names are wanted.
     pub results: bool,
+    /// Who has the socket open, where that is wanted.
+    pub process: Option<Attribute>,
     /// Mute an event id once it was emitted.
     pub locked: bool,
 }

@@ -1,5 +1,6 @@
 //! The pipeline without a kernel, a resolver or a terminal.
 
+mod attribution;
 mod connects;
 
 use std::cell::RefCell;
@@ -131,6 +132,7 @@ fn stage(patterns: &[&str], dns: bool) -> Stage {
             timeout: Duration::from_secs(2),
             skip_special: true,
         }),
+        process: None,
         locked: false,
     }
 }
@@ -148,6 +150,7 @@ fn change(cookie: u64, remote: &str, step: Step) -> Change {
         state: TcpState::Established,
         direction: None,
         process: None,
+        holders: None,
         evidence: Evidence::Dump,
         between_ticks: false,
         owner: Owner::Known { uid: 0, inode: 1 },

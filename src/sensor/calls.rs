@@ -9,7 +9,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 
-use crate::model::{Caller, Connect, Cookie, Endpoint};
+use crate::model::{Caller, Connect, Cookie, Endpoint, Who};
 
 /// How many calls may wait for their sockets.
 const BOUND: usize = 65_536;
@@ -24,7 +24,7 @@ const SWEEP_DUMPS: u8 = 2;
 /// What a hook saw, as far as its socket needs it.
 #[derive(Clone, Debug)]
 pub(super) struct Call {
-    pub caller: Rc<Caller>,
+    pub caller: Rc<Who>,
     pub remote: Endpoint,
     pub v4_mapped: bool,
     turn: u64,
@@ -39,7 +39,7 @@ pub(super) fn leads_to(called: &Endpoint, remote: &Endpoint) -> bool {
 
 #[derive(Debug)]
 struct Mptcp {
-    caller: Rc<Caller>,
+    caller: Rc<Who>,
     remote: Endpoint,
     /// The number of the newest dump when it was made.
     at: u32,
@@ -57,15 +57,23 @@ pub(super) struct Calls {
     /// Calls up to this turn go when so many dumps have completed.
     sweep: Option<(u64, u8)>,
     /// Each caller once, however many sockets it has.
-    callers: HashSet<Rc<Caller>>,
+    callers: HashSet<Rc<Who>>,
     /// How many callers there may be before those without a socket are forgotten.
     callers_until: usize,
 }
 
 impl Calls {
-    /// The caller, shared by all its sockets.
-    pub fn caller(&mut self, caller: Caller) -> Rc<Caller> {
-        if let Some(known) = self.callers.get(&caller) {
+    /// The caller of a connect(), shared by all its sockets.
+    pub fn caller(&mut self, caller: Caller) -> Rc<Who> {
+        self.who(Who {
+            caller: Some(caller),
+            holders: None,
+        })
+    }
+
+    /// A record of who has a socket, shared by all of theirs.
+    pub fn who(&mut self, who: Who) -> Rc<Who> {
+        if let Some(known) = self.callers.get(&who) {
             return Rc::clone(known);
         }
         if self.callers.len() >= self.callers_until {
@@ -73,13 +81,13 @@ impl Calls {
             self.callers.shrink_to(self.callers.len() * 2);
             self.callers_until = (self.callers.len() * 2).max(64);
         }
-        let caller = Rc::new(caller);
-        self.callers.insert(Rc::clone(&caller));
-        caller
+        let who = Rc::new(who);
+        self.callers.insert(Rc::clone(&who));
+        who
     }
 
     /// Keeps a call for its socket. True when another one had to go for it.
-    pub fn keep(&mut self, connect: &Connect, caller: Rc<Caller>) -> bool {
+    pub fn keep(&mut self, connect: &Connect, caller: Rc<Who>) -> bool {
         self.turns += 1;
         let turn = self.turns;
         let call = Call {
@@ -137,7 +145,7 @@ impl Calls {
     }
 
     /// Keeps the call of an MPTCP socket, for the subflows that it makes.
-    pub fn keep_mptcp(&mut self, remote: Endpoint, caller: Rc<Caller>, number: u32) {
+    pub fn keep_mptcp(&mut self, remote: Endpoint, caller: Rc<Who>, number: u32) {
         if self.mptcp.len() >= MPTCP_BOUND {
             self.mptcp.pop_front();
         }
@@ -151,7 +159,7 @@ impl Calls {
 
     /// The caller whose MPTCP socket may have made a subflow to this destination,
     /// of which the notice of one that failed has lost the port.
-    pub fn mptcp(&self, remote: &Endpoint) -> Option<Rc<Caller>> {
+    pub fn mptcp(&self, remote: &Endpoint) -> Option<Rc<Who>> {
         let is_its = |it: &&Mptcp| {
             let port = match remote.port {
                 0 => it.remote.port,

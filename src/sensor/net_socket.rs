@@ -16,8 +16,8 @@ use super::rows::UnderWay;
 use super::views::{View, Views};
 use super::ways::Ways;
 use crate::model::{
-    Attempt, Connect, Cookie, Event, Family, Gap, GapCause, Needs, Netns, Now, Proto, RowKind,
-    Settled, SocketKey, StateGroups,
+    Attempt, Attributed, Attribution, Connect, Cookie, Event, Family, Gap, GapCause, Needs, Netns,
+    Now, Proto, RowKind, Settled, SocketKey, StateGroups, Who,
 };
 use crate::stats::Stats;
 use crate::table::{Entry, Table, Tombstones, Walk};
@@ -226,6 +226,26 @@ impl NetSocket {
     pub fn settle(&mut self, settled: &Settled) {
         if let Some(entry) = self.table_mut(settled.kind).find_mut(settled.key) {
             Views::settle(entry, settled);
+        }
+    }
+
+    /// Notes who has a socket open, for its close. One that has ended meanwhile
+    /// needs nothing.
+    pub fn attribute(&mut self, attributed: Attributed) {
+        let Some(entry) = self.table_mut(RowKind::Full).find_mut(attributed.key) else {
+            return;
+        };
+        // One sensor's patience may have ended before another's answer came.
+        if matches!(entry.holders(), Some(Attribution::Held(_))) {
+            return;
+        }
+        let caller = entry.process();
+        let who = self.ways.who(Who {
+            caller,
+            holders: Some(attributed.holders),
+        });
+        if let Some(entry) = self.table_mut(RowKind::Full).find_mut(attributed.key) {
+            entry.set_who(who);
         }
     }
 }

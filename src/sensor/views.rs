@@ -328,6 +328,7 @@ fn change(entry: &Entry, sensor: SensorIx, kind: RowKind, how: How, step: Step) 
         state: entry.state(),
         direction: entry.direction(),
         process: entry.process(),
+        holders: entry.holders().cloned(),
         evidence: how.evidence,
         between_ticks: how.between_ticks,
         owner: entry.owner(),

@@ -20,7 +20,7 @@ use super::calls::{Call, Calls, leads_to};
 use super::listeners::{Listeners, Local};
 use crate::model::{
     Attempt, Caller, Connect, Cookie, Coverage, Direction, Evidence, Family, Notice, Origin, Proto,
-    Row, Sighting, SockId, StateGroups, TcpState,
+    Row, Sighting, SockId, StateGroups, TcpState, Who,
 };
 use crate::stats::Stats;
 use crate::table::{Entry, Mark};
@@ -115,8 +115,13 @@ impl Ways {
     }
 
     /// The caller of a connect(), shared by all its sockets.
-    pub fn caller(&mut self, caller: Caller) -> Rc<Caller> {
+    pub fn caller(&mut self, caller: Caller) -> Rc<Who> {
         self.calls.caller(caller)
+    }
+
+    /// A record of who has a socket, shared by all of theirs.
+    pub fn who(&mut self, who: Who) -> Rc<Who> {
+        self.calls.who(who)
     }
 
     /// What a hook saw of a socket, if no row of it has taken that yet.

@@ -4,8 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
 
 use crate::model::{
-    Caller, Cookie, Direction, Endpoint, Family, Host, HostUnknown, Name, Netns, Owner,
-    OwnerUnknown, Proto, Renumbering, Row, SensorIx, SockId, SocketData, SocketKey, TcpState,
+    Attribution, Caller, Cookie, Direction, Endpoint, Family, Host, HostUnknown, Name, Netns,
+    Owner, OwnerUnknown, Proto, Renumbering, Row, SensorIx, SockId, SocketData, SocketKey,
+    TcpState, Who,
 };
 
 /// A socket as it was last seen, and which sensors have it in view.
@@ -16,7 +17,7 @@ pub struct Entry {
     remote_ip: [u8; 16],
     first_seen_ms: u64,
     name: Option<Name>,
-    process: Option<Rc<Caller>>,
+    who: Option<Rc<Who>>,
     netns: Netns,
     ifindex: u32,
     uid: u32,
@@ -95,7 +96,7 @@ impl Entry {
             remote_ip: [0; 16],
             first_seen_ms,
             name: None,
-            process: None,
+            who: None,
             netns: key.netns,
             ifindex: 0,
             uid: 0,
@@ -188,7 +189,7 @@ impl Entry {
         self.local_port = id.local.port;
         self.remote_port = id.remote.port;
         self.ifindex = id.ifindex;
-        self.process = None;
+        self.forget_caller();
         self.flags &= !(UDP | V6 | MAPPED | 0b11 << DIRECTION | Mark::Hooked as u16);
         self.flags |= if id.proto == Proto::Udp { UDP } else { 0 }
             | if id.family == Family::V6 { V6 } else { 0 }
@@ -226,12 +227,39 @@ impl Entry {
 
     /// Who connected it, where a hook saw that.
     pub fn process(&self) -> Option<Caller> {
-        self.process.as_deref().copied()
+        self.who.as_ref()?.caller
+    }
+
+    /// Who has it open, where that was asked.
+    pub fn holders(&self) -> Option<&Attribution> {
+        self.who.as_ref()?.holders.as_ref()
+    }
+
+    /// Notes who has it open: `who` says so, and who connected it as known here.
+    pub fn set_who(&mut self, who: Rc<Who>) {
+        self.who = Some(who);
+    }
+
+    /// Other ends, and so another connect(); those who have it open stay.
+    fn forget_caller(&mut self) {
+        let holders = self.holders().cloned();
+        self.who = holders.map(|holders| {
+            Rc::new(Who {
+                caller: None,
+                holders: Some(holders),
+            })
+        });
     }
 
     /// Notes who connected it, as a hook saw it.
-    pub fn set_process(&mut self, caller: Rc<Caller>) {
-        self.process = Some(caller);
+    pub fn set_process(&mut self, caller: Rc<Who>) {
+        self.who = match self.holders().cloned() {
+            None => Some(caller),
+            holders => Some(Rc::new(Who {
+                caller: caller.caller,
+                holders,
+            })),
+        };
         self.note(Mark::Hooked, true);
         self.set_direction(Direction::Outbound);
     }

@@ -7,10 +7,11 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::child;
-use crate::daemon::{PATIENCE, once};
+use crate::daemon::{Launch, PATIENCE, Tick, once};
 use crate::dump::{dump, sample};
 use crate::netns;
 use crate::processes::{Child, close_and_tell, hear, pipe};
+use crate::record::Record;
 use crate::sock::{Domain, Sock};
 
 /// What a table says of one socket, by cookie: its inode, 0 for none, and the
@@ -125,5 +126,97 @@ fn as_text() {
         assert!(line.contains(&pid), "{line}");
         let without = once(&["--dump", "--format", "text"]);
         assert!(!child::text(&without).contains("PROCESS"));
+    });
+}
+
+/// Sensors that wait for as long as it takes.
+const PATIENT: &str = "  shown: {listener: net.socket, args: {process-timeout: 60s, cmdline: true}}
+  plain: {listener: net.socket, args: {process-timeout: 60s}}
+  without: {listener: net.socket, args: {process: false}}
+";
+
+fn said<'a>(record: &'a Record, sensor: &str, action: &str, cookie: u64) -> &'a Value {
+    let is_it = |event: &&Value| {
+        let data = &event["data"];
+        event["sensor"] == sensor && data["action"] == action && data["cookie"] == cookie
+    };
+    let found = record.events().find(is_it);
+    &found.unwrap_or_else(|| panic!("no {action} of {cookie} by {sensor}"))["data"]
+}
+
+/// An opening tells who has the socket, and its close tells the same, when nobody
+/// has it any more; so does that of a socket that was there at the start.
+#[test]
+fn events_name_the_process() {
+    netns::run("attribution::events_name_the_process", || {
+        let early = Sock::listener(Domain::V4);
+        let daemon = Launch::new(Tick::Fast).sensors(PATIENT).start();
+        let alone = Sock::listener(Domain::V4);
+        let shared = Sock::listener(Domain::V6);
+        let (heard, tell) = pipe();
+        let child = Child::forked(|| close_and_tell(alone.raw(), tell.as_raw_fd()));
+        hear(&heard);
+        let cookies = [alone.cookie, shared.cookie];
+        for cookie in cookies {
+            for sensor in ["shown", "plain", "without"] {
+                daemon.reported(sensor, "opened", cookie);
+            }
+        }
+        let pids = (u64::from(std::process::id()), u64::from(child.pid()));
+        drop(child);
+        let before = early.cookie;
+        drop((early, alone, shared));
+        for cookie in [before, cookies[0], cookies[1]] {
+            for sensor in ["shown", "plain", "without"] {
+                daemon.reported(sensor, "closed", cookie);
+            }
+        }
+        let record = daemon.stop();
+        for (action, cookie) in [
+            ("closed", before),
+            ("opened", cookies[0]),
+            ("closed", cookies[0]),
+            ("opened", cookies[1]),
+            ("closed", cookies[1]),
+        ] {
+            let shown = said(&record, "shown", action, cookie);
+            let cmdline = shown["process"]["cmdline"].as_str();
+            assert!(cmdline.is_some_and(|it| it.contains("--exact")), "{shown}");
+            let plain = said(&record, "plain", action, cookie);
+            assert_eq!(plain["process"]["pid"], pids.0, "{plain}");
+            assert!(plain["process"]["exe"].is_string(), "{plain}");
+            assert!(!plain.to_string().contains("cmdline"), "{plain}");
+            let without = said(&record, "without", action, cookie);
+            for key in ["process", "process_reason", "processes", "user"] {
+                assert_eq!(without.get(key), None, "{without}");
+            }
+        }
+        for action in ["opened", "closed"] {
+            let data = said(&record, "plain", action, cookies[1]);
+            // The child may have been made after the listener was read.
+            if let Some(all) = data["processes"].as_array() {
+                let all: Vec<_> = all.iter().filter_map(|it| it["pid"].as_u64()).collect();
+                assert_eq!(all, [pids.0, pids.1], "{data}");
+            }
+        }
+    });
+}
+
+/// What no dump has read has no inode to go by.
+#[test]
+fn between_ticks_nobody_can_be_named() {
+    netns::run("attribution::between_ticks_nobody_can_be_named", || {
+        let daemon = Launch::new(Tick::Slow).sensors(PATIENT).start();
+        let socket = Sock::udp(Domain::V4);
+        socket.bind_loopback();
+        let cookie = socket.cookie;
+        drop(socket);
+        daemon.reported("plain", "closed", cookie);
+        let record = daemon.stop();
+        for action in ["opened", "closed"] {
+            let data = said(&record, "plain", action, cookie);
+            assert_eq!(data["process"], Value::Null, "{data}");
+            assert_eq!(data["process_reason"], "not_read", "{data}");
+        }
     });
 }

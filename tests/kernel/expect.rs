@@ -301,6 +301,40 @@ impl fmt::Display for Expect {
     }
 }
 
+/// What says who has a socket.
+const ATTRIBUTION: [&str; 5] = [
+    "process",
+    "process_reason",
+    "processes",
+    "processes_more",
+    "user",
+];
+
+/// What is wrong with what an event says of who has the socket, whoever it is: a
+/// process, or a reason why there is none; and where nobody can be looked for,
+/// the reason is that of the inode. (A hook may know better.)
+fn misattributed(data: &serde_json::Map<String, Value>) -> Option<String> {
+    let (process, reason) = (data.get("process"), data.get("process_reason"));
+    let Some(process) = process else {
+        return Some("no process".to_string());
+    };
+    let good = match (process, reason.and_then(Value::as_str)) {
+        (Value::Object(process), None) => {
+            process["pid"].as_u64().is_some_and(|pid| pid > 0)
+                && process["comm"].is_string()
+                && !process.contains_key("cmdline")
+        }
+        (Value::Null, Some(reason)) => match data.get("inode_reason").and_then(Value::as_str) {
+            Some("no_file") => reason == "kernel",
+            Some(inode_reason) => reason == inode_reason,
+            // A machine that is busy enough can miss any deadline.
+            None => ["timeout", "gone", "not_permitted", "not_read"].contains(&reason),
+        },
+        _ => false,
+    };
+    (!good).then(|| format!("wrong: process: {process:?}, process_reason: {reason:?}"))
+}
+
 /// What all events of one run have in common.
 pub struct Frame {
     host: String,
@@ -344,8 +378,10 @@ impl Frame {
                 ));
             }
         }
+        problems.extend(misattributed(data));
         for key in data
             .keys()
+            .filter(|key| !ATTRIBUTION.contains(&key.as_str()))
             .filter(|key| !expect.data.contains_key(key.as_str()))
         {
             problems.push(format!("too much: {key}: {}", data[key]));

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::daemon::{Daemon, Launch, Scratch, Tick, binary, once};
 use crate::expect::{Expect, SILENT, Traffic};
 use crate::netns;
-use crate::record::Record;
+use crate::record::{Record, listing};
 use crate::sock::{Domain, Sock};
 
 fn launch(place: &Scratch, sensors: &str) -> Launch {
@@ -103,7 +103,12 @@ fn under_churn() {
         }
         for (cookie, actions) in actions(&record, "other") {
             let once = [&["opened", "closed"][..], &["closed"], &["opened"]];
-            assert!(once.contains(&&actions[..]), "{cookie}: {actions:?}");
+            let its = |event: &&Value| event["data"]["cookie"] == cookie;
+            assert!(
+                once.contains(&&actions[..]),
+                "{cookie}: {actions:?}: {}",
+                listing(record.events().filter(its))
+            );
         }
         println!("{} sockets, 30 reloads", cookies.len());
     });

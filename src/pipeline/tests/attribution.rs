@@ -1,0 +1,140 @@
+//! Events that wait for who has the socket.
+
+use std::path::Path;
+
+use super::*;
+use crate::enrich::Processes;
+use crate::enrich::processes::Scanner;
+use crate::enrich::users::Passwd;
+
+/// A pipeline whose /proc cannot be read, so that every answer is
+/// `not_permitted`; and how to hear that one has come.
+fn bench(stages: Vec<Stage>) -> (Bench, Receiver<()>) {
+    let mut bench = Bench::new(stages);
+    let (wake, woken) = channel();
+    // A test that is done looks no longer.
+    let wake = Arc::new(move || wake.send(()).unwrap_or(()));
+    let scanner = Scanner::new(Path::new("/nonexistent"), false, Passwd::default());
+    let processes = Processes::with_scanner(scanner, wake, Rc::clone(&bench.stats));
+    bench.pipeline.attribution.find_with(processes);
+    (bench, woken)
+}
+
+fn attributing() -> Stage {
+    Stage {
+        process: Some(Attribute {
+            timeout: Duration::from_millis(250),
+            cmdline: false,
+        }),
+        ..stage(&[], false)
+    }
+}
+
+/// Action, and why there is no process.
+fn reasons(bench: &Bench) -> Vec<(&'static str, Option<ProcessUnknown>)> {
+    let events = bench.kept.events.take().into_iter();
+    let told = events.map(|event| match event.data {
+        Data::Socket(data) => match data.holders {
+            Some(Attribution::Unknown(why)) => (data.action.unwrap().0.as_str(), Some(why)),
+            _ => (data.action.unwrap().0.as_str(), None),
+        },
+        other => panic!("{other:?}"),
+    });
+    told.collect()
+}
+
+#[test]
+fn the_view_does_not_wait_and_the_events_keep_their_order() {
+    let (mut bench, woken) = bench(vec![attributing()]);
+    let now = bench.at(0);
+    let none = Host::Unknown(HostUnknown::NotApplicable);
+    let opening = bench.pipeline.open(opened(1, "10.0.0.9:80"), now);
+    assert_eq!(opening, Verdict::Entered(none));
+    bench.pipeline.close(closed(1, "10.0.0.9:80"), now);
+    assert_eq!(reasons(&bench), []);
+    woken.recv_timeout(Duration::from_secs(10)).unwrap();
+    bench.pipeline.collect(bench.at(1));
+    let why = Some(ProcessUnknown::NotPermitted);
+    assert_eq!(reasons(&bench), [("opened", why), ("closed", why)]);
+    let attributed = bench.pipeline.take_attributed();
+    assert_eq!(attributed.len(), 1, "for whoever keeps the socket");
+    assert_eq!(bench.pipeline.deadline(), None);
+}
+
+#[test]
+fn after_the_timeout_an_event_goes_on_and_a_late_answer_is_dropped() {
+    let (mut bench, woken) = bench(vec![attributing()]);
+    let now = bench.at(0);
+    bench.pipeline.open(opened(1, "10.0.0.9:80"), now);
+    assert_eq!(bench.pipeline.deadline(), Some(bench.at(250).mono));
+    bench.pipeline.expire(bench.at(249));
+    assert_eq!(reasons(&bench), []);
+    bench.pipeline.expire(bench.at(250));
+    assert_eq!(reasons(&bench), [("opened", Some(ProcessUnknown::Timeout))]);
+    assert_eq!(bench.stats.processes_timed_out.count(), 1);
+    woken.recv_timeout(Duration::from_secs(10)).unwrap();
+    bench.pipeline.take_attributed();
+    bench.pipeline.collect(bench.at(251));
+    assert_eq!(reasons(&bench), []);
+    assert_eq!(bench.pipeline.take_attributed(), []);
+}
+
+#[test]
+fn at_the_end_nothing_is_held_back() {
+    let (mut bench, _woken) = bench(vec![attributing()]);
+    let now = bench.at(0);
+    bench.pipeline.open(opened(1, "10.0.0.9:80"), now);
+    bench.pipeline.finish(now);
+    bench.pipeline.open(opened(2, "10.0.0.9:80"), now);
+    let late = ("opened", Some(ProcessUnknown::Timeout));
+    assert_eq!(reasons(&bench), [late, late]);
+}
+
+#[test]
+fn what_is_known_or_cannot_be_known_is_told_at_once() {
+    let (mut bench, _woken) = bench(vec![attributing()]);
+    let now = bench.at(0);
+    let unknown = |why| Some(Attribution::Unknown(why));
+    for (owner, holders, expected) in [
+        (
+            Owner::Known { uid: 0, inode: 1 },
+            unknown(ProcessUnknown::Gone),
+            ProcessUnknown::Gone,
+        ),
+        (
+            Owner::Unknown(OwnerUnknown::NotRead),
+            None,
+            ProcessUnknown::NotRead,
+        ),
+        (
+            Owner::Unknown(OwnerUnknown::NoFile),
+            None,
+            ProcessUnknown::Kernel,
+        ),
+        (
+            Owner::Known { uid: 0, inode: 0 },
+            None,
+            ProcessUnknown::Kernel,
+        ),
+    ] {
+        let mut change = opened(1, "10.0.0.9:80");
+        (change.owner, change.holders) = (owner, holders);
+        bench.pipeline.open(change, now);
+        assert_eq!(reasons(&bench), [("opened", Some(expected))]);
+    }
+    assert_eq!(bench.stats.processes_asked.count(), 0);
+}
+
+/// One that enters a view without an event is asked about for its close.
+#[test]
+fn a_silent_opening_is_asked_about_behind_the_others() {
+    let (mut bench, woken) = bench(vec![attributing()]);
+    bench.pipeline.open(silent(1, "10.0.0.9:80"), bench.at(0));
+    assert_eq!(bench.stats.processes_asked.count(), 0);
+    bench.pipeline.expire(bench.at(0));
+    assert_eq!(bench.stats.processes_asked.count(), 1);
+    woken.recv_timeout(Duration::from_secs(10)).unwrap();
+    bench.pipeline.collect(bench.at(1));
+    assert_eq!(bench.pipeline.take_attributed().len(), 1);
+    assert_eq!(reasons(&bench), []);
+}

@@ -243,7 +243,8 @@ impl Daemon {
         let names = Names::new(NAME_THREADS, Arc::clone(&wake), Rc::clone(&stats));
         let stages = reload::stages(settings.sensors);
         let mut pipeline = Pipeline::new(stages, names, fan, Rc::clone(&stats));
-        pipeline.attribute_with(wake);
+        pipeline.attribute_with(Arc::clone(&wake));
+        pipeline.place_with(wake);
         if let Some(keeper) = &mut keeper {
             keeper.restore(&mut sources.sensor, &mut pipeline, now)?;
         }
@@ -312,6 +313,13 @@ impl Daemon {
         }
         for attributed in self.pipeline.take_attributed() {
             self.sources.sensor.attribute(attributed);
+        }
+    }
+
+    /// Has the paths of cgroups looked for that sockets were met of.
+    fn meet_cgroups(&mut self, now: Now) {
+        for cgroup in self.sources.sensor.take_cgroups() {
+            self.pipeline.meet(&cgroup, now);
         }
     }
 
@@ -478,6 +486,7 @@ impl Handler for Daemon {
         if self.sources.scope.take_replaced() {
             self.watch(self.sources.scope.as_raw_fd(), DUMP, Interest::READABLE)?;
         }
+        self.meet_cgroups(now);
         let busy = self.work_handlers(now) || busy;
         self.flush(now)?;
         let busy = self.control(now) || busy;

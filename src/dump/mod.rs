@@ -1,6 +1,7 @@
 //! `--dump`: the socket table once, through the same source, table and filter as
 //! the daemon's.
 
+mod cgroups;
 mod names;
 mod processes;
 
@@ -13,6 +14,8 @@ use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token};
+
+use cgroups::Cgroups;
 
 use crate::emit::{self, Format, Json};
 use crate::filter::{Answer, Filter};
@@ -144,6 +147,7 @@ pub fn run(request: &Request) -> Result<(), DumpFailed> {
         .map_err(|error| DumpFailed::Start("watch a descriptor", error))?;
     let mut reading = Reading::new(scope, request);
     reactor::run(&mut poll, &mut reading, Now::read)?;
+    reading.cgroups.look_up();
     let printed = if request.dns || request.process {
         let mut rows: Vec<SocketData> = reading.rows().collect();
         // Before the names: in the seconds that they may take, sockets close.
@@ -175,6 +179,7 @@ struct Reading<'a> {
     ready: bool,
     /// Full sockets and minisockets.
     tables: [Table; 2],
+    cgroups: Cgroups,
     /// The number of the dump under way.
     number: u32,
 }
@@ -191,6 +196,7 @@ impl<'a> Reading<'a> {
             missing: None,
             ready: false,
             tables: [Table::new(), Table::new()],
+            cgroups: Cgroups::default(),
             number: 0,
         }
     }
@@ -255,9 +261,10 @@ impl Handler for Reading<'_> {
         }
         let netns = self.scope.netns();
         let (request, tables, number) = (self.request, &mut self.tables, self.number);
-        let progress = self
-            .scope
-            .read(now, &mut |row| take(row, netns, request, tables, number));
+        let cgroups = &mut self.cgroups;
+        let progress = self.scope.read(now, &mut |row| {
+            take(row, netns, request, tables, cgroups, number);
+        });
         match progress {
             // A dump is written while it is read, so this is rare: worth no more
             // than a look every now and then, whichever socket it is by now.
@@ -276,7 +283,14 @@ impl Handler for Reading<'_> {
 }
 
 /// Enters a row in the table, once, if it can pass.
-fn take(row: Row, netns: Netns, request: &Request, tables: &mut [Table; 2], number: u32) {
+fn take(
+    row: Row,
+    netns: Netns,
+    request: &Request,
+    tables: &mut [Table; 2],
+    cgroups: &mut Cgroups,
+    number: u32,
+) {
     let host = if request.dns { None } else { Some("-") };
     if request.judge(&row.id, row.state, host) == Answer::Drop {
         return;
@@ -289,6 +303,7 @@ fn take(row: Row, netns: Netns, request: &Request, tables: &mut [Table; 2], numb
     }
     let mut entry = Entry::new(key, row.id, row.state, row.owner, 0);
     entry.seen = number;
+    cgroups.note(&mut entry, row.cgroup);
     table.insert(entry);
 }
 

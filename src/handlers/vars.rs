@@ -5,11 +5,11 @@
 //! these names.
 
 use crate::model::{
-    Attribution, Comm, ConnectData, Data, Event, Host, Owner, Proto, Sighting, SocketData,
+    Attribution, Comm, ConnectData, Data, Event, Host, Owner, Placed, Proto, Sighting, SocketData,
 };
 
 /// Every variable there can be.
-pub(super) const NAMES: [&str; 22] = [
+pub(super) const NAMES: [&str; 25] = [
     "SOCKWATCH_EID",
     "SOCKWATCH_SEQ",
     "SOCKWATCH_SENSOR",
@@ -29,6 +29,9 @@ pub(super) const NAMES: [&str; 22] = [
     "SOCKWATCH_COMM",
     "SOCKWATCH_COOKIE",
     "SOCKWATCH_UID",
+    "SOCKWATCH_CGROUP",
+    "SOCKWATCH_UNIT",
+    "SOCKWATCH_CONTAINER",
     "SOCKWATCH_CAUSE",
     "SOCKWATCH_SOURCE",
     "SOCKWATCH_SINK",
@@ -89,6 +92,7 @@ fn of_connect(connect: &ConnectData, vars: &mut Vec<(&'static str, String)>) {
             evidence,
             state,
             owner,
+            ..
         } => {
             vars.push(("SOCKWATCH_EVIDENCE", evidence.as_str().to_owned()));
             vars.push(("SOCKWATCH_STATE", state.as_str(Proto::Tcp).to_owned()));
@@ -100,6 +104,20 @@ fn of_connect(connect: &ConnectData, vars: &mut Vec<(&'static str, String)>) {
     };
     if let Some(uid) = uid {
         vars.push(("SOCKWATCH_UID", uid.to_string()));
+    }
+    of_cgroup(&connect.cgroup, vars);
+}
+
+fn of_cgroup(placed: &Placed, vars: &mut Vec<(&'static str, String)>) {
+    let Ok(info) = &placed.cgroup else {
+        return;
+    };
+    vars.push(("SOCKWATCH_CGROUP", info.path.to_string()));
+    if let Some(unit) = &info.unit {
+        vars.push(("SOCKWATCH_UNIT", unit.to_string()));
+    }
+    if let Some(container) = &info.container {
+        vars.push(("SOCKWATCH_CONTAINER", container.to_string()));
     }
 }
 
@@ -134,5 +152,8 @@ fn of_socket(socket: &SocketData, vars: &mut Vec<(&'static str, String)>) {
     vars.push(("SOCKWATCH_COOKIE", socket.cookie.0.to_string()));
     if let Owner::Known { uid, .. } = socket.owner {
         vars.push(("SOCKWATCH_UID", uid.to_string()));
+    }
+    if let Some(placed) = &socket.cgroup {
+        of_cgroup(placed, vars);
     }
 }

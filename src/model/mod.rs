@@ -28,7 +28,8 @@ pub use event::{
 pub use identity::{Cookie, Name, Netns, Owner, OwnerUnknown, Renumbering, SensorIx, SocketKey};
 pub use observation::{Notice, Row, RowKind, TcpInfo};
 pub use process::{
-    Attributed, Attribution, CgroupInfo, CgroupUnknown, Holders, Process, ProcessUnknown, Who,
+    Attributed, Attribution, Cgroup, CgroupAnswer, CgroupInfo, CgroupUnknown, Holders, Placed,
+    Process, ProcessUnknown, Who,
 };
 pub use state::TcpState;
 

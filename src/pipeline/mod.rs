@@ -7,6 +7,7 @@
 
 mod attribution;
 mod carry;
+mod cgroups;
 mod lines;
 mod stage;
 #[cfg(test)]
@@ -23,13 +24,14 @@ use crate::emit::Fan;
 use crate::enrich::{Lookup, Names};
 use crate::lock::{Admission, Locks, Released};
 use crate::model::{
-    Attempt, Attribution, Change, Data, Degraded, Endpoint, Event, Gap, Host, HostUnknown, Judge,
-    Listener, Name, NoResults, Now, Owner, Restored, SensorIx, Settled, SocketData, Step, TcpState,
-    Verdict,
+    Attempt, Attribution, Change, ConnectData, Data, Degraded, Endpoint, Event, Gap, Host,
+    HostUnknown, Judge, Listener, Name, NoResults, Now, Owner, Placed, Restored, SensorIx, Settled,
+    SocketData, Step, TcpState, Verdict,
 };
 use crate::state::Journal;
 use crate::stats::Stats;
 use attribution::Attributing;
+use cgroups::{Placing, Record};
 use stage::Match;
 use waiting::{WaitKey, Waiting};
 
@@ -39,6 +41,7 @@ pub struct Pipeline {
     names: Names,
     waiting: Waiting,
     attribution: Attributing,
+    placing: Placing,
     locks: Locks,
     fan: Fan,
     seq: u64,
@@ -63,6 +66,7 @@ impl Pipeline {
             names,
             waiting: Waiting::default(),
             attribution: Attributing::new(Rc::clone(&stats)),
+            placing: Placing::new(Rc::clone(&stats)),
             locks: Locks::default(),
             fan,
             seq: 0,
@@ -196,6 +200,7 @@ impl Pipeline {
         }
     }
 
+    /// Tells a change once it is known where the socket belongs.
     fn tell(
         &mut self,
         change: &Change,
@@ -204,12 +209,33 @@ impl Pipeline {
         holders: Option<Attribution>,
         at: Now,
     ) {
+        let record = || Record::Socket {
+            change: change.clone(),
+            state,
+            host: host.clone(),
+            holders: holders.clone(),
+            at,
+        };
+        if let Some(placed) = self.place(change, at, record) {
+            self.write(change, state, host, holders, placed, at);
+        }
+    }
+
+    fn write(
+        &mut self,
+        change: &Change,
+        state: TcpState,
+        host: &Host,
+        holders: Option<Attribution>,
+        placed: Option<Placed>,
+        at: Now,
+    ) {
         if !change.is_silent() {
             self.note(change, host);
         }
         if self.stage(change).reports(change) {
             let wanted = self.stage(change).process;
-            let data = || Data::Socket(socket_data(change, state, host, holders, wanted));
+            let data = || Data::Socket(socket_data(change, state, host, holders, placed, wanted));
             self.pass(change.sensor, About::of(change), data, at);
         }
     }
@@ -233,9 +259,25 @@ impl Pipeline {
                 && let Some(data) = stage.connect(attempt, names, none)
             {
                 // As many stages as SensorIx can number.
-                self.pass(SensorIx(at as u8), about, || Data::Connect(data), now);
+                self.tell_connect(SensorIx(at as u8), data, about, now);
             }
         }
+    }
+
+    /// Tells a connect() once it is known where its caller belongs.
+    fn tell_connect(&mut self, sensor: SensorIx, mut data: ConnectData, about: About, at: Now) {
+        let record = || Record::Connect {
+            data: Box::new(data.clone()),
+            about,
+            at,
+        };
+        if let Ok(id) = data.attempt.cgroup_id() {
+            match self.place_connect(sensor, id, at, record) {
+                Some(placed) => data.cgroup = placed,
+                None => return,
+            }
+        }
+        self.pass(sensor, about, || Data::Connect(data), at);
     }
 
     /// The lock, and what passes it: the sinks.
@@ -370,6 +412,7 @@ fn socket_data(
     state: TcpState,
     host: &Host,
     holders: Option<Attribution>,
+    cgroup: Option<Placed>,
     wanted: Option<Attribute>,
 ) -> SocketData {
     let (life, traffic) = match change.step {
@@ -390,6 +433,7 @@ fn socket_data(
         process: change.process,
         holders,
         cmdline: wanted.is_some_and(|wanted| wanted.cmdline),
+        cgroup,
         between_ticks: change.between_ticks,
         life,
         traffic,

@@ -3,8 +3,8 @@
 use std::rc::Rc;
 
 use super::{
-    Attribution, Caller, Cgroup, Direction, Name, Netns, Now, Owner, RowKind, SensorIx, SockId,
-    SocketKey, TcpState, Traffic,
+    Attribution, Caller, Cgroup, CgroupUnknown, Direction, Name, Netns, Now, Owner, RowKind,
+    SensorIx, SockId, SocketKey, TcpState, Traffic,
 };
 
 /// What happened to a socket.
@@ -145,8 +145,8 @@ pub struct Change {
     pub process: Option<Caller>,
     /// Who has it open, where that was asked before.
     pub holders: Option<Attribution>,
-    /// The cgroup that it belongs to, where its id is known.
-    pub cgroup: Option<Rc<Cgroup>>,
+    /// The cgroup that it belongs to, or why its id is not known.
+    pub cgroup: Result<Rc<Cgroup>, CgroupUnknown>,
     /// How it is known.
     pub evidence: Evidence,
     /// Opened and closed between two ticks.

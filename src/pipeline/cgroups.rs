@@ -10,18 +10,22 @@
 //!
 //! What has to wait stands in one line for each sensor and cgroup. A socket never
 //! changes its cgroup, so that its records stay in order, and one line of one
-//! sensor has one patience, so that the front is always the next to go.
+//! sensor has one patience, so that the front is always the next to go. An end
+//! waits for nothing but the opening of its own socket: by then its cgroup has been
+//! asked for.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::waiting::WaitKey;
 use super::{About, Pipeline};
 use crate::enrich::pool::Wake;
 use crate::enrich::{self, Lookup};
 use crate::model::{
     Attribution, Cgroup, CgroupAnswer, CgroupUnknown, Change, ConnectData, Data, Host, Now, Placed,
-    SensorIx, TcpState,
+    SensorIx, Step, TcpState,
 };
 use crate::stats::Stats;
 
@@ -60,6 +64,8 @@ pub(super) struct Placing {
     cgroups: Option<enrich::Cgroups>,
     lines: BTreeMap<(SensorIx, u64), VecDeque<Waiting>>,
     count: usize,
+    /// The sockets in the lines, each with how many records.
+    held: HashMap<WaitKey, u32>,
     /// Who is to know, of those that are being looked for.
     asked: HashMap<u64, Vec<Rc<Cgroup>>>,
     found: Vec<(u64, CgroupAnswer)>,
@@ -74,6 +80,7 @@ impl Placing {
             cgroups: None,
             lines: BTreeMap::new(),
             count: 0,
+            held: HashMap::new(),
             asked: HashMap::new(),
             found: Vec::new(),
             clock: None,
@@ -86,6 +93,27 @@ impl Placing {
     pub fn deadline(&self) -> Option<Instant> {
         let fronts = self.lines.values().filter_map(VecDeque::front);
         fronts.map(|front| front.until).min()
+    }
+
+    fn push(&mut self, key: (SensorIx, u64), waiting: Waiting) {
+        if let Record::Socket { change, .. } = &waiting.record {
+            *self.held.entry(WaitKey::of(change)).or_default() += 1;
+        }
+        self.count += 1;
+        self.lines.entry(key).or_default().push_back(waiting);
+    }
+
+    /// A record has left its line.
+    fn left(&mut self, record: &Record) {
+        self.count -= 1;
+        if let Record::Socket { change, .. } = record
+            && let Entry::Occupied(mut held) = self.held.entry(WaitKey::of(change))
+        {
+            *held.get_mut() -= 1;
+            if *held.get() == 0 {
+                held.remove();
+            }
+        }
     }
 
     /// Asks for a cgroup, and sees to it that all its sockets learn the answer.
@@ -145,9 +173,14 @@ impl Pipeline {
         if !self.is_emittable(change) {
             return Some(None);
         }
-        let Some(cgroup) = &change.cgroup else {
-            return Some(Some(Placed::nowhere(change.owner.into())));
+        let cgroup = match &change.cgroup {
+            Ok(cgroup) => cgroup,
+            Err(why) => return Some(Some(Placed::nowhere(*why))),
         };
+        let is_end = matches!(change.step, Step::Closed { .. });
+        if is_end && !self.placing.held.contains_key(&WaitKey::of(change)) {
+            return Some(Some(cgroup.placed()));
+        }
         let wanted = self.stage(change).process;
         let patience = wanted.map_or(PATIENCE, |wanted| wanted.timeout);
         let key = (change.sensor, cgroup.id());
@@ -203,11 +236,11 @@ impl Pipeline {
                 Lookup::Pending => {}
             }
         }
-        placing.count += 1;
-        placing.lines.entry(key).or_default().push_back(Waiting {
+        let waiting = Waiting {
             until: now + patience,
             record: record(),
-        });
+        };
+        placing.push(key, waiting);
         None
     }
 
@@ -245,7 +278,9 @@ impl Pipeline {
             }
             !line.is_empty()
         });
-        placing.count -= late.len();
+        for (_, record) in &late {
+            placing.left(record);
+        }
         placing.stats.cgroups_timed_out.add(late.len() as u64);
         for (key, record) in late {
             self.tell_placed(key, record, &Err(CgroupUnknown::Timeout));
@@ -265,7 +300,9 @@ impl Pipeline {
         let Some(line) = self.placing.lines.remove(&key) else {
             return;
         };
-        self.placing.count -= line.len();
+        for waiting in &line {
+            self.placing.left(&waiting.record);
+        }
         for waiting in line {
             self.tell_placed(key, waiting.record, answer);
         }

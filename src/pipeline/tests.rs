@@ -151,7 +151,7 @@ fn change(cookie: u64, remote: &str, step: Step) -> Change {
         direction: None,
         process: None,
         holders: None,
-        cgroup: None,
+        cgroup: Err(CgroupUnknown::NotTold),
         evidence: Evidence::Dump,
         between_ticks: false,
         owner: Owner::Known { uid: 0, inode: 1 },

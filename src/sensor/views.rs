@@ -329,7 +329,7 @@ fn change(entry: &Entry, sensor: SensorIx, kind: RowKind, how: How, step: Step) 
         direction: entry.direction(),
         process: entry.process(),
         holders: entry.holders().cloned(),
-        cgroup: entry.cgroup().cloned(),
+        cgroup: entry.belongs_to().cloned(),
         evidence: how.evidence,
         between_ticks: how.between_ticks,
         owner: entry.owner(),

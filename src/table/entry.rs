@@ -4,9 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
 
 use crate::model::{
-    Attribution, Caller, Cgroup, Cookie, Direction, Endpoint, Family, Host, HostUnknown, Name,
-    Netns, Owner, OwnerUnknown, Placed, Proto, Renumbering, Row, SensorIx, SockId, SocketData,
-    SocketKey, TcpState, Who,
+    Attribution, Caller, Cgroup, CgroupUnknown, Cookie, Direction, Endpoint, Family, Host,
+    HostUnknown, Name, Netns, Owner, OwnerUnknown, Placed, Proto, Renumbering, Row, SensorIx,
+    SockId, SocketData, SocketKey, TcpState, Who,
 };
 
 /// A socket as it was last seen, and which sensors have it in view.
@@ -240,6 +240,15 @@ impl Entry {
         self.who.as_ref()?.cgroup.as_ref()
     }
 
+    /// The same, or why that is not known.
+    pub fn belongs_to(&self) -> Result<&Rc<Cgroup>, CgroupUnknown> {
+        self.cgroup().ok_or_else(|| match self.owner() {
+            // No row of it was read since the restart.
+            Owner::Known { .. } if self.is(Mark::Carried) => CgroupUnknown::NotRead,
+            owner => owner.into(),
+        })
+    }
+
     /// All of these.
     pub fn who(&self) -> Option<&Rc<Who>> {
         self.who.as_ref()
@@ -345,9 +354,9 @@ impl Entry {
             process: self.process(),
             holders: None,
             cmdline: false,
-            cgroup: Some(match self.cgroup() {
-                Some(cgroup) => cgroup.placed(),
-                None => Placed::nowhere(self.owner().into()),
+            cgroup: Some(match self.belongs_to() {
+                Ok(cgroup) => cgroup.placed(),
+                Err(why) => Placed::nowhere(why),
             }),
             between_ticks: false,
             life: None,

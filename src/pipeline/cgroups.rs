@@ -40,7 +40,7 @@ const SEARCH: Duration = Duration::from_secs(5);
 pub(super) enum Record {
     /// A change that has been decided.
     Socket {
-        change: Change,
+        change: Box<Change>,
         state: TcpState,
         host: Host,
         holders: Option<Attribution>,

@@ -210,7 +210,7 @@ impl Pipeline {
         at: Now,
     ) {
         let record = || Record::Socket {
-            change: change.clone(),
+            change: Box::new(change.clone()),
             state,
             host: host.clone(),
             holders: holders.clone(),

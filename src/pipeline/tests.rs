@@ -1,6 +1,7 @@
 //! The pipeline without a kernel, a resolver or a terminal.
 
 mod attribution;
+mod cgroups;
 mod connects;
 
 use std::cell::RefCell;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::cgroup::write_placed;
 use super::object::Object;
-use super::process::{write_caller, write_who};
+use super::process::{write_caller, write_user, write_who};
 use crate::model::{
     ConnectData, Data, Degraded, Event, Family, Gap, Host, Life, Owner, OwnerUnknown, Proto,
     Restored, Sighting, SocketData, Traffic,
@@ -216,6 +216,7 @@ fn write_connect(data: &ConnectData, mut out: Object<'_>) {
         Sighting::Hook { caller, uid, .. } => {
             write_caller(caller, &mut out);
             out.number("uid", *uid);
+            write_user(data.user.as_deref(), &mut out);
         }
         Sighting::Table { owner, .. } => {
             out.null("process");
@@ -224,6 +225,7 @@ fn write_connect(data: &ConnectData, mut out: Object<'_>) {
                 Owner::Known { uid, .. } => out.number("uid", uid),
                 Owner::Unknown(why) => write_no_uid(why, &mut out),
             }
+            write_user(data.user.as_deref(), &mut out);
         }
     }
     write_placed(&data.cgroup, &mut out);

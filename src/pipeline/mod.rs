@@ -14,6 +14,7 @@ mod stage;
 mod tests;
 mod waiting;
 
+pub use attribution::Silent;
 pub use stage::{Attribute, Dns, Stage};
 
 use std::net::IpAddr;
@@ -26,7 +27,7 @@ use crate::lock::{Admission, Locks, Released};
 use crate::model::{
     Attempt, Attribution, Change, ConnectData, Data, Degraded, Endpoint, Event, Gap, Host,
     HostUnknown, Judge, Listener, Name, NoResults, Now, Owner, Placed, Restored, SensorIx, Settled,
-    SocketData, Step, TcpState, Verdict,
+    SocketData, SocketKey, Step, TcpState, Verdict,
 };
 use crate::state::Journal;
 use crate::stats::Stats;
@@ -65,7 +66,7 @@ impl Pipeline {
             stages,
             names,
             waiting: Waiting::default(),
-            attribution: Attributing::new(Rc::clone(&stats)),
+            attribution: Attributing::default(),
             placing: Placing::new(Rc::clone(&stats)),
             locks: Locks::default(),
             fan,
@@ -235,7 +236,12 @@ impl Pipeline {
         }
         if self.stage(change).reports(change) {
             let wanted = self.stage(change).process;
-            let data = || Data::Socket(socket_data(change, state, host, holders, placed, wanted));
+            let user = match change.owner {
+                Owner::Known { uid, .. } if wanted.is_some() => self.user(uid, at),
+                Owner::Known { .. } | Owner::Unknown(_) => None,
+            };
+            let who = (holders, user, wanted);
+            let data = || Data::Socket(socket_data(change, state, host, who, placed));
             self.pass(change.sensor, About::of(change), data, at);
         }
     }
@@ -253,11 +259,13 @@ impl Pipeline {
             action: "connect",
             remote: attempt.remote,
         };
+        let user = attempt.uid().and_then(|uid| self.user(uid, now));
         for at in 0..self.stages.len() {
             let stage = &self.stages[at];
             if stage.listener == Listener::TcpConnect
-                && let Some(data) = stage.connect(attempt, names, none)
+                && let Some(mut data) = stage.connect(attempt, names, none)
             {
+                data.user.clone_from(&user);
                 // As many stages as SensorIx can number.
                 self.tell_connect(SensorIx(at as u8), data, about, now);
             }
@@ -324,6 +332,14 @@ impl Judge for Pipeline {
         let verdict = self.offer(change, now);
         self.unnoted |= silent && matches!(verdict, Verdict::Entered(_));
         verdict
+    }
+
+    fn owned(&mut self, key: SocketKey, owner: Owner, sensors: u32) {
+        if let Owner::Known { uid, inode } = owner
+            && sensors & self.attributing() != 0
+        {
+            self.attribution.owned(Silent { key, uid, inode });
+        }
     }
 
     fn close(&mut self, change: Change, now: Now) {
@@ -411,10 +427,10 @@ fn socket_data(
     change: &Change,
     state: TcpState,
     host: &Host,
-    holders: Option<Attribution>,
+    who: (Option<Attribution>, Option<Arc<str>>, Option<Attribute>),
     cgroup: Option<Placed>,
-    wanted: Option<Attribute>,
 ) -> SocketData {
+    let (holders, user, wanted) = who;
     let (life, traffic) = match change.step {
         Step::Closed { life, traffic } => (life, traffic),
         Step::Opened { .. } => (None, None),
@@ -429,7 +445,7 @@ fn socket_data(
         cookie: change.key.cookie,
         netns: change.key.netns,
         owner: change.owner,
-        user: holders.as_ref().and_then(|it| user(change.owner, it)),
+        user,
         process: change.process,
         holders,
         cmdline: wanted.is_some_and(|wanted| wanted.cmdline),
@@ -438,13 +454,4 @@ fn socket_data(
         life,
         traffic,
     }
-}
-
-/// The name of the socket's user, as far as a holder's tells it.
-fn user(owner: Owner, holders: &Attribution) -> Option<Arc<str>> {
-    let (Owner::Known { uid, .. }, Attribution::Held(holders)) = (owner, holders) else {
-        return None;
-    };
-    let same = holders.oldest.iter().find(|process| process.uid == uid)?;
-    same.user.clone()
 }

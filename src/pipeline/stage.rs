@@ -148,6 +148,7 @@ impl Stage {
                     Err(why) => why,
                 }),
             },
+            user: None,
         })
     }
 

@@ -139,6 +139,19 @@ impl Ways {
         entry.set_process(who);
     }
 
+    /// Forgets who has a socket open: that is to be asked again.
+    pub fn forget_holders(&mut self, entry: &mut Entry) {
+        if entry.holders().is_some()
+            && let Some(known) = entry.who()
+        {
+            let who = Who {
+                holders: None,
+                ..Who::clone(known)
+            };
+            entry.set_who(self.calls.who(who));
+        }
+    }
+
     /// Notes the cgroup of a socket, as its row told it; id 0 is none.
     pub fn belongs(&mut self, entry: &mut Entry, cgroup: u64) {
         if entry.cgroup().map_or(0, |known| known.id()) == cgroup {

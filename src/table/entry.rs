@@ -304,6 +304,11 @@ impl Entry {
         }
     }
 
+    /// Whether some process may have it open.
+    pub fn has_inode(&self) -> bool {
+        self.inode != 0
+    }
+
     /// Notes an owner. What was known once is kept: a socket that lost its file
     /// still belongs to who opened it.
     pub fn set_owner(&mut self, owner: Owner) {
@@ -352,7 +357,7 @@ impl Entry {
             owner: self.owner(),
             user: None,
             process: self.process(),
-            holders: None,
+            holders: self.holders().cloned(),
             cmdline: false,
             cgroup: Some(match self.belongs_to() {
                 Ok(cgroup) => cgroup.placed(),

@@ -360,6 +360,7 @@ pub(super) fn connect() -> ConnectData {
             .into(),
         no_results: None,
         cgroup: placed("/user.slice/session-1.scope", Some("session-1.scope"), None),
+        user: None,
     }
 }
 
@@ -402,6 +403,7 @@ pub(super) fn connect_seen() -> ConnectData {
         results: Vec::new(),
         no_results: Some(NoResults::NotSeen),
         cgroup: Placed::nowhere(CgroupUnknown::NotRead),
+        user: None,
     }
 }
 

@@ -20,7 +20,7 @@ const DEPTH: usize = 250;
 #[derive(Debug)]
 pub(super) enum Uncompiled {
     /// It would be larger than allowed.
-    TooLarge(BuildError),
+    TooLarge,
     /// Its alternatives stand in alternatives too often.
     TooDeep,
     /// globset wrote what it is not known to write.
@@ -30,16 +30,17 @@ pub(super) enum Uncompiled {
 impl fmt::Display for Uncompiled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Uncompiled::TooLarge(error) => write!(f, "too large: {error}"),
+            Uncompiled::TooLarge => f.write_str("too large: several patterns do the same"),
             Uncompiled::TooDeep => write!(f, "braces more than {DEPTH} deep"),
             Uncompiled::Unknown => f.write_str("its regular expression is of an unknown kind"),
         }
     }
 }
 
+/// Of what the builder refuses only the size depends on the glob.
 impl From<BuildError> for Uncompiled {
-    fn from(error: BuildError) -> Uncompiled {
-        Uncompiled::TooLarge(error)
+    fn from(_: BuildError) -> Uncompiled {
+        Uncompiled::TooLarge
     }
 }
 
@@ -149,18 +150,15 @@ impl Compiler<'_> {
 
     /// Goes on by a byte of these.
     fn one_of(&mut self, class: &[(u8, u8)]) -> Result<(), Uncompiled> {
-        let to = |next| {
-            class
-                .iter()
-                .map(move |&(start, end)| Transition { start, end, next })
-        };
-        let end = self.builder.add_empty()?;
+        let next = self.builder.add_empty()?;
+        let to = |&(start, end): &(u8, u8)| Transition { start, end, next };
         let state = match class {
-            [_] => to(end).map(|one| self.builder.add_range(one)).next(),
-            _ => Some(self.builder.add_sparse(to(end).collect())),
+            [] => return Err(Uncompiled::Unknown),
+            [one] => self.builder.add_range(to(one))?,
+            several => self.builder.add_sparse(several.iter().map(to).collect())?,
         };
-        self.lead_to(state.ok_or(Uncompiled::Unknown)??)?;
-        self.at = end;
+        self.lead_to(state)?;
+        self.at = next;
         Ok(())
     }
 
@@ -287,7 +285,7 @@ mod tests {
     fn size_is_bounded() {
         let regex = format!("(?-u)^{}$", "[ac]".repeat(10_000));
         let compiled = compile(&regex, LIMIT);
-        assert!(matches!(compiled, Err(Uncompiled::TooLarge(_))));
+        assert!(matches!(compiled, Err(Uncompiled::TooLarge)));
         let nested = |depth| format!("(?-u)^{}{}$", "(?:".repeat(depth), ")".repeat(depth));
         assert!(compile(&nested(DEPTH), LIMIT).is_ok());
         let compiled = compile(&nested(DEPTH + 1), LIMIT);

@@ -1,59 +1,61 @@
 //! The cgroups of a printed table, each looked up once. Nothing else goes on
 //! meanwhile, so the tree is read right here.
 
-use std::collections::HashMap;
-use std::rc::Rc;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::enrich::cgroups::Tree;
-use crate::model::{Cgroup, CgroupUnknown, Who};
-use crate::table::Entry;
+use crate::model::{CgroupAnswer, CgroupInfo, CgroupUnknown, Placed, Row};
 
 /// How long all rows together wait.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The cgroups that rows belong to.
+/// What is known of cgroups, by id.
 #[derive(Debug, Default)]
-pub(super) struct Cgroups {
-    known: HashMap<u64, Rc<Who>>,
-    /// The last one: rows that stand beside each other often share it.
-    last: Option<(u64, Rc<Who>)>,
-}
+pub(super) struct Places(HashMap<u64, CgroupAnswer>);
 
-impl Cgroups {
-    /// Notes the cgroup of a socket; id 0 is none.
-    pub fn note(&mut self, entry: &mut Entry, id: u64) {
-        if id == 0 {
-            return;
+impl Places {
+    /// Finds these; id 0 is none.
+    pub fn find(ids: impl Iterator<Item = u64>) -> Places {
+        let mut last = 0;
+        // Rows that stand beside each other often share theirs.
+        let ids = ids.filter(|id| std::mem::replace(&mut last, *id) != *id && *id != 0);
+        let ids: HashSet<u64> = ids.collect();
+        if ids.is_empty() {
+            return Places::default();
         }
-        if let Some((last, who)) = &self.last
-            && *last == id
-        {
-            return entry.set_who(Rc::clone(who));
-        }
-        let who = self.known.entry(id).or_insert_with(|| {
-            Rc::new(Who {
-                cgroup: Some(Rc::new(Cgroup::new(id))),
-                ..Who::default()
-            })
-        });
-        self.last = Some((id, Rc::clone(who)));
-        entry.set_who(Rc::clone(who));
-    }
-
-    /// Finds the paths of all of them; the rows know them then.
-    pub fn look_up(&self) {
         let until = Instant::now() + PATIENCE;
         let mut tree = Tree::mounted();
         if let Err(error) = &tree {
             log::debug!("cgroups: no cgroup2 to be read: {error}");
         }
-        for cgroup in self.known.values().filter_map(|who| who.cgroup.as_ref()) {
-            cgroup.learn(match &mut tree {
-                Ok(_) if Instant::now() >= until => Err(CgroupUnknown::Timeout),
-                Ok(tree) => tree.find(cgroup.id()).map(Into::into),
-                Err(_) => Err(CgroupUnknown::NotMounted),
-            });
+        let mut find = |id| match &mut tree {
+            Ok(_) if Instant::now() >= until => Err(CgroupUnknown::Timeout),
+            Ok(tree) => tree.find(id).map(Into::into),
+            Err(_) => Err(CgroupUnknown::NotMounted),
+        };
+        Places(ids.into_iter().map(|id| (id, find(id))).collect())
+    }
+
+    /// The same that shares nothing with this, for another thread.
+    pub fn apart(&self) -> Places {
+        let apart = |answer: &CgroupAnswer| {
+            let info = answer.as_ref().map_err(|why| *why)?;
+            Ok(Arc::new(CgroupInfo::clone(info)))
+        };
+        let each = self.0.iter();
+        Places(each.map(|(id, answer)| (*id, apart(answer))).collect())
+    }
+
+    /// Where a socket belongs.
+    pub fn of(&self, row: &Row) -> Placed {
+        match self.0.get(&row.cgroup) {
+            None => Placed::nowhere(row.owner.into()),
+            Some(answer) => Placed {
+                id: Some(row.cgroup),
+                cgroup: answer.clone(),
+            },
         }
     }
 }

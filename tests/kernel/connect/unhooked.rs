@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::callers::Caller;
 use super::watch::is_connect;
+use crate::attribution::name_user;
 use crate::daemon::{Daemon, Launch, Tick};
 use crate::netns;
 use crate::record::Record;
@@ -51,6 +52,7 @@ fn read(client: &Sock, to: SocketAddr, state: &str) -> Value {
     data["evidence"] = json!("dump");
     data["state"] = json!(state);
     data["uid"] = json!(Caller::current().uid);
+    name_user(&mut data);
     data
 }
 

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 
 use super::callers::Caller;
+use crate::attribution::name_user;
 use crate::daemon::{BEACON, Daemon, Launch, Tick};
 use crate::netns;
 use crate::record::Record;
@@ -58,6 +59,7 @@ impl Call {
         if socket.domain() == Domain::Mapped {
             data["v4_mapped"] = json!(true);
         }
+        name_user(&mut data);
         Call {
             data,
             any_cookie: false,

@@ -90,6 +90,7 @@ fn the_table_shows_what_was_called() {
             if domain == Domain::Mapped {
                 expected["v4_mapped"] = json!(true);
             }
+            crate::attribution::name_user(&mut expected);
             let mut data = call(&record, cookie);
             if data["results_reason"] == "no_tap" {
                 data["results_reason"] = json!("not_seen");

@@ -7,7 +7,11 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 
 use super::callers::Caller;
+<<<<<<< HEAD
 use crate::cgroups;
+=======
+use crate::attribution::name_user;
+>>>>>>> proc
 use crate::daemon::{BEACON, Daemon, Launch, Tick};
 use crate::netns;
 use crate::record::Record;
@@ -59,6 +63,7 @@ impl Call {
         if socket.domain() == Domain::Mapped {
             data["v4_mapped"] = json!(true);
         }
+        name_user(&mut data);
         Call {
             data,
             any_cookie: false,

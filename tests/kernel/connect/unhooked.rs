@@ -7,11 +7,8 @@ use serde_json::{Value, json};
 
 use super::callers::Caller;
 use super::watch::is_connect;
-<<<<<<< HEAD
-use crate::cgroups;
-=======
 use crate::attribution::name_user;
->>>>>>> proc
+use crate::cgroups;
 use crate::daemon::{Daemon, Launch, Tick};
 use crate::netns;
 use crate::record::Record;
@@ -53,14 +50,10 @@ fn read(client: &Sock, to: SocketAddr, state: &str) -> Value {
     let mut data = data(client, to);
     data["evidence"] = json!("dump");
     data["state"] = json!(state);
-<<<<<<< HEAD
     let caller = Caller::current();
     data["uid"] = json!(caller.uid);
-    cgroups::show(&mut data, &caller);
-=======
-    data["uid"] = json!(Caller::current().uid);
     name_user(&mut data);
->>>>>>> proc
+    cgroups::show(&mut data, &caller);
     data
 }
 

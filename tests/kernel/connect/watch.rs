@@ -7,11 +7,8 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 
 use super::callers::Caller;
-<<<<<<< HEAD
-use crate::cgroups;
-=======
 use crate::attribution::name_user;
->>>>>>> proc
+use crate::cgroups;
 use crate::daemon::{BEACON, Daemon, Launch, Tick};
 use crate::netns;
 use crate::record::Record;

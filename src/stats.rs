@@ -54,6 +54,8 @@ stats! {
     dumps_failed,
     /// Dumps that the gate spared: the counters said that nothing was new.
     dumps_spared,
+    /// Times that the kernel refused a condition on the rows of a dump.
+    conditions_refused,
     /// Dumps that nothing but the time since the last one spoke for.
     dumps_forced,
     /// Sockets that such dumps found: opened without moving a counter.

@@ -17,7 +17,8 @@ use mio::{Interest, Poll, Token};
 use crate::emit::{self, Format, Json};
 use crate::filter::{Answer, Filter};
 use crate::model::{
-    Coverage, Needs, Netns, Now, Proto, Row, SockId, SocketData, SocketKey, StateGroups, TcpState,
+    Coverage, Needs, Netns, Now, Proto, Row, SockId, SocketData, SocketKey, Sought, StateGroups,
+    TcpState,
 };
 use crate::reactor::{self, Handler, Turn};
 use crate::source::Dumps;
@@ -26,6 +27,7 @@ use crate::stats::Stats;
 use crate::sys;
 use crate::sys::output::{OpenError, Output, Patient};
 use crate::table::{Entry, Table};
+use crate::wire::bytecode;
 
 const DUMP: Token = Token(0);
 
@@ -106,6 +108,19 @@ impl Request {
             .fold(everything, |all, needs| all & needs)
     }
 
+    /// Which of them, by their ends: the kernel leaves out the others.
+    fn condition(&self, proto: Proto) -> Option<Box<[u8]>> {
+        // A row must pass every set; the one that leaves out most stands for all.
+        let each = self.filters.iter().map(|set| {
+            let each = set.iter().map(|filter| filter.sought_in_dump(proto));
+            each.fold(Sought::NONE, Sought::or)
+        });
+        let narrow = each.filter(|sought| !sought.is_all());
+        narrow
+            .min_by_key(Sought::accepted)
+            .and_then(|sought| bytecode::assemble(&sought))
+    }
+
     fn judge(&self, id: &SockId, state: TcpState, host: Option<&str>) -> Answer {
         let mut answer = Answer::Pass;
         for set in &self.filters {
@@ -175,6 +190,8 @@ struct Reading<'a> {
     ready: bool,
     /// Full sockets and minisockets.
     tables: [Table; 2],
+    /// What TCP and UDP rows must be, for the kernel.
+    conditions: [Option<Box<[u8]>>; 2],
     /// The number of the dump under way.
     number: u32,
 }
@@ -191,6 +208,7 @@ impl<'a> Reading<'a> {
             missing: None,
             ready: false,
             tables: [Table::new(), Table::new()],
+            conditions: Proto::ALL.map(|proto| request.condition(proto)),
             number: 0,
         }
     }
@@ -248,7 +266,8 @@ impl Handler for Reading<'_> {
                 return Ok(waits.map_or(Turn::Done, |at| Turn::Idle(Some(at))));
             };
             self.number += 1;
-            if let Err(error) = self.scope.begin(coverage, now) {
+            let condition = self.conditions[coverage.proto as usize].as_deref();
+            if let Err(error) = self.scope.begin_where(coverage, condition, now) {
                 self.failed(coverage, error, now)?;
                 return Ok(Turn::Busy);
             }

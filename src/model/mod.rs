@@ -13,6 +13,7 @@ mod event;
 mod identity;
 mod observation;
 mod process;
+mod sought;
 mod state;
 
 pub use change::{
@@ -30,6 +31,7 @@ pub use observation::{Notice, Row, RowKind, TcpInfo};
 pub use process::{
     Attributed, Attribution, CgroupInfo, CgroupUnknown, Holders, Process, ProcessUnknown, Who,
 };
+pub use sought::{End, Ends, Sought};
 pub use state::TcpState;
 
 use std::time::{Instant, SystemTime};

@@ -11,6 +11,7 @@ use netlink_packet_sock_diag::{
     inet::{ExtensionFlags, InetRequest, SocketId, StateFlags},
 };
 
+use super::bytecode;
 use crate::model::{Cookie, Coverage, Family, Proto, SockId};
 
 /// The message type of the legacy TCP request and of its replies
@@ -18,6 +19,8 @@ use crate::model::{Cookie, Coverage, Family, Proto, SockId};
 pub const TCPDIAG_GETSOCK: u16 = 18;
 
 const LEGACY_LENGTH: usize = 16 + 60;
+/// `struct nlattr`.
+const NLA_HEADER: usize = 4;
 const NO_COOKIE: [u8; 8] = [0xff; 8];
 
 /// The AF_ constant of a family.
@@ -26,6 +29,22 @@ fn af(family: Family) -> u8 {
         Family::V4 => AF_INET,
         Family::V6 => AF_INET6,
     }
+}
+
+/// A dump of what `coverage` says, but for the rows that `condition`, a
+/// [`super::bytecode`], leaves out.
+pub fn dump_where(coverage: Coverage, condition: Option<&[u8]>, seq: u32) -> Vec<u8> {
+    let mut request = dump(coverage, seq);
+    if let Some(code) = condition {
+        // The code is a few KiB at most, a multiple of 4 like what it follows.
+        let length = (NLA_HEADER + code.len()) as u16;
+        request.extend_from_slice(&length.to_ne_bytes());
+        request.extend_from_slice(&bytecode::REQ_BYTECODE.to_ne_bytes());
+        request.extend_from_slice(code);
+        let length = request.len() as u32;
+        request[0..4].copy_from_slice(&length.to_ne_bytes());
+    }
+    request
 }
 
 /// A dump of what `coverage` says. TCP in both families is one legacy request;
@@ -150,5 +169,22 @@ mod tests {
             u32::from_ne_bytes(bytes[20..24].try_into().unwrap()) & 1 << 13,
             1 << 13
         );
+    }
+
+    #[test]
+    fn a_condition_is_an_attribute_behind_either_request() {
+        for (family, length) in [(None, 76), (Some(Family::V4), 72)] {
+            let coverage = Coverage {
+                proto: Proto::Tcp,
+                family,
+                groups: StateGroups::CONNECTED,
+            };
+            let bytes = dump_where(coverage, Some(&[1, 4, 8, 0]), 7);
+            let number = |at: usize| u16::from_ne_bytes([bytes[at], bytes[at + 1]]);
+            assert_eq!(bytes.len(), length + 8);
+            assert_eq!(usize::from(number(0)), bytes.len());
+            assert_eq!((number(length), number(length + 2)), (8, 1));
+            assert_eq!(bytes[4..length], dump(coverage, 7)[4..]);
+        }
     }
 }

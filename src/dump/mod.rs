@@ -27,7 +27,7 @@ use crate::stats::Stats;
 use crate::sys;
 use crate::sys::output::{OpenError, Output, Patient};
 use crate::table::{Entry, Table};
-use crate::wire::bytecode;
+use crate::wire::bytecode::Condition;
 
 const DUMP: Token = Token(0);
 
@@ -109,7 +109,7 @@ impl Request {
     }
 
     /// Which of them, by their ends: the kernel leaves out the others.
-    fn condition(&self, proto: Proto) -> Option<Box<[u8]>> {
+    fn condition(&self, proto: Proto) -> Option<Condition> {
         // A row must pass every set; the one that leaves out most stands for all.
         let each = self.filters.iter().map(|set| {
             let each = set.iter().map(|filter| filter.sought_in_dump(proto));
@@ -118,7 +118,7 @@ impl Request {
         let narrow = each.filter(|sought| !sought.is_all());
         narrow
             .min_by_key(Sought::accepted)
-            .and_then(|sought| bytecode::assemble(&sought))
+            .and_then(|sought| Condition::of(&sought))
     }
 
     fn judge(&self, id: &SockId, state: TcpState, host: Option<&str>) -> Answer {
@@ -191,7 +191,7 @@ struct Reading<'a> {
     /// Full sockets and minisockets.
     tables: [Table; 2],
     /// What TCP and UDP rows must be, for the kernel.
-    conditions: [Option<Box<[u8]>>; 2],
+    conditions: [Option<Condition>; 2],
     /// The number of the dump under way.
     number: u32,
 }
@@ -266,7 +266,7 @@ impl Handler for Reading<'_> {
                 return Ok(waits.map_or(Turn::Done, |at| Turn::Idle(Some(at))));
             };
             self.number += 1;
-            let condition = self.conditions[coverage.proto as usize].as_deref();
+            let condition = self.conditions[coverage.proto as usize].as_ref();
             if let Err(error) = self.scope.begin_where(coverage, condition, now) {
                 self.failed(coverage, error, now)?;
                 return Ok(Turn::Busy);

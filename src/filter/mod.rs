@@ -215,6 +215,10 @@ impl Filter {
         if proto == Proto::Udp {
             return Sought::ALL;
         }
+        let groups = self.needs().tcp;
+        if groups.is_empty() {
+            return Sought::NONE;
+        }
         let counts = |state| match state {
             // Without a peer.
             TcpState::Listen => false,
@@ -222,13 +226,27 @@ impl Filter {
             _ => true,
         };
         let lasts = |ends: &Ends| ends.local.ip.is_none() && ends.remote.port.is_none();
-        self.sought_in(proto, counts, lasts).with_unconnected()
+        let sought = self.sought_in(proto, counts, lasts).with_unconnected();
+        // Where connections matter, so does what they were bound to before.
+        if groups == StateGroups::LISTEN && !self.can_pass_bound() {
+            return sought.without_bound();
+        }
+        sought
+    }
+
+    fn can_pass_bound(&self) -> bool {
+        let mut states = self.certain.possible(Proto::Tcp);
+        states.any(|state| state == TcpState::Close)
     }
 
     /// What could match at all, by literal ports and addresses: in a table that is
     /// printed once.
     pub fn sought_in_dump(&self, proto: Proto) -> Sought {
-        self.sought_in(proto, |_| true, |_| true)
+        let sought = self.sought_in(proto, |_| true, |_| true);
+        if proto == Proto::Tcp && !self.can_pass_bound() {
+            return sought.without_bound();
+        }
+        sought
     }
 
     fn sought_in(

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use super::{Endpoint, SockId};
+use super::{Endpoint, Proto, SockId, TcpState};
 
 /// What one end of a socket must be. An address is held as tuples show it, a
 /// v4-mapped one as IPv4.
@@ -35,6 +35,8 @@ pub struct Sought {
     refuse: Vec<Ends>,
     /// All without a remote port too, whatever the above says.
     unconnected: bool,
+    /// Not those that are bound and neither listen nor connect.
+    unbound: bool,
 }
 
 impl End {
@@ -95,6 +97,7 @@ impl Sought {
         accept: None,
         refuse: Vec::new(),
         unconnected: false,
+        unbound: false,
     };
 
     /// No socket.
@@ -102,6 +105,7 @@ impl Sought {
         accept: Some(Vec::new()),
         refuse: Vec::new(),
         unconnected: false,
+        unbound: true,
     };
 
     /// Those with ends in `accept` (`None`: all) and none in `refuse`.
@@ -115,6 +119,7 @@ impl Sought {
                 .map(fewest),
             refuse: fewest(refuse),
             unconnected: false,
+            unbound: false,
         }
     }
 
@@ -124,16 +129,38 @@ impl Sought {
         self
     }
 
+    /// Without TCP sockets that are bound only.
+    pub fn without_bound(mut self) -> Sought {
+        self.unbound = true;
+        self
+    }
+
     /// Whether it is every socket, as far as can be told.
     pub fn is_all(&self) -> bool {
+        self.has_any_ends() && !self.unbound
+    }
+
+    /// Whether ends make no difference.
+    pub fn has_any_ends(&self) -> bool {
         self.accept.is_none() && self.refuse.is_empty()
     }
 
-    /// Whether a socket belongs to it.
+    /// Whether TCP sockets that are bound only belong to it.
+    pub fn has_bound(&self) -> bool {
+        !self.unbound
+    }
+
+    /// Whether a socket with these ends belongs to it, in some state.
     pub fn wants(&self, id: &SockId) -> bool {
         let any = |list: &[Ends]| list.iter().any(|ends| ends.are(id));
         self.unconnected && id.remote.port == 0
             || !any(&self.refuse) && self.accept.as_deref().is_none_or(any)
+    }
+
+    /// Whether a socket in this state belongs to it.
+    pub fn wants_in(&self, id: &SockId, state: TcpState) -> bool {
+        let bound = id.proto == Proto::Tcp && state == TcpState::Close && id.remote.port == 0;
+        !(self.unbound && bound) && (self.has_any_ends() || self.wants(id))
     }
 
     /// How much it says of what belongs to it: less is less, and the most is a set
@@ -145,11 +172,13 @@ impl Sought {
     /// Everything in either, and what cannot be told from that.
     pub fn or(self, other: Sought) -> Sought {
         let unconnected = self.unconnected || other.unconnected;
+        let unbound = self.unbound && other.unbound;
         let is_none = |one: &Sought| one.accept.as_ref().is_some_and(Vec::is_empty);
         if is_none(&self) || is_none(&other) {
             let rest = if is_none(&self) { other } else { self };
             return Sought {
                 unconnected,
+                unbound,
                 ..rest
             };
         }
@@ -172,6 +201,7 @@ impl Sought {
             accept,
             refuse: fewest(refuse),
             unconnected,
+            unbound,
         }
     }
 
@@ -249,7 +279,7 @@ impl fmt::Display for Sought {
             f.write_str(", but not")?;
             list(f, &self.refuse)?;
         }
-        if self.unconnected && !self.is_all() {
+        if self.unconnected && !self.has_any_ends() {
             f.write_str(", and all without a peer")?;
         }
         Ok(())

@@ -16,6 +16,7 @@ use super::Notices;
 use crate::model::{Cookie, Coverage, Netns, Now, Row, SockId};
 use crate::stats::Stats;
 use crate::sys::{Netlink, RecvError};
+use crate::wire::bytecode::Condition;
 use crate::wire::request;
 use crate::wire::sock_diag::{self, Body, Malformed, Messages};
 
@@ -173,8 +174,7 @@ impl Scope {
         self.begin_where(coverage, None, now)
     }
 
-    /// As [`Scope::begin`], but for the rows that `condition` (see
-    /// [`crate::wire::bytecode`]) leaves out. A kernel that refuses it is asked
+    /// As [`Scope::begin`], but for the rows that `condition` leaves out. A kernel that refuses it is asked
     /// without, from then on: whoever gives a condition must do without those
     /// rows, and not mind them.
     ///
@@ -183,7 +183,7 @@ impl Scope {
     pub fn begin_where(
         &mut self,
         coverage: Coverage,
-        condition: Option<&[u8]>,
+        condition: Option<&Condition>,
         now: Now,
     ) -> Result<(), DumpError> {
         debug_assert!(
@@ -199,7 +199,7 @@ impl Scope {
             Ok(()) => {
                 self.job = Some(Job {
                     coverage,
-                    conditional: condition.is_some(),
+                    conditional: condition.is_some_and(|condition| condition.code.is_some()),
                     seq: self.seq,
                     heard: now.mono,
                 });

@@ -34,11 +34,34 @@ const REFUSE: usize = 4;
 /// More rules than that are not worth the kernel's time for each socket.
 const MOST: usize = 64;
 
-/// The code for the sockets of `sought`. None where there is nothing to leave
-/// out, or where it takes too many operations; then all are asked for.
-pub fn assemble(sought: &Sought) -> Option<Box<[u8]>> {
+/// What the kernel is asked to leave out of a dump.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Condition {
+    /// What it runs for each socket.
+    pub code: Option<Box<[u8]>>,
+    /// Of sockets without a peer, listeners alone. A request for those that are
+    /// bound only has the kernel walk everything that has a port, and then every
+    /// connection (Linux 6.18).
+    pub listeners: bool,
+}
+
+impl Condition {
+    /// How to ask for the sockets of `sought` and few others; None where all must
+    /// be asked for.
+    pub fn of(sought: &Sought) -> Option<Condition> {
+        let condition = Condition {
+            code: assemble(sought),
+            listeners: !sought.has_bound(),
+        };
+        (condition.code.is_some() || condition.listeners).then_some(condition)
+    }
+}
+
+/// The code for the ends of `sought`. None where there is nothing to leave out, or
+/// where it takes too many operations; then all are asked for.
+fn assemble(sought: &Sought) -> Option<Box<[u8]>> {
     let (rules, otherwise) = sought.rules();
-    if sought.is_all() || rules.len() > MOST {
+    if sought.has_any_ends() || rules.len() > MOST {
         return None;
     }
     let mut code = Code::default();

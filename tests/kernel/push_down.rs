@@ -9,7 +9,7 @@ use sockwatch::model::{
 };
 use sockwatch::source::diag::{Progress, Scope};
 use sockwatch::stats::Stats;
-use sockwatch::wire::bytecode;
+use sockwatch::wire::bytecode::Condition;
 
 use crate::dump::sample;
 use crate::netns;
@@ -30,9 +30,9 @@ fn rows(scope: &mut Scope, sought: Option<&[Sought; 2]>) -> Vec<Row> {
             family,
             groups: StateGroups::ALL,
         };
-        let code = sought.and_then(|sought| bytecode::assemble(&sought[proto as usize]));
+        let code = sought.and_then(|sought| Condition::of(&sought[proto as usize]));
         scope
-            .begin_where(coverage, code.as_deref(), Now::read())
+            .begin_where(coverage, code.as_ref(), Now::read())
             .expect("a dump begins");
         loop {
             match scope.read(Now::read(), &mut |row| rows.push(row)) {
@@ -151,7 +151,10 @@ fn a_kernel_that_takes_no_condition_gives_all_rows() {
                 family: None,
                 groups: StateGroups::ALL,
             };
-            let unknown = [99, 4, 8, 0];
+            let unknown = Condition {
+                code: Some(Box::new([99, 4, 8, 0])),
+                listeners: false,
+            };
             scope
                 .begin_where(coverage, Some(&unknown), Now::read())
                 .expect("it is refused later");

@@ -19,6 +19,7 @@ mod globs;
 mod ids;
 mod literals;
 mod matcher;
+mod nfa;
 #[cfg(test)]
 mod properties;
 mod shape;

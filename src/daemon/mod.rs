@@ -12,6 +12,7 @@ mod control;
 mod groups;
 mod handlers;
 mod losses;
+mod narrow;
 mod reload;
 mod schedule;
 mod sources;
@@ -44,6 +45,7 @@ use crate::sys::output::OpenError;
 use crate::sys::{self, Signal, Signals};
 use budget::Budget;
 use connects::{ConnectSources, Wanted};
+pub use narrow::would_ask;
 pub use reload::Reloaded;
 use reload::Running;
 use schedule::Schedule;
@@ -212,6 +214,8 @@ impl Daemon {
         let views = reload::views(&settings.sensors);
         let wanted = Wanted::of(&settings.sensors);
         let mut sources = Sources::open(views, needs, Rc::clone(&stats), now)?;
+        let sought = narrow::sought(&settings.sensors);
+        sources.seek(sought, settings.daemon.push_down);
         let mut keeper = match &settings.daemon.state {
             Some(dir) => {
                 let (netns, stats) = (sources.scope.netns(), Rc::clone(&stats));

@@ -13,6 +13,7 @@ mod event;
 mod identity;
 mod observation;
 mod process;
+mod sought;
 mod state;
 
 pub use change::{
@@ -31,6 +32,7 @@ pub use process::{
     Attributed, Attribution, Cgroup, CgroupAnswer, CgroupInfo, CgroupUnknown, Holders, Placed,
     Process, ProcessUnknown, Who,
 };
+pub use sought::{End, Ends, Sought};
 pub use state::TcpState;
 
 use std::time::{Instant, SystemTime};

@@ -72,6 +72,8 @@ impl Rendering {
 }
 
 impl Judge for Rendering {
+    fn owned(&mut self, _: sockwatch::model::SocketKey, _: sockwatch::model::Owner, _: u32) {}
+
     fn open(&mut self, change: Change, now: Now) -> Verdict {
         self.render(change, now, None, None);
         Verdict::Entered(Host::Unasked)

@@ -99,7 +99,10 @@ impl Commands for Daemon {
         entries: usize,
         row: &mut dyn FnMut(&SocketData),
     ) -> bool {
-        self.sources.sensor.list(listing, entries, row)
+        self.sources.sensor.list(listing, entries, &mut |mut data| {
+            self.pipeline.complete(&mut data);
+            row(&data);
+        })
     }
 
     fn keep_places(&mut self, keep: bool) {

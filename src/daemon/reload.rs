@@ -159,8 +159,13 @@ impl Daemon {
             keeper.replace(&settings.sensors);
         }
         let running = Running::new(self.running.origin.clone(), &settings);
+        let had_cmdlines = self.pipeline.shows_cmdlines();
         self.pipeline
             .replace(stages(settings.sensors), &sensors, now);
+        if self.pipeline.shows_cmdlines() && !had_cmdlines {
+            self.sources.sensor.forget_holders();
+        }
+        self.pipeline.attribute_all();
         self.sources
             .replace(views, needs, &sensors, &mut self.pipeline, now);
         let orphaned = |eid: &str| !prefixes.iter().any(|prefix| eid.starts_with(prefix));

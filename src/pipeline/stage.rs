@@ -140,6 +140,7 @@ impl Stage {
             attempt: *attempt,
             results: names.to_vec(),
             no_results: none.filter(|_| names.is_empty()),
+            user: None,
         })
     }
 

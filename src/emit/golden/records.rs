@@ -332,6 +332,7 @@ pub(super) fn connect() -> ConnectData {
             .map(Name::escaped)
             .into(),
         no_results: None,
+        user: None,
     }
 }
 
@@ -372,6 +373,7 @@ pub(super) fn connect_seen() -> ConnectData {
         },
         results: Vec::new(),
         no_results: Some(NoResults::NotSeen),
+        user: None,
     }
 }
 

@@ -32,6 +32,8 @@ pub(super) struct Narrow {
     completed: Option<Completed>,
     /// Something in the table was missing from the last dump.
     whole: bool,
+    /// The next dump is the whole one for what a narrowed one missed.
+    widens: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +52,7 @@ impl Narrow {
             under_way: false,
             completed: None,
             whole: false,
+            widens: false,
         }
     }
 
@@ -85,9 +88,14 @@ impl Sources {
 
     /// A dump began.
     pub(super) fn narrow_begun(&mut self, coverage: Coverage) {
-        if coverage.proto == Proto::Tcp && self.narrow.under_way {
+        if coverage.proto != Proto::Tcp {
+            return;
+        }
+        if self.narrow.under_way {
             self.sensor.narrowed();
             self.stats.dumps_narrowed.bump();
+        } else if std::mem::take(&mut self.narrow.widens) {
+            self.sensor.widened();
         }
     }
 
@@ -123,6 +131,7 @@ impl Sources {
         self.narrow.whole = misses;
         if misses && completed.narrowed {
             self.stats.dumps_widened.bump();
+            self.narrow.widens = true;
             self.dumps.ask(Needs {
                 tcp: completed.coverage.groups,
                 udp: false,

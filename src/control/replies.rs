@@ -52,6 +52,7 @@ pub(super) fn count(
     status: Status,
     locks: usize,
     (clients, subscribers): (usize, usize),
+    asked: &[String],
     stats: &Stats,
 ) {
     line.number("seq", status.seq);
@@ -59,6 +60,7 @@ pub(super) fn count(
     line.number("locks", locks as u64);
     line.number("clients", clients as u64);
     line.number("subscribers", subscribers as u64);
+    line.texts("asked", asked);
     let mut counters = line.object("counters");
     for (name, count) in stats.all() {
         counters.number(name, count);

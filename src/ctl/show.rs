@@ -157,6 +157,9 @@ fn stats(reply: &Value, out: &mut String) -> std::fmt::Result {
     for key in ["seq", "sockets", "locks", "clients", "subscribers"] {
         writeln!(out, "{key:24}{}", cell(&reply[key]))?;
     }
+    for asked in reply["asked"].as_array().into_iter().flatten() {
+        writeln!(out, "{:24}{}", "asked", cell(asked))?;
+    }
     let counters = reply["counters"].as_object();
     for (name, count) in counters.into_iter().flatten() {
         writeln!(out, "{:24}{}", Plain(name).to_string(), cell(count))?;

@@ -12,6 +12,7 @@ mod control;
 mod groups;
 mod handlers;
 mod losses;
+mod narrow;
 mod reload;
 mod schedule;
 mod sources;
@@ -44,6 +45,7 @@ use crate::sys::output::OpenError;
 use crate::sys::{self, Signal, Signals};
 use budget::Budget;
 use connects::{ConnectSources, Wanted};
+pub use narrow::would_ask;
 pub use reload::Reloaded;
 use reload::Running;
 use schedule::Schedule;
@@ -212,6 +214,8 @@ impl Daemon {
         let views = reload::views(&settings.sensors);
         let wanted = Wanted::of(&settings.sensors);
         let mut sources = Sources::open(views, needs, Rc::clone(&stats), now)?;
+        let sought = narrow::sought(&settings.sensors);
+        sources.seek(sought, settings.daemon.push_down);
         let mut keeper = match &settings.daemon.state {
             Some(dir) => {
                 let (netns, stats) = (sources.scope.netns(), Rc::clone(&stats));
@@ -248,7 +252,8 @@ impl Daemon {
         let names = Names::new(NAME_THREADS, Arc::clone(&wake), Rc::clone(&stats));
         let stages = reload::stages(settings.sensors);
         let mut pipeline = Pipeline::new(stages, names, fan, Rc::clone(&stats));
-        pipeline.attribute_with(wake);
+        pipeline.attribute_with(Arc::clone(&wake));
+        pipeline.place_with(wake);
         if let Some(keeper) = &mut keeper {
             keeper.restore(&mut sources.sensor, &mut pipeline, now)?;
             // Who has the sockets that were taken over is to be told at their close.
@@ -320,6 +325,13 @@ impl Daemon {
         }
         for attributed in self.pipeline.take_attributed() {
             self.sources.sensor.attribute(attributed);
+        }
+    }
+
+    /// Has the paths of cgroups looked for that sockets were met of.
+    fn meet_cgroups(&mut self, now: Now) {
+        for cgroup in self.sources.sensor.take_cgroups() {
+            self.pipeline.meet(&cgroup, now);
         }
     }
 
@@ -511,6 +523,7 @@ impl Handler for Daemon {
         if self.sources.scope.take_replaced() {
             self.watch(self.sources.scope.as_raw_fd(), DUMP, Interest::READABLE)?;
         }
+        self.meet_cgroups(now);
         let busy = self.attribute(now) || busy;
         let busy = self.work_handlers(now) || busy;
         self.flush(now)?;

@@ -131,11 +131,8 @@ struct Beside {
 }
 
 impl Beside {
-    /// None where there is no thread to be had, or no core for it.
+    /// None where there is no thread to be had.
     fn begin() -> Option<Beside> {
-        if thread::available_parallelism().is_ok_and(|cores| cores.get() == 1) {
-            return None;
-        }
         let (orders, heard) = mpsc::sync_channel(WAITING);
         let put_away = move || {
             let mut rows = Rows::default();

@@ -431,9 +431,13 @@ fn socket_data(
     cgroup: Option<Placed>,
 ) -> SocketData {
     let (holders, user, wanted) = who;
-    let (life, traffic) = match change.step {
-        Step::Closed { life, traffic } => (life, traffic),
-        Step::Opened { .. } => (None, None),
+    let (closed_first, life, traffic) = match change.step {
+        Step::Closed {
+            first,
+            life,
+            traffic,
+        } => (first, life, traffic),
+        Step::Opened { .. } => (None, None, None),
     };
     SocketData {
         action: Some((change.action(), change.evidence)),
@@ -451,6 +455,7 @@ fn socket_data(
         cmdline: wanted.is_some_and(|wanted| wanted.cmdline),
         cgroup,
         between_ticks: change.between_ticks,
+        closed_first,
         life,
         traffic,
     }

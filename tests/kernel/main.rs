@@ -32,6 +32,7 @@ mod before_start;
 mod capture;
 mod cgroups;
 mod churn;
+mod closing;
 mod command;
 mod congestion;
 mod connect;

@@ -288,6 +288,8 @@ impl Client {
                 replies::ok(&mut self.output, name, |line| {
                     replies::introduce(line, desk.uptime);
                     let status = desk.commands.status();
+                    let missing = desk.commands.missing();
+                    replies::missing(line, missing);
                     replies::count(line, status, locks, connected, desk.commands.stats());
                 });
             }

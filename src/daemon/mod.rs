@@ -12,6 +12,7 @@ mod control;
 mod groups;
 mod handlers;
 mod losses;
+mod missing;
 mod reload;
 mod schedule;
 mod sources;
@@ -264,6 +265,7 @@ impl Daemon {
             }
             sources.connects = Some(connects);
         }
+        missing::processes(&mut pipeline, now);
         sources.join(settings.daemon.receive_buffer, &mut pipeline, now);
         Ok(Daemon {
             sources,

@@ -61,6 +61,7 @@ mod shards;
 mod syn_sent;
 mod tcp_connect;
 mod udp;
+mod unprivileged;
 
 // Shared with the tests of the same bytes as files.
 #[path = "../wire/lines.rs"]

@@ -64,6 +64,7 @@ impl Rendering {
                 netns: change.key.netns,
                 owner: change.owner,
                 between_ticks: change.between_ticks,
+                closed_first: None,
                 life,
                 traffic,
             }),
@@ -84,7 +85,7 @@ impl Judge for Rendering {
     }
 
     fn close(&mut self, change: Change, now: Now) {
-        if let Step::Closed { life, traffic } = change.step {
+        if let Step::Closed { life, traffic, .. } = change.step {
             self.render(change, now, life, traffic);
         }
     }

@@ -12,6 +12,7 @@ mod control;
 mod groups;
 mod handlers;
 mod losses;
+mod missing;
 mod narrow;
 mod reload;
 mod schedule;
@@ -268,6 +269,7 @@ impl Daemon {
             }
             sources.connects = Some(connects);
         }
+        missing::processes(&mut pipeline, now);
         sources.join(settings.daemon.receive_buffer, &mut pipeline, now);
         Ok(Daemon {
             sources,

@@ -52,6 +52,7 @@ impl Kept {
             cmdline: false,
             cgroup: Some(places.of(&self.row)),
             between_ticks: false,
+            closed_first: None,
             life: None,
             traffic: None,
         }

@@ -99,6 +99,10 @@ fn write_socket(data: &SocketData, mut out: Object<'_>) {
         write_placed(placed, &mut out);
     }
     out.flag("between_ticks", data.between_ticks);
+    out.maybe_word(
+        "closed_first",
+        data.closed_first.map(|first| first.as_str()),
+    );
     match data.life {
         None => {}
         Some(Life::Seen { ms }) => out.number("duration_ms", ms),

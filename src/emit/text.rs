@@ -205,6 +205,9 @@ fn details(data: &SocketData, out: &mut Vec<u8>) -> io::Result<()> {
     if data.between_ticks {
         out.write_all(b" between-ticks")?;
     }
+    if let Some(first) = data.closed_first {
+        write!(out, " closed-first={}", first.as_str())?;
+    }
     match data.life {
         Some(Life::Seen { ms }) => write!(out, " lived={}", Span(ms))?,
         Some(Life::Between {

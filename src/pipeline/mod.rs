@@ -46,6 +46,8 @@ pub struct Pipeline {
     locks: Locks,
     fan: Fan,
     seq: u64,
+    /// The sources that are missing, or parts of them: as many as there are.
+    missing: Vec<Degraded>,
     /// The program ends: nothing is asked any more.
     finishing: bool,
     /// What a restart must know of, where that is kept.
@@ -71,6 +73,7 @@ impl Pipeline {
             locks: Locks::default(),
             fan,
             seq: 0,
+            missing: Vec::new(),
             finishing: false,
             journal: None,
             unnoted: false,
@@ -118,13 +121,37 @@ impl Pipeline {
         self.own("gap", gap.cause.as_str(), Data::Gap(gap), now);
     }
 
-    /// Emits the record of a source that is missing.
+    /// Emits the record of a source that is missing, once.
     pub fn degraded(&mut self, degraded: Degraded, now: Now) {
+        if self.missing.contains(&degraded) {
+            return;
+        }
+        let same =
+            |known: &Degraded| known.source == degraded.source && known.missing == degraded.missing;
+        self.missing.retain(|known| !same(known));
+        self.missing.push(degraded.clone());
         self.own("degraded", degraded.source, Data::Degraded(degraded), now);
+    }
+
+    /// What is missing now.
+    pub fn missing(&self) -> &[Degraded] {
+        &self.missing
+    }
+
+    /// Whether some of this source is missing now.
+    pub fn is_missing(&self, source: &str) -> bool {
+        self.missing.iter().any(|known| known.source == source)
     }
 
     /// Emits the record of a source that is there after all.
     pub fn restored(&mut self, restored: Restored, now: Now) {
+        let back = |part: &&'static str| restored.parts.contains(part);
+        for known in &mut self.missing {
+            if known.source == restored.source {
+                known.missing.retain(|part| !back(part));
+            }
+        }
+        self.missing.retain(|known| !known.missing.is_empty());
         self.own("restored", restored.source, Data::Restored(restored), now);
     }
 
@@ -431,9 +458,13 @@ fn socket_data(
     cgroup: Option<Placed>,
 ) -> SocketData {
     let (holders, user, wanted) = who;
-    let (life, traffic) = match change.step {
-        Step::Closed { life, traffic } => (life, traffic),
-        Step::Opened { .. } => (None, None),
+    let (closed_first, life, traffic) = match change.step {
+        Step::Closed {
+            first,
+            life,
+            traffic,
+        } => (first, life, traffic),
+        Step::Opened { .. } => (None, None, None),
     };
     SocketData {
         action: Some((change.action(), change.evidence)),
@@ -451,6 +482,7 @@ fn socket_data(
         cmdline: wanted.is_some_and(|wanted| wanted.cmdline),
         cgroup,
         between_ticks: change.between_ticks,
+        closed_first,
         life,
         traffic,
     }

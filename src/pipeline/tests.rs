@@ -190,6 +190,7 @@ fn closed(cookie: u64, remote: &str) -> Change {
         remote,
         Step::Closed {
             life: None,
+            first: None,
             traffic: None,
         },
     )

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use super::ways::Ways;
 use crate::model::{
-    Change, Coverage, Event, Evidence, Judge, Life, Now, Primed, Renumbering, Row, RowKind,
-    SensorIx, Settled, SockId, Step, TcpState, Traffic, Verdict,
+    Change, ClosedFirst, Coverage, Event, Evidence, Judge, Life, Now, Primed, Renumbering, Row,
+    RowKind, SensorIx, Settled, SockId, Step, TcpState, Traffic, Verdict,
 };
 use crate::table::Entry;
 
@@ -51,6 +51,8 @@ impl How {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct End {
     pub how: How,
+    /// Who closed first, where its notice proves it.
+    pub first: Option<ClosedFirst>,
     pub life: Option<Life>,
     pub traffic: Option<Traffic>,
 }
@@ -59,6 +61,7 @@ impl End {
     pub fn by(evidence: Evidence) -> End {
         End {
             how: How::by(evidence),
+            first: None,
             life: None,
             traffic: None,
         }
@@ -254,6 +257,7 @@ impl Views {
             .filter(|view| mask & view.sensor.bit() != 0)
         {
             let step = Step::Closed {
+                first: ClosedFirst::shown_by(entry.state()).or(end.first),
                 life: end.life,
                 traffic: end.traffic,
             };

@@ -364,6 +364,7 @@ impl Entry {
                 Err(why) => Placed::nowhere(why),
             }),
             between_ticks: false,
+            closed_first: None,
             life: None,
             traffic: None,
         }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::model::{
-    Action, Attempt, Attribution, Caller, CgroupInfo, CgroupUnknown, Comm, ConnectData, Cookie,
-    Data, Degraded, Direction, Endpoint, Event, Evidence, Family, Gap, GapCause, Holders, Host,
-    HostUnknown, Life, Listener, Name, Netns, NoResults, Origin, Owner, OwnerUnknown, Placed,
-    Process, ProcessUnknown, Proto, Restored, Sighting, SockId, SocketData, TcpState, Traffic,
+    Action, Attempt, Attribution, Caller, CgroupInfo, CgroupUnknown, ClosedFirst, Comm,
+    ConnectData, Cookie, Data, Degraded, Direction, Endpoint, Event, Evidence, Family, Gap,
+    GapCause, Holders, Host, HostUnknown, Life, Listener, Name, Netns, NoResults, Origin, Owner,
+    OwnerUnknown, Placed, Process, ProcessUnknown, Proto, Restored, Sighting, SockId, SocketData,
+    TcpState, Traffic,
 };
 
 fn ts() -> SystemTime {
@@ -72,6 +73,7 @@ pub(super) fn opened() -> SocketData {
             None,
         )),
         between_ticks: false,
+        closed_first: None,
         life: None,
         traffic: None,
     }
@@ -82,6 +84,8 @@ pub(super) fn closed() -> SocketData {
         action: Some((Action::Closed, Evidence::Notified)),
         process: Some(caller()),
         host: Host::Named(Name::escaped(b"example.org")),
+        state: TcpState::FinWait2,
+        closed_first: Some(ClosedFirst::Local),
         life: Some(Life::Seen { ms: 1503 }),
         traffic: Some(Traffic {
             bytes_sent: Some(1200),
@@ -98,6 +102,8 @@ pub(super) fn closed() -> SocketData {
 pub(super) fn between_ticks() -> SocketData {
     SocketData {
         direction: Some(Direction::Unknown),
+        state: TcpState::Established,
+        closed_first: None,
         process: None,
         owner: Owner::Unknown(OwnerUnknown::NotRead),
         cgroup: Some(Placed::nowhere(CgroupUnknown::NotRead)),

@@ -12,7 +12,7 @@ use crate::control::{Access, Commands, Server, Status};
 use crate::emit::Subscribers;
 use crate::lock::Locks;
 use crate::model::{Now, SocketData};
-use crate::sensor::{Listing, Reader};
+use crate::sensor::Listing;
 use crate::stats::Stats;
 
 /// The tokens from here on belong to the control socket and its clients.
@@ -77,7 +77,7 @@ impl Commands for Daemon {
     fn status(&self) -> Status {
         Status {
             seq: self.pipeline.seq(),
-            sockets: self.sources.sensor.len(),
+            sockets: self.sources.len(),
         }
     }
 
@@ -99,11 +99,11 @@ impl Commands for Daemon {
         entries: usize,
         row: &mut dyn FnMut(&SocketData),
     ) -> bool {
-        self.sources.sensor.list(listing, entries, row)
+        self.sources.list(listing, entries, row)
     }
 
     fn keep_places(&mut self, keep: bool) {
-        self.sources.sensor.keep_places(Reader::Clients, keep);
+        self.sources.keep_places(keep);
     }
 
     fn reload(&mut self, now: Now) -> Result<String, Vec<String>> {

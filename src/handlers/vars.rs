@@ -5,11 +5,11 @@
 //! these names.
 
 use crate::model::{
-    Attribution, Comm, ConnectData, Data, Event, Host, Owner, Proto, Sighting, SocketData,
+    Attribution, Comm, ConnectData, Data, Event, Host, Netns, Owner, Proto, Sighting, SocketData,
 };
 
 /// Every variable there can be.
-pub(super) const NAMES: [&str; 22] = [
+pub(super) const NAMES: [&str; 24] = [
     "SOCKWATCH_EID",
     "SOCKWATCH_SEQ",
     "SOCKWATCH_SENSOR",
@@ -28,6 +28,8 @@ pub(super) const NAMES: [&str; 22] = [
     "SOCKWATCH_PID",
     "SOCKWATCH_COMM",
     "SOCKWATCH_COOKIE",
+    "SOCKWATCH_NETNS",
+    "SOCKWATCH_NETNS_NAME",
     "SOCKWATCH_UID",
     "SOCKWATCH_CAUSE",
     "SOCKWATCH_SOURCE",
@@ -80,6 +82,7 @@ fn of_connect(connect: &ConnectData, vars: &mut Vec<(&'static str, String)>) {
         vars.push(("SOCKWATCH_RESULTS", names.join(" ")));
     }
     vars.push(("SOCKWATCH_COOKIE", attempt.cookie.0.to_string()));
+    of_netns(attempt.netns, connect.netns_name.as_deref(), vars);
     let uid = match &attempt.sighting {
         Sighting::Hook { caller, uid, .. } => {
             of_process(caller.pid, &caller.comm, vars);
@@ -108,6 +111,15 @@ fn of_process(pid: u32, comm: &Comm, vars: &mut Vec<(&'static str, String)>) {
     vars.push(("SOCKWATCH_COMM", comm.to_string()));
 }
 
+fn of_netns(netns: Option<Netns>, name: Option<&str>, vars: &mut Vec<(&'static str, String)>) {
+    if let Some(netns) = netns {
+        vars.push(("SOCKWATCH_NETNS", netns.0.to_string()));
+    }
+    if let Some(name) = name {
+        vars.push(("SOCKWATCH_NETNS_NAME", name.to_owned()));
+    }
+}
+
 fn of_socket(socket: &SocketData, vars: &mut Vec<(&'static str, String)>) {
     if let Some((action, evidence)) = socket.action {
         vars.push(("SOCKWATCH_ACTION", action.as_str().to_owned()));
@@ -132,6 +144,7 @@ fn of_socket(socket: &SocketData, vars: &mut Vec<(&'static str, String)>) {
         of_process(oldest.pid, &oldest.comm, vars);
     }
     vars.push(("SOCKWATCH_COOKIE", socket.cookie.0.to_string()));
+    of_netns(Some(socket.netns), socket.netns_name.as_deref(), vars);
     if let Owner::Known { uid, .. } = socket.owner {
         vars.push(("SOCKWATCH_UID", uid.to_string()));
     }

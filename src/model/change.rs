@@ -1,5 +1,7 @@
 //! What a sensor concluded, on its way to the pipeline.
 
+use std::sync::Arc;
+
 use super::{
     Attribution, Caller, Direction, Name, Netns, Now, Owner, RowKind, SensorIx, SockId, SocketKey,
     TcpState, Traffic,
@@ -129,6 +131,8 @@ pub struct Change {
     pub sensor: SensorIx,
     /// The socket.
     pub key: SocketKey,
+    /// The name of its namespace, where it has one that was looked for.
+    pub netns_name: Option<Arc<str>>,
     /// A full socket, or a minisocket that the sensor watches.
     pub kind: RowKind,
     /// The ends that the event shows.

@@ -24,8 +24,8 @@ use crate::enrich::{Lookup, Names};
 use crate::lock::{Admission, Locks, Released};
 use crate::model::{
     Attempt, Attribution, Change, Data, Degraded, Endpoint, Event, Gap, Host, HostUnknown, Judge,
-    Listener, Name, NoResults, Now, Owner, Restored, SensorIx, Settled, SocketData, Step, TcpState,
-    Verdict,
+    Listener, Name, Netns, NoResults, Now, Owner, Restored, SensorIx, Settled, SocketData, Step,
+    TcpState, Verdict,
 };
 use crate::state::Journal;
 use crate::stats::Stats;
@@ -46,6 +46,8 @@ pub struct Pipeline {
     finishing: bool,
     /// What a restart must know of, where that is kept.
     journal: Option<Journal>,
+    /// The namespace whose sockets it knows.
+    journal_of: Option<Netns>,
     /// Sockets entered views at once, and were not noted one by one.
     unnoted: bool,
     own_id: Arc<str>,
@@ -68,6 +70,7 @@ impl Pipeline {
             seq: 0,
             finishing: false,
             journal: None,
+            journal_of: None,
             unnoted: false,
             own_id: Arc::from("sockwatch"),
             settled: Vec::new(),
@@ -219,6 +222,7 @@ impl Pipeline {
     pub fn connect(
         &mut self,
         attempt: &Attempt,
+        place: Option<&Arc<str>>,
         names: &[Name],
         none: Option<NoResults>,
         now: Now,
@@ -230,7 +234,7 @@ impl Pipeline {
         for at in 0..self.stages.len() {
             let stage = &self.stages[at];
             if stage.listener == Listener::TcpConnect
-                && let Some(data) = stage.connect(attempt, names, none)
+                && let Some(data) = stage.connect(attempt, place, names, none)
             {
                 // As many stages as SensorIx can number.
                 self.pass(SensorIx(at as u8), about, || Data::Connect(data), now);
@@ -278,7 +282,7 @@ impl Pipeline {
 
 impl Judge for Pipeline {
     fn open(&mut self, change: Change, now: Now) -> Verdict {
-        let silent = change.is_silent();
+        let silent = change.is_silent() && self.journal_of == Some(change.key.netns);
         let verdict = self.offer(change, now);
         self.unnoted |= silent && matches!(verdict, Verdict::Entered(_));
         verdict
@@ -385,6 +389,7 @@ fn socket_data(
         direction: change.direction,
         cookie: change.key.cookie,
         netns: change.key.netns,
+        netns_name: change.netns_name.clone(),
         owner: change.owner,
         user: holders.as_ref().and_then(|it| user(change.owner, it)),
         process: change.process,

@@ -3,5 +3,6 @@
 
 pub mod connect;
 pub mod dns;
+pub mod nsid;
 pub mod request;
 pub mod sock_diag;

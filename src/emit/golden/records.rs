@@ -47,6 +47,7 @@ pub(super) fn opened() -> SocketData {
         direction: Some(Direction::Outbound),
         cookie: Cookie(4097),
         netns: Netns(4_026_531_833),
+        netns_name: None,
         owner: Owner::Known {
             uid: 1000,
             inode: 12593,
@@ -331,6 +332,7 @@ pub(super) fn connect() -> ConnectData {
         results: [&b"example.org"[..], b"cdn.example.net"]
             .map(Name::escaped)
             .into(),
+        netns_name: None,
         no_results: None,
     }
 }
@@ -371,6 +373,7 @@ pub(super) fn connect_seen() -> ConnectData {
             ..connect().attempt
         },
         results: Vec::new(),
+        netns_name: None,
         no_results: Some(NoResults::NotSeen),
     }
 }

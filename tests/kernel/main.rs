@@ -49,6 +49,7 @@ mod ledger;
 mod leftovers;
 mod listeners;
 mod names;
+mod namespaces;
 mod overrun;
 mod processes;
 mod rebound;

@@ -135,6 +135,8 @@ stats! {
     processes_timed_out,
     /// Times a process's descriptors were read.
     processes_read,
+    /// Microseconds of CPU time that looking for processes has cost.
+    processes_cpu_us,
     /// Sockets of sockwatch's own that were left out.
     own_sockets,
     /// Bytes written to the state directory.

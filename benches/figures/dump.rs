@@ -31,6 +31,8 @@ const BUDGET: Duration = Duration::from_secs(10);
 struct Quiet;
 
 impl Judge for Quiet {
+    fn owned(&mut self, _: sockwatch::model::SocketKey, _: sockwatch::model::Owner, _: u32) {}
+
     fn open(&mut self, _change: Change, _now: Now) -> Verdict {
         Verdict::Entered(Host::Unasked)
     }

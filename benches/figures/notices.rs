@@ -58,6 +58,7 @@ impl Rendering {
                 cmdline: false,
                 cookie: change.key.cookie,
                 netns: change.key.netns,
+                netns_name: None,
                 owner: change.owner,
                 between_ticks: change.between_ticks,
                 life,
@@ -72,6 +73,8 @@ impl Rendering {
 }
 
 impl Judge for Rendering {
+    fn owned(&mut self, _: sockwatch::model::SocketKey, _: sockwatch::model::Owner, _: u32) {}
+
     fn open(&mut self, change: Change, now: Now) -> Verdict {
         self.render(change, now, None, None);
         Verdict::Entered(Host::Unasked)
@@ -126,7 +129,7 @@ pub fn notices() -> Outcome<Vec<Line>> {
     let batch = (room / 2).min(150) / 2;
     // What held the sockets of the other figures may still be ending.
     thread::sleep(Duration::from_millis(500));
-    heard.drain(usize::MAX, &mut |_| {})?;
+    heard.drain(usize::MAX, &mut |_, _| {})?;
     hear(&socket, &mut buffer)?;
     let (mut runs, mut made) = (Vec::new(), 0);
     for turn in 0..100 {
@@ -138,7 +141,7 @@ pub fn notices() -> Outcome<Vec<Line>> {
         let now = Now::read();
         let before = made;
         let (ours, drained) = Cost::of(Whose::Mine, || {
-            heard.drain(usize::MAX, &mut |notice| {
+            heard.drain(usize::MAX, &mut |_, notice| {
                 made += 1;
                 sensor.notice(notice, now, &mut judge);
             })

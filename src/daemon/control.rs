@@ -12,7 +12,7 @@ use crate::control::{Access, Commands, Server, Status};
 use crate::emit::Subscribers;
 use crate::lock::Locks;
 use crate::model::{Now, SocketData};
-use crate::sensor::Listing;
+use crate::sensor::{Listing, Reader};
 use crate::stats::Stats;
 
 /// The tokens from here on belong to the control socket and its clients.
@@ -99,11 +99,14 @@ impl Commands for Daemon {
         entries: usize,
         row: &mut dyn FnMut(&SocketData),
     ) -> bool {
-        self.sources.list(listing, entries, row)
+        self.sources.list(listing, entries, &mut |mut data| {
+            self.pipeline.complete(&mut data);
+            row(&data);
+        })
     }
 
     fn keep_places(&mut self, keep: bool) {
-        self.sources.keep_places(keep);
+        self.sources.keep_places(Reader::Clients, keep);
     }
 
     fn reload(&mut self, now: Now) -> Result<String, Vec<String>> {

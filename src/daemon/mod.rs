@@ -12,6 +12,7 @@ mod connects;
 mod control;
 mod groups;
 mod handlers;
+mod listing;
 mod losses;
 mod place;
 mod reload;
@@ -37,8 +38,9 @@ use crate::enrich::Names;
 use crate::enrich::pool::Wake;
 use crate::handlers::{self as handling, Handlers};
 use crate::model::{Now, Origin};
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, Silent};
 use crate::reactor::{self, Handler, Turn};
+use crate::sensor::{Listing, Reader};
 use crate::source::diag::Scope;
 use crate::state::OpenError as StateError;
 use crate::stats::Stats;
@@ -63,6 +65,8 @@ const TAP: Token = Token(11);
 
 /// Threads for reverse look-ups: getnameinfo(3) blocks.
 const NAME_THREADS: usize = 4;
+/// Table entries looked at in one turn for the sake of their processes.
+const PIECE: usize = 4096;
 /// How long the end waits for a reader that does not read.
 const FAREWELL: Duration = Duration::from_secs(5);
 /// How often a sink that is out of room (a full disk) is tried again.
@@ -187,6 +191,8 @@ struct Daemon {
     child_ended: bool,
     signals: Signals,
     names_woken: bool,
+    /// How far the table has been gone through for sockets to ask about.
+    unattributed: Option<Listing>,
     retry_output: Option<Instant>,
     ending: Option<Instant>,
     control: Option<Server>,
@@ -251,6 +257,8 @@ impl Daemon {
         pipeline.attribute_with(Arc::clone(&wake));
         if let Some(keeper) = &mut keeper {
             keeper.restore(&mut sources.home.sensor, &mut pipeline, now)?;
+            // Who has the sockets that were taken over is to be told at their close.
+            pipeline.attribute_all();
         }
         // Before the groups are joined: to try a hook makes sockets.
         if let Some(wanted) = wanted {
@@ -275,6 +283,7 @@ impl Daemon {
             child_ended: true,
             signals,
             names_woken: false,
+            unattributed: None,
             retry_output: None,
             ending: None,
             control,
@@ -341,6 +350,31 @@ impl Daemon {
                 sensor.attribute(attributed);
             }
         }
+    }
+
+    /// Has those looked for who have the sockets that this turn brought; true when
+    /// there are more to be asked about now.
+    fn attribute(&mut self, now: Now) -> bool {
+        self.settle();
+        if self.pipeline.take_attribute_all() {
+            self.unattributed = Some(Listing::default());
+        }
+        let room = self.pipeline.silent_room().min(PIECE);
+        let (sources, pipeline) = (&mut self.sources, &mut self.pipeline);
+        let mut busy = false;
+        if room > 0
+            && let Some(mut listing) = self.unattributed.take()
+        {
+            let wanted = pipeline.attributing();
+            let more = sources.unattributed(&mut listing, room, wanted, &mut |key, uid, inode| {
+                pipeline.attribute_silently(Silent { key, uid, inode }, now);
+            });
+            self.unattributed = more.then_some(listing);
+            busy = more && pipeline.silent_room() > 0;
+        }
+        sources.keep_places(Reader::Processes, self.unattributed.is_some());
+        pipeline.search(now);
+        busy
     }
 
     fn tick(&mut self, now: Now) {
@@ -509,6 +543,7 @@ impl Handler for Daemon {
         if scope.is_some_and(Scope::take_replaced) {
             self.watch_dumps()?;
         }
+        let busy = self.attribute(now) || busy;
         let busy = self.work_handlers(now) || busy;
         self.flush(now)?;
         let busy = self.control(now) || busy;

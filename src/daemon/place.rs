@@ -39,8 +39,9 @@ pub(super) struct Shared {
     pub congested: bool,
     /// Groups whose notices cannot be had.
     pub deaf: Vec<Group>,
-    /// Somebody goes through a listing of the sockets.
-    pub listed: bool,
+    /// Who goes through the sockets piece by piece, by
+    /// [`Reader`](crate::sensor::Reader).
+    pub listed: [bool; 3],
     /// What dumps may cost, all together.
     pub budget: Budget,
     limit: RateLimit,
@@ -52,7 +53,7 @@ impl Shared {
         Shared {
             congested: false,
             deaf: Vec::new(),
-            listed: false,
+            listed: [false; 3],
             budget: Budget::new(None, now.mono),
             limit: RateLimit::new(3, LOG_EVERY),
             stats,

@@ -20,7 +20,7 @@ use crate::lock::Released;
 use crate::log::Plain;
 use crate::model::{Listener, Needs, Now, Renumbering, SensorIx, TcpState};
 use crate::pipeline::{Attribute, Dns, Stage};
-use crate::sensor::View;
+use crate::sensor::{NetSocket, View};
 use crate::source::gate::Gate;
 
 /// What a running daemon must know of the configuration that it runs on, to tell
@@ -155,8 +155,13 @@ impl Daemon {
             keeper.replace(&settings.sensors);
         }
         let running = Running::new(self.running.origin.clone(), &settings);
+        let had_cmdlines = self.pipeline.shows_cmdlines();
         self.pipeline
             .replace(stages(settings.sensors), &sensors, now);
+        if self.pipeline.shows_cmdlines() && !had_cmdlines {
+            self.sources.each_sensor(NetSocket::forget_holders);
+        }
+        self.pipeline.attribute_all();
         let had_namespaces = self.sources.away.is_some();
         self.sources
             .replace(watched, elsewhere, &sensors, &mut self.pipeline, now);

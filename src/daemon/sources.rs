@@ -14,11 +14,10 @@ use super::groups::{self, Probes};
 use super::place::{Place, Shared, Watched, added};
 use super::schedule::Schedule;
 use crate::enrich::pool::Wake;
-use crate::model::{Degraded, Gap, Needs, Netns, Now, Renumbering, SocketData};
+use crate::model::{Degraded, Gap, Needs, Netns, Now, Renumbering};
 use crate::pipeline::Pipeline;
-use crate::sensor::{Listing, NetSocket, Reader};
+use crate::sensor::NetSocket;
 use crate::source::diag::Scope;
-use crate::source::netns::Number;
 use crate::source::{Notices, Room};
 use crate::stats::Stats;
 use crate::sys;
@@ -473,46 +472,6 @@ impl Sources {
                 "ready: {sockets} sockets in the table, of {} other network namespaces and our own",
                 away.len()
             ),
-        }
-    }
-
-    /// Goes on with a listing of the sockets in view; false when that was the last
-    /// of it. Namespaces come in the order in which they were found, our own first:
-    /// whichever stays is listed.
-    pub fn list(
-        &self,
-        listing: &mut Listing,
-        entries: usize,
-        row: &mut dyn FnMut(&SocketData),
-    ) -> bool {
-        let of = listing.of;
-        if of.is_none() && self.home.sensor.list(listing, entries, row) {
-            return true;
-        }
-        let from = of.unwrap_or(0);
-        let mut rest = self
-            .away
-            .iter()
-            .flat_map(|away| away.sensors_from(Number(from)));
-        let Some((number, sensor)) = rest.next() else {
-            return false;
-        };
-        // The one that was being listed may have ended.
-        if listing.of != Some(number.0) {
-            *listing = Listing::of(Some(number.0));
-        }
-        if sensor.list(listing, entries, row) {
-            return true;
-        }
-        let next = rest.next();
-        *listing = Listing::of(next.map(|(number, _)| number.0));
-        next.is_some()
-    }
-
-    /// Has the sockets stay where they are while somebody goes through a listing.
-    pub fn keep_places(&mut self, keep: bool) {
-        if std::mem::replace(&mut self.shared.listed, keep) != keep {
-            self.each_sensor(|sensor| sensor.keep_places(Reader::Clients, keep));
         }
     }
 

@@ -2,11 +2,12 @@
 //! the daemon's.
 
 mod names;
+mod print;
 mod processes;
+mod rows;
 
-use std::borrow::Borrow;
 use std::fmt;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::time::Duration;
@@ -14,10 +15,10 @@ use std::time::Duration;
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token};
 
-use crate::emit::{self, Format, Json};
+use crate::emit::Format;
 use crate::filter::{Answer, Filter};
 use crate::model::{
-    Coverage, Needs, Netns, Now, Proto, Row, SockId, SocketData, SocketKey, StateGroups, TcpState,
+    Coverage, Needs, Netns, Now, Proto, Row, SockId, SocketData, StateGroups, TcpState,
 };
 use crate::reactor::{self, Handler, Turn};
 use crate::source::Dumps;
@@ -25,7 +26,8 @@ use crate::source::diag::{DumpError, Progress, Scope};
 use crate::stats::Stats;
 use crate::sys;
 use crate::sys::output::{OpenError, Output, Patient};
-use crate::table::{Entry, Table};
+
+use rows::{Kept, Shelf};
 
 const DUMP: Token = Token(0);
 
@@ -33,8 +35,6 @@ const DUMP: Token = Token(0);
 const TRIES: u32 = 3;
 /// How soon a dump that has nothing to say is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
-/// How much is written in one go.
-const WRITE_AT: usize = 64 * 1024;
 
 /// What to print.
 pub struct Request {
@@ -144,8 +144,9 @@ pub fn run(request: &Request) -> Result<(), DumpFailed> {
         .map_err(|error| DumpFailed::Start("watch a descriptor", error))?;
     let mut reading = Reading::new(scope, request);
     reactor::run(&mut poll, &mut reading, Now::read)?;
+    let rows = reading.shelf.into_rows();
     let printed = if request.dns || request.process {
-        let mut rows: Vec<SocketData> = reading.rows().collect();
+        let mut rows: Vec<SocketData> = rows.iter().collect();
         // Before the names: in the seconds that they may take, sockets close.
         if request.process {
             processes::look_up(&mut rows);
@@ -153,9 +154,9 @@ pub fn run(request: &Request) -> Result<(), DumpFailed> {
         if request.dns {
             names::look_up(&mut poll, request, &mut rows, stats)?;
         }
-        print(rows.iter(), request.format, out)
+        print::one_by_one(rows.iter(), request.format, out)
     } else {
-        print(reading.rows(), request.format, out)
+        print::rows(&rows, request.format, out)
     };
     match printed {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(DumpFailed::ReaderGone),
@@ -164,7 +165,7 @@ pub fn run(request: &Request) -> Result<(), DumpFailed> {
     }
 }
 
-/// Reads all dumps into the table.
+/// Reads all dumps onto the shelf.
 struct Reading<'a> {
     scope: Scope,
     request: &'a Request,
@@ -173,8 +174,9 @@ struct Reading<'a> {
     /// The protocol that nobody answers for.
     missing: Option<Proto>,
     ready: bool,
-    /// Full sockets and minisockets.
-    tables: [Table; 2],
+    shelf: Shelf,
+    /// What of the datagram under way can pass.
+    kept: Vec<Kept>,
     /// The number of the dump under way.
     number: u32,
 }
@@ -190,24 +192,14 @@ impl<'a> Reading<'a> {
             tries: 0,
             missing: None,
             ready: false,
-            tables: [Table::new(), Table::new()],
+            shelf: Shelf::default(),
+            kept: Vec::new(),
             number: 0,
         }
     }
 
-    /// What was read, one way of rendering it for all.
-    fn rows(&self) -> impl Iterator<Item = SocketData> + Clone {
-        self.tables.iter().flat_map(Table::iter).map(Entry::data)
-    }
-
     fn failed(&mut self, coverage: Coverage, error: DumpError, now: Now) -> Result<(), DumpFailed> {
-        for table in &mut self.tables {
-            let read = table.iter().filter(|entry| entry.seen == self.number);
-            let read: Vec<SocketKey> = read.map(Entry::key).collect();
-            for key in read {
-                table.remove(key);
-            }
-        }
+        self.shelf.forget(self.number);
         self.tries += 1;
         if error.is_unknown() && self.dumps.fall_back(coverage) {
             return Ok(());
@@ -254,10 +246,13 @@ impl Handler for Reading<'_> {
             }
         }
         let netns = self.scope.netns();
-        let (request, tables, number) = (self.request, &mut self.tables, self.number);
-        let progress = self
-            .scope
-            .read(now, &mut |row| take(row, netns, request, tables, number));
+        let (request, kept, dump) = (self.request, &mut self.kept, self.number);
+        let progress = self.scope.read(now, &mut |row| {
+            if can_pass(&row, request) {
+                kept.push(Kept { row, netns, dump });
+            }
+        });
+        self.shelf.put(&mut self.kept);
         match progress {
             // A dump is written while it is read, so this is rare: worth no more
             // than a look every now and then, whichever socket it is by now.
@@ -275,48 +270,8 @@ impl Handler for Reading<'_> {
     }
 }
 
-/// Enters a row in the table, once, if it can pass.
-fn take(row: Row, netns: Netns, request: &Request, tables: &mut [Table; 2], number: u32) {
+/// Whether a row can pass, with whatever name it will have.
+fn can_pass(row: &Row, request: &Request) -> bool {
     let host = if request.dns { None } else { Some("-") };
-    if request.judge(&row.id, row.state, host) == Answer::Drop {
-        return;
-    }
-    let key = SocketKey::new(netns, row.cookie);
-    let table = &mut tables[row.kind as usize];
-    // A dump under churn can hold a row twice.
-    if table.find(key).is_some() {
-        return;
-    }
-    let mut entry = Entry::new(key, row.id, row.state, row.owner, 0);
-    entry.seen = number;
-    table.insert(entry);
-}
-
-fn print<R>(
-    rows: impl Iterator<Item = R> + Clone,
-    format: Format,
-    mut out: Patient,
-) -> io::Result<()>
-where
-    R: Borrow<SocketData>,
-{
-    match format {
-        Format::Text => {
-            let mut out = io::BufWriter::with_capacity(WRITE_AT, out);
-            emit::table(rows, &mut out)?;
-            out.flush()
-        }
-        Format::Json => {
-            let json = Json::new("");
-            let mut lines = Vec::with_capacity(WRITE_AT + 1024);
-            for row in rows {
-                json.row(row.borrow(), &mut lines)?;
-                if lines.len() >= WRITE_AT {
-                    out.write_all(&lines)?;
-                    lines.clear();
-                }
-            }
-            out.write_all(&lines)
-        }
-    }
+    request.judge(&row.id, row.state, host) != Answer::Drop
 }

@@ -10,7 +10,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::object::Object;
-use super::process::{write_caller, write_who};
+use super::process::{write_caller, write_user, write_who};
 use crate::model::{
     ConnectData, Data, Degraded, Event, Family, Gap, Host, Life, Owner, OwnerUnknown, Proto,
     Restored, Sighting, SocketData, Traffic,
@@ -222,6 +222,7 @@ fn write_connect(data: &ConnectData, mut out: Object<'_>) {
         } => {
             write_caller(caller, &mut out);
             out.number("uid", *uid);
+            write_user(data.user.as_deref(), &mut out);
             out.number("cgroup_id", *cgroup_id);
         }
         Sighting::Table { owner, .. } => {
@@ -231,6 +232,7 @@ fn write_connect(data: &ConnectData, mut out: Object<'_>) {
                 Owner::Known { uid, .. } => out.number("uid", uid),
                 Owner::Unknown(why) => write_no_uid(why, &mut out),
             }
+            write_user(data.user.as_deref(), &mut out);
             out.null("cgroup_id");
             out.word("cgroup_id_reason", NO_HOOK);
         }

@@ -7,7 +7,7 @@
 use super::digits;
 use super::object::Object;
 use crate::log::Plain;
-use crate::model::{Attribution, Caller, Holders, Process, SocketData};
+use crate::model::{Attribution, Caller, Holders, Process, ProcessUnknown, SocketData};
 
 /// How many holders a cell of a text table names.
 const SHOWN: usize = 3;
@@ -15,9 +15,7 @@ const SHOWN: usize = 3;
 /// Writes `user`, `process`, `processes`, or why there is none; nothing where
 /// nobody asked and no hook saw the socket.
 pub(super) fn write_who(data: &SocketData, out: &mut Object<'_>) {
-    if let Some(user) = &data.user {
-        out.text("user", user);
-    }
+    write_user(data.user.as_deref(), out);
     let held = match &data.holders {
         Some(Attribution::Held(holders)) => Some(&**holders),
         Some(Attribution::Unknown(why)) if data.process.is_none() => {
@@ -32,8 +30,12 @@ pub(super) fn write_who(data: &SocketData, out: &mut Object<'_>) {
             let same = held.and_then(|holders| of_pid(holders, caller.pid));
             let mut process = out.object("process");
             write_task(caller, &mut process);
-            if let Some(same) = same {
-                write_rest(same, data.cmdline, &mut process);
+            match (same, &data.holders) {
+                (Some(same), _) => write_rest(same, data.cmdline, &mut process),
+                (None, Some(Attribution::Unknown(why))) => no_exe(*why, &mut process),
+                // It gave the socket away, or cannot be seen from here.
+                (None, Some(Attribution::Held(_))) => no_exe(ProcessUnknown::Gone, &mut process),
+                (None, None) => {}
             }
             process.close();
             same.is_some()
@@ -57,6 +59,19 @@ pub(super) fn write_who(data: &SocketData, out: &mut Object<'_>) {
         if holders.others > 0 {
             out.number("processes_more", holders.others);
         }
+    }
+}
+
+/// Nothing but the hook tells of this process.
+fn no_exe(why: ProcessUnknown, process: &mut Object<'_>) {
+    process.null("exe");
+    process.word("exe_reason", why.as_str());
+}
+
+/// Writes the name of the user, where it has one.
+pub(super) fn write_user(user: Option<&str>, out: &mut Object<'_>) {
+    if let Some(user) = user {
+        out.text("user", user);
     }
 }
 
@@ -89,9 +104,7 @@ fn write_rest(process: &Process, cmdline: bool, out: &mut Object<'_>) {
         }
     }
     out.number("uid", process.uid);
-    if let Some(user) = &process.user {
-        out.text("user", user);
-    }
+    write_user(process.user.as_deref(), out);
     if !cmdline {
         return;
     }

@@ -13,8 +13,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::digits;
 use crate::log::Plain;
 use crate::model::{
-    Attribution, Comm, ConnectData, Data, Degraded, Direction, Endpoint, Event, Family, Gap,
-    GapCause, Host, Life, Owner, Proto, Sighting, SocketData, Traffic,
+    Comm, ConnectData, Data, Degraded, Direction, Endpoint, Event, Family, Gap, GapCause, Host,
+    Life, Owner, Proto, Sighting, SocketData, Traffic,
 };
 
 /// Renders text lines.
@@ -181,20 +181,27 @@ fn process(pid: u32, comm: &Comm, out: &mut Vec<u8>) -> io::Result<()> {
     write!(out, " pid={} comm=\"{}\"", pid, Plain(&comm))
 }
 
+fn user(user: Option<&str>, out: &mut Vec<u8>) -> io::Result<()> {
+    match user {
+        Some(user) => write!(out, " user={}", Plain(user)),
+        None => Ok(()),
+    }
+}
+
 fn details(data: &SocketData, out: &mut Vec<u8>) -> io::Result<()> {
     if let Some(direction @ (Direction::Inbound | Direction::Outbound)) = data.direction {
         write!(out, " {}", direction.as_str())?;
     }
-    if let Some(caller) = &data.process {
-        process(caller.pid, &caller.comm, out)?;
-    } else if let Some(Attribution::Held(holders)) = &data.holders
-        && let Some(oldest) = holders.oldest.first()
-    {
-        process(oldest.pid, &oldest.comm, out)?;
+    if let Some((pid, comm, exe)) = data.shown_process() {
+        process(pid, comm, out)?;
+        if let Some(exe) = exe {
+            write!(out, " exe=\"{}\"", Plain(&exe.replace('"', "'")))?;
+        }
     }
     if let Owner::Known { uid, .. } = data.owner {
         write!(out, " uid={uid}")?;
     }
+    user(data.user.as_deref(), out)?;
     if data.id.v4_mapped {
         out.write_all(b" v4-mapped")?;
     }

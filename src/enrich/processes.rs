@@ -1,8 +1,9 @@
 //! Processes: who has a socket open.
 //!
 //! The reactor asks and goes on; one thread reads /proc for all who wait, a
-//! bounded time in each turn ([`Scanner`]). Deadlines are the asker's: what is not
-//! answered by then is no longer looked for.
+//! bounded time in each turn ([`Scanner`]), and has no more than a share of one
+//! core in the long run. Deadlines are the asker's: what is not answered by then
+//! is no longer looked for, and neither is a socket that has ended.
 //!
 //! What it does not see: descriptors of a thread that has unshared its table
 //! (CLONE_FILES, unshare(2)), or of any thread once the main one has ended;
@@ -12,6 +13,7 @@
 //! beside other holders until it is read again; so is one that forked the holder
 //! by way of a child that has ended or closed it.
 
+mod account;
 mod memory;
 mod read;
 mod scan;
@@ -27,17 +29,23 @@ use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use account::Account;
+
 use super::Lookup;
 use super::pool::{Outcome, Refused, Wake, Workers};
 use super::users::Passwd;
 use crate::model::{Attribution, Now, ProcessUnknown};
 use crate::stats::Stats;
 
-/// Sockets that may be asked for at one time.
-const LINE: usize = 4096;
+/// Sockets that may be asked for at one time: as many as one dump of a busy
+/// machine may bring.
+const LINE: usize = 1 << 15;
 
 /// How long one turn of the search may take: what was found is told after it.
 const BUDGET: Duration = Duration::from_millis(20);
+
+/// The answer about a socket that ended before it was found.
+const GONE: Attribution = Attribution::Unknown(ProcessUnknown::Gone);
 
 /// The processes behind sockets, as far as they are being looked for. What was
 /// found is remembered by the asker.
@@ -48,6 +56,8 @@ pub struct Processes {
     /// One turn at a time.
     busy: bool,
     turn: u64,
+    account: Account,
+    cmdline: bool,
     stats: Rc<Stats>,
 }
 
@@ -64,6 +74,8 @@ struct Waiting {
     until: Instant,
     /// The turn in which it was first looked for; 0 before that.
     since: u64,
+    /// The socket is no more: the turn under way is the last one to look.
+    ended: bool,
 }
 
 impl Processes {
@@ -76,6 +88,7 @@ impl Processes {
 
     /// The processes of another /proc.
     pub fn with_scanner(scanner: Scanner, wake: Wake, stats: Rc<Stats>) -> Processes {
+        let cmdline = scanner.cmdline;
         let scanner = Mutex::new(scanner);
         let work = move |job: &Job| {
             let mut scanner = scanner.lock().unwrap_or_else(PoisonError::into_inner);
@@ -86,12 +99,15 @@ impl Processes {
             waiting: HashMap::new(),
             busy: false,
             turn: 0,
+            account: Account::new(),
+            cmdline,
             stats,
         }
     }
 
     /// Asks who has a socket open; `uid` is whose it is, as far as that is known.
-    /// After `until` the asker waits no longer. Inode 0 is a socket that no
+    /// [`Processes::search`] begins to look. After `until` the asker waits no
+    /// longer. Inode 0 is a socket that no
     /// process has, which is told at once.
     pub fn ask(&mut self, inode: u32, uid: Option<u32>, until: Instant) -> Lookup<Attribution> {
         if inode == 0 {
@@ -102,6 +118,7 @@ impl Processes {
             Entry::Occupied(mut waiting) => {
                 let waiting = waiting.get_mut();
                 waiting.until = waiting.until.max(until);
+                waiting.ended = false;
                 return Lookup::Pending;
             }
             Entry::Vacant(_) if waiting >= LINE => {
@@ -114,21 +131,39 @@ impl Processes {
                     uid,
                     until,
                     since: 0,
+                    ended: false,
                 });
             }
         }
-        match self.begin() {
-            Ok(()) => Lookup::Pending,
-            Err(refused) => {
-                log::debug!("processes: {refused}");
-                self.waiting.remove(&inode);
-                Lookup::Known(Attribution::Unknown(ProcessUnknown::Timeout))
+        Lookup::Pending
+    }
+
+    /// The socket has ended: nobody is found any more who was not by now. What is
+    /// known of that at once; or that the turn under way, which may have found
+    /// somebody, will tell.
+    pub fn ended(&mut self, inode: u32) -> Lookup<Attribution> {
+        match self.waiting.entry(inode) {
+            Entry::Occupied(mut waiting) if self.busy && waiting.get().since != 0 => {
+                waiting.get_mut().ended = true;
+                Lookup::Pending
             }
+            Entry::Occupied(waiting) => {
+                waiting.remove();
+                Lookup::Known(GONE)
+            }
+            Entry::Vacant(_) => Lookup::Known(GONE),
         }
     }
 
-    /// Takes what came in, adds it to `found`, and has the thread go on with the
-    /// rest. To be called whenever the thread has woken the reactor.
+    /// When the search, which has used up its share of a core, goes on for those
+    /// that wait: [`Processes::search`] is to be called then.
+    pub fn deadline(&self, now: Now) -> Option<Instant> {
+        let waits = !self.busy && !self.waiting.is_empty();
+        waits.then(|| self.account.rests_until(now.mono)).flatten()
+    }
+
+    /// Takes what came in and adds it to `found`. To be called whenever the thread
+    /// has woken the reactor, and [`Processes::search`] after it.
     pub fn collect(&mut self, now: Now, found: &mut Vec<(u32, Attribution)>) {
         let unfound = || Attribution::Unknown(ProcessUnknown::Timeout);
         for (job, outcome) in self.workers.collect() {
@@ -136,6 +171,9 @@ impl Processes {
             let answers = match outcome {
                 Outcome::Done(report) => {
                     self.stats.processes_read.add(report.read);
+                    let micros = u64::try_from(report.cost.as_micros()).unwrap_or(u64::MAX);
+                    self.stats.processes_cpu_us.add(micros);
+                    self.account.spend(report.cost, now.mono);
                     report.answers
                 }
                 Outcome::Skipped => Vec::new(),
@@ -150,12 +188,30 @@ impl Processes {
                 }
             }
         }
-        self.waiting.retain(|_, waiting| waiting.until > now.mono);
-        if let Err(refused) = self.begin() {
-            log::debug!("processes: {refused}");
-            let waiting = self.waiting.drain();
-            found.extend(waiting.map(|(inode, _)| (inode, unfound())));
+        let busy = self.busy;
+        self.waiting.retain(|inode, waiting| {
+            if waiting.ended && !busy {
+                found.push((*inode, GONE));
+                return false;
+            }
+            waiting.until > now.mono
+        });
+        if self.waiting.is_empty() && self.waiting.capacity() > 1024 {
+            self.waiting.shrink_to(0);
         }
+    }
+
+    /// Has the thread look for all who wait, unless it does already or has to
+    /// rest. Without a thread it is tried again the next time.
+    pub fn search(&mut self, now: Now) {
+        if let Err(refused) = self.begin(now) {
+            log::debug!("processes: {refused}");
+        }
+    }
+
+    /// Whether command lines are read.
+    pub fn reads_cmdlines(&self) -> bool {
+        self.cmdline
     }
 
     /// Whether anything is being looked for.
@@ -163,14 +219,14 @@ impl Processes {
         self.busy || !self.waiting.is_empty()
     }
 
-    /// Begins a turn, unless one is under way or nobody waits.
-    fn begin(&mut self) -> Result<(), Refused> {
+    /// Begins a turn, unless one is under way, nobody waits, or it must rest.
+    fn begin(&mut self, now: Now) -> Result<(), Refused> {
+        if self.busy || self.account.rests_until(now.mono).is_some() {
+            return Ok(());
+        }
         let Some(until) = self.waiting.values().map(|waiting| waiting.until).max() else {
             return Ok(());
         };
-        if self.busy {
-            return Ok(());
-        }
         self.turn += 1;
         let mut wants = Vec::with_capacity(self.waiting.len());
         for (inode, waiting) in &mut self.waiting {

@@ -6,7 +6,7 @@
 //! for a name beside a number that is told anyway. The price: users that live
 //! elsewhere (LDAP, systemd-homed, DynamicUser=) are told by number alone.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
@@ -14,7 +14,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::Lookup;
 use super::pool::{Outcome, Wake, Workers};
 use crate::model::Now;
 
@@ -23,9 +22,6 @@ const LARGEST: u64 = 1 << 20;
 
 /// The longest name told (LOGIN_NAME_MAX with its NUL).
 const LONGEST: usize = 255;
-
-/// How many different users may be asked for before the file has been read.
-const MOST: usize = 4096;
 
 /// How often the file is looked at, at most.
 const TTL: Duration = Duration::from_secs(10);
@@ -71,9 +67,15 @@ impl Passwd {
         let fresh = |at: Instant| now.saturating_duration_since(at) < TTL;
         if !self.looked_at.is_some_and(fresh) {
             self.looked_at = Some(now);
-            if let Err(error) = self.refresh() {
-                log::debug!("user names: {}: {error}", self.path.display());
-            }
+            self.look();
+        }
+        &self.names
+    }
+
+    /// The names as they are now.
+    fn look(&mut self) -> &Arc<Names> {
+        if let Err(error) = self.refresh() {
+            log::debug!("user names: {}: {error}", self.path.display());
         }
         &self.names
     }
@@ -130,72 +132,65 @@ fn user(line: &[u8]) -> Option<(u32, &str)> {
     Some((std::str::from_utf8(uid).ok()?.parse().ok()?, name))
 }
 
-/// User names without waiting for the disk: a thread reads the file.
+/// User names for the reactor: the file is read once at the start, before there
+/// is anything to wait, and from then on by a thread when it may have changed.
 #[derive(Debug)]
 pub struct Users {
     workers: Workers<(), Arc<Names>>,
-    /// What was read last, and when it came.
-    known: Option<(Arc<Names>, Instant)>,
+    names: Arc<Names>,
+    read_at: Instant,
     reading: bool,
-    waiting: HashSet<u32>,
 }
 
 impl Users {
-    /// The users of /etc/passwd. `wake` is called when there is something to
-    /// collect.
+    /// The users of /etc/passwd, which is read now.
     pub fn new(wake: Wake) -> Users {
         Users::of(Passwd::default(), wake)
     }
 
     /// The users of another file.
-    pub fn of(passwd: Passwd, wake: Wake) -> Users {
+    pub fn of(mut passwd: Passwd, wake: Wake) -> Users {
+        let names = Arc::clone(passwd.look());
         let passwd = Mutex::new(passwd);
         let read = move |(): &()| {
             let mut passwd = passwd.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(passwd.names())
+            Arc::clone(passwd.look())
         };
         Users {
             workers: Workers::new("users", 1, 1, wake, read),
-            known: None,
+            names,
+            read_at: Instant::now(),
             reading: false,
-            waiting: HashSet::new(),
         }
     }
 
-    /// A user's name, or that there is none. Once the file has been read that is
-    /// told at once, if need be while it is read again; after `until` nobody
-    /// waits any more.
-    pub fn ask(&mut self, uid: u32, until: Instant, now: Now) -> Lookup<Option<Arc<str>>> {
-        let age = |at: Instant| now.mono.saturating_duration_since(at);
-        let stale = self.known.as_ref().is_none_or(|(_, at)| age(*at) >= TTL);
-        if stale && !self.reading {
-            // Without a thread it is asked for again the next time.
-            match self.workers.submit((), until) {
+    /// A user's name as it was lately; an old answer has the file looked at again.
+    pub fn name(&mut self, uid: u32, now: Now) -> Option<Arc<str>> {
+        self.collect(now);
+        let age = now.mono.saturating_duration_since(self.read_at);
+        if age >= TTL && !self.reading {
+            // Without a thread it is tried again the next time.
+            match self.workers.submit((), now.mono + TTL) {
                 Ok(()) => self.reading = true,
                 Err(refused) => log::debug!("user names: {refused}"),
             }
         }
-        match &self.known {
-            Some((names, _)) => Lookup::Known(names.get(&uid).cloned()),
-            None if self.reading && self.waiting.len() < MOST => {
-                self.waiting.insert(uid);
-                Lookup::Pending
-            }
-            None => Lookup::Known(None),
-        }
+        self.known(uid)
     }
 
-    /// Takes what came in and adds it to `found`. To be called whenever the
-    /// thread has woken the reactor.
-    pub fn collect(&mut self, now: Now, found: &mut Vec<(u32, Option<Arc<str>>)>) {
+    /// A user's name as far as it is known.
+    pub fn known(&self, uid: u32) -> Option<Arc<str>> {
+        self.names.get(&uid).cloned()
+    }
+
+    fn collect(&mut self, now: Now) {
+        if !self.reading {
+            return;
+        }
         for ((), outcome) in self.workers.collect() {
             self.reading = false;
             if let Outcome::Done(names) = outcome {
-                self.known = Some((names, now.mono));
-            }
-            let names = self.known.as_ref().map(|(names, _)| names);
-            for uid in self.waiting.drain() {
-                found.push((uid, names.and_then(|names| names.get(&uid)).cloned()));
+                (self.names, self.read_at) = (names, now.mono);
             }
         }
     }
@@ -262,29 +257,25 @@ mod tests {
     }
 
     #[test]
-    fn askers_wait_for_the_first_reading_alone() {
+    fn names_are_known_at_once_and_brought_up_to_date_by_a_thread() {
         let (tx, woken) = mpsc::channel();
         // A test that is done looks no longer.
         let wake: Wake = Arc::new(move || tx.send(()).unwrap_or(()));
-        let mut users = Users::new(wake);
+        let path = std::env::temp_dir().join(format!("sockwatch-users-{}", std::process::id()));
+        std::fs::write(&path, "a:x:1:1::/:\n").unwrap();
+        let mut users = Users::of(Passwd::at(&path), wake);
         let now = Now::read();
-        let until = now.mono + LONG;
-        assert_eq!(users.ask(0, until, now), Lookup::Pending);
-        assert_eq!(users.ask(u32::MAX - 1, until, now), Lookup::Pending);
-        woken.recv_timeout(LONG).unwrap();
-        let mut found = Vec::new();
-        users.collect(now, &mut found);
-        found.sort();
-        assert_eq!(found[0], (0, Some("root".into())));
-        assert_eq!(found[1].0, u32::MAX - 1);
+        assert_eq!(users.name(1, now).as_deref(), Some("a"));
+        assert_eq!(users.name(2, now), None);
+        assert!(!users.reading, "it is fresh");
+        std::fs::write(&path, "bb:x:1:1::/:\n").unwrap();
         let later = Now {
             mono: now.mono + 2 * TTL,
             ..now
         };
-        assert_eq!(
-            users.ask(0, until, later),
-            Lookup::Known(Some("root".into()))
-        );
-        assert!(users.reading, "and it is read again meanwhile");
+        assert_eq!(users.name(1, later).as_deref(), Some("a"), "nobody waits");
+        woken.recv_timeout(LONG).unwrap();
+        assert_eq!(users.name(1, later).as_deref(), Some("bb"));
+        std::fs::remove_file(&path).unwrap();
     }
 }

@@ -6,13 +6,13 @@
 //! cannot finish within its bounds it leaves open, it never guesses.
 
 use std::cell::RefCell;
-use std::error::Error;
 
 use regex_automata::hybrid::LazyStateID;
 use regex_automata::hybrid::dfa::{Cache, DFA};
-use regex_automata::nfa::thompson;
-use regex_automata::util::{start, syntax};
+use regex_automata::util::start;
 use regex_automata::{Anchored, MatchKind};
+
+use super::nfa::{self, Uncompiled};
 
 /// The bytes a host word is made of: see [`crate::model::Name::escaped`]; `-`
 /// alone stands for an unknown host.
@@ -90,9 +90,8 @@ pub(super) struct Automaton {
 }
 
 impl Automaton {
-    /// Compiles the regular expression that globset made of a glob. The same
-    /// syntax as in globset: any byte, `.` crosses line ends.
-    pub fn new(regex: &str) -> Result<Automaton, String> {
+    /// Compiles the regular expression that globset made of a glob.
+    pub fn new(regex: &str) -> Result<Automaton, Uncompiled> {
         let dfa = DFA::builder()
             .configure(
                 DFA::config()
@@ -100,17 +99,8 @@ impl Automaton {
                     .cache_capacity(CACHE)
                     .skip_cache_capacity_check(true),
             )
-            .syntax(syntax::Config::new().utf8(false).dot_matches_new_line(true))
-            .thompson(
-                thompson::Config::new()
-                    .utf8(false)
-                    .nfa_size_limit(Some(NFA)),
-            )
-            .build(regex)
-            .map_err(|error| match error.source() {
-                Some(cause) => format!("{error}: {cause}"),
-                None => error.to_string(),
-            })?;
+            .build_from_nfa(nfa::compile(regex, NFA)?)
+            .expect("no word boundaries, and a cache that may always be as small as it can");
         let mut host: Vec<u8> = HOST.to_vec();
         host.sort_unstable_by_key(|&byte| dfa.byte_classes().get(byte));
         host.dedup_by_key(|byte| dfa.byte_classes().get(*byte));

@@ -39,8 +39,8 @@ impl IdGlob {
             .empty_alternates(true)
             .build()
             .map_err(|error| GlobError::at(0, error.kind().to_string()))?;
-        let automaton = Automaton::new(glob.regex())
-            .map_err(|error| GlobError::at(0, format!("too large or too deep: {error}")))?;
+        let automaton =
+            Automaton::new(glob.regex()).map_err(|error| GlobError::at(0, error.to_string()))?;
         Ok(IdGlob {
             text: text.to_owned(),
             automaton,

@@ -51,8 +51,8 @@ impl Matcher {
             .empty_alternates(true)
             .build()
             .map_err(|error| GlobError::at(0, error.kind().to_string()))?;
-        let mut automaton = Automaton::new(glob.regex())
-            .map_err(|error| GlobError::at(0, format!("too large or too deep: {error}")))?;
+        let mut automaton =
+            Automaton::new(glob.regex()).map_err(|error| GlobError::at(0, error.to_string()))?;
         if !implied(&pattern.glob)
             && FIRST
                 .iter()

@@ -18,6 +18,7 @@ mod ends;
 mod globs;
 mod ids;
 mod matcher;
+mod nfa;
 #[cfg(test)]
 mod properties;
 mod shape;

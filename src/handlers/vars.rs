@@ -5,11 +5,11 @@
 //! these names.
 
 use crate::model::{
-    Attribution, Comm, ConnectData, Data, Event, Host, Netns, Owner, Proto, Sighting, SocketData,
+    Comm, ConnectData, Data, Event, Host, Netns, Owner, Proto, Sighting, SocketData,
 };
 
 /// Every variable there can be.
-pub(super) const NAMES: [&str; 24] = [
+pub(super) const NAMES: [&str; 26] = [
     "SOCKWATCH_EID",
     "SOCKWATCH_SEQ",
     "SOCKWATCH_SENSOR",
@@ -27,10 +27,12 @@ pub(super) const NAMES: [&str; 24] = [
     "SOCKWATCH_RESULTS",
     "SOCKWATCH_PID",
     "SOCKWATCH_COMM",
+    "SOCKWATCH_EXE",
     "SOCKWATCH_COOKIE",
     "SOCKWATCH_NETNS",
     "SOCKWATCH_NETNS_NAME",
     "SOCKWATCH_UID",
+    "SOCKWATCH_USER",
     "SOCKWATCH_CAUSE",
     "SOCKWATCH_SOURCE",
     "SOCKWATCH_SINK",
@@ -83,27 +85,19 @@ fn of_connect(connect: &ConnectData, vars: &mut Vec<(&'static str, String)>) {
     }
     vars.push(("SOCKWATCH_COOKIE", attempt.cookie.0.to_string()));
     of_netns(attempt.netns, connect.netns_name.as_deref(), vars);
-    let uid = match &attempt.sighting {
-        Sighting::Hook { caller, uid, .. } => {
-            of_process(caller.pid, &caller.comm, vars);
-            Some(*uid)
-        }
+    match &attempt.sighting {
+        Sighting::Hook { caller, .. } => of_process(caller.pid, &caller.comm, vars),
         Sighting::Table {
-            evidence,
-            state,
-            owner,
+            evidence, state, ..
         } => {
             vars.push(("SOCKWATCH_EVIDENCE", evidence.as_str().to_owned()));
             vars.push(("SOCKWATCH_STATE", state.as_str(Proto::Tcp).to_owned()));
-            match *owner {
-                Owner::Known { uid, .. } => Some(uid),
-                Owner::Unknown(_) => None,
-            }
         }
-    };
-    if let Some(uid) = uid {
+    }
+    if let Some(uid) = attempt.uid() {
         vars.push(("SOCKWATCH_UID", uid.to_string()));
     }
+    of_user(connect.user.as_deref(), vars);
 }
 
 fn of_process(pid: u32, comm: &Comm, vars: &mut Vec<(&'static str, String)>) {
@@ -117,6 +111,12 @@ fn of_netns(netns: Option<Netns>, name: Option<&str>, vars: &mut Vec<(&'static s
     }
     if let Some(name) = name {
         vars.push(("SOCKWATCH_NETNS_NAME", name.to_owned()));
+    }
+}
+
+fn of_user(user: Option<&str>, vars: &mut Vec<(&'static str, String)>) {
+    if let Some(user) = user {
+        vars.push(("SOCKWATCH_USER", user.to_owned()));
     }
 }
 
@@ -136,16 +136,16 @@ fn of_socket(socket: &SocketData, vars: &mut Vec<(&'static str, String)>) {
     if let Some(direction) = socket.direction {
         vars.push(("SOCKWATCH_DIRECTION", direction.as_str().to_owned()));
     }
-    if let Some(caller) = &socket.process {
-        of_process(caller.pid, &caller.comm, vars);
-    } else if let Some(Attribution::Held(holders)) = &socket.holders
-        && let Some(oldest) = holders.oldest.first()
-    {
-        of_process(oldest.pid, &oldest.comm, vars);
+    if let Some((pid, comm, exe)) = socket.shown_process() {
+        of_process(pid, comm, vars);
+        if let Some(exe) = exe {
+            vars.push(("SOCKWATCH_EXE", exe.to_owned()));
+        }
     }
     vars.push(("SOCKWATCH_COOKIE", socket.cookie.0.to_string()));
     of_netns(Some(socket.netns), socket.netns_name.as_deref(), vars);
     if let Owner::Known { uid, .. } = socket.owner {
         vars.push(("SOCKWATCH_UID", uid.to_string()));
     }
+    of_user(socket.user.as_deref(), vars);
 }

@@ -227,6 +227,10 @@ pub trait Judge {
     /// Takes an opening; says whether the socket is in the sensor's view now.
     fn open(&mut self, change: Change, now: Now) -> Verdict;
 
+    /// A socket in the view of some sensors that was nobody's has an owner now: a
+    /// connection was accepted.
+    fn owned(&mut self, key: SocketKey, owner: Owner, sensors: u32);
+
     /// Takes an end of a socket that is in the view or waits to be.
     fn close(&mut self, change: Change, now: Now);
 }

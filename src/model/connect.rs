@@ -209,6 +209,17 @@ impl Attempt {
             Sighting::Table { .. } => Origin::SockDiag,
         }
     }
+
+    /// Whose it is: of whoever called, else of the socket.
+    pub fn uid(&self) -> Option<u32> {
+        match self.sighting {
+            Sighting::Hook { uid, .. } => Some(uid),
+            Sighting::Table { owner, .. } => match owner {
+                Owner::Known { uid, .. } => Some(uid),
+                Owner::Unknown(_) => None,
+            },
+        }
+    }
 }
 
 impl From<&Connect> for Attempt {

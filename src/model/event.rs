@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::{
-    Action, Attempt, Attribution, Caller, Cookie, Direction, Evidence, Host, Life, Name, Netns,
-    NoResults, Now, Owner, SockId, TcpInfo, TcpState,
+    Action, Attempt, Attribution, Caller, Comm, Cookie, Direction, Evidence, Host, Life, Name,
+    Netns, NoResults, Now, Owner, SockId, TcpInfo, TcpState,
 };
 
 /// The kind of a sensor.
@@ -104,6 +104,24 @@ pub struct SocketData {
     pub traffic: Option<Traffic>,
 }
 
+impl SocketData {
+    /// The one process that stands for all: its pid, its name, and its program
+    /// where /proc told of that.
+    pub fn shown_process(&self) -> Option<(u32, &Comm, Option<&str>)> {
+        let held = match &self.holders {
+            Some(Attribution::Held(holders)) => holders.oldest.as_slice(),
+            Some(Attribution::Unknown(_)) | None => &[],
+        };
+        if let Some(caller) = &self.process {
+            let same = held.iter().find(|process| process.pid == caller.pid);
+            let exe = same.and_then(|process| process.exe.as_deref());
+            return Some((caller.pid, &caller.comm, exe));
+        }
+        let oldest = held.first()?;
+        Some((oldest.pid, &oldest.comm, oldest.exe.as_deref()))
+    }
+}
+
 /// A connect(): the `data` of a `net.tcp_connect` event.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ConnectData {
@@ -115,6 +133,8 @@ pub struct ConnectData {
     pub results: Vec<Name>,
     /// Why there is none.
     pub no_results: Option<NoResults>,
+    /// The name of the user, where /etc/passwd has one.
+    pub user: Option<Arc<str>>,
 }
 
 /// What a TCP connection did, from the tcp_info of its notice.

@@ -4,167 +4,102 @@
 //! event does, and whatever the same sensor has to say of the same socket queues
 //! up behind it. The question is put when a socket enters a view. The answer goes
 //! to the event, and to whoever keeps the socket ([`Pipeline::take_attributed`]),
-//! for by the time it ends nobody has it open any more. For sockets that enter a
-//! view without an event nothing waits: they are asked about some at a time.
+//! for by the time it ends nobody has it open any more. So an end waits no longer
+//! than for the search that is under way: what that has not found nobody will.
+//! For sockets that enter a view without an event nothing waits: they are asked
+//! about some at a time.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+mod held;
+mod silent;
+
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
+
+use held::{Held, Lines};
+pub use silent::Silent;
+use silent::Silents;
 
 use super::Pipeline;
 use super::waiting::WaitKey;
 use crate::enrich::pool::Wake;
-use crate::enrich::{Lookup, Processes};
+use crate::enrich::{Lookup, Processes, Users};
 use crate::model::{
-    Attributed, Attribution, Change, Host, Now, Owner, ProcessUnknown, SocketKey, Step, TcpState,
+    Attributed, Attribution, Change, Evidence, Host, Now, Owner, ProcessUnknown, SocketData, Step,
+    TcpState,
 };
-use crate::stats::Stats;
-
-/// How many events may be held back; past it, processes are done without.
-const BOUND: usize = 16_384;
-/// How many sockets without an event may wait to be asked about.
-const BACKLOG: usize = 65_536;
-/// How many of these are asked about at one time.
-const AT_ONCE: usize = 1024;
-/// How long each of these may take.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// An event that is held back.
-struct Held {
-    change: Change,
-    state: TcpState,
-    host: Host,
-    at: Now,
-}
-
-/// The events of one socket, the first of which waits.
-struct Line {
-    inode: u32,
-    until: Instant,
-    events: Vec<Held>,
-}
-
-/// A socket that entered a view without an event.
-#[derive(Clone, Copy)]
-struct Silent {
-    key: SocketKey,
-    uid: u32,
-    inode: u32,
-}
 
 /// Everything that waits for processes.
+#[derive(Default)]
 pub(super) struct Attributing {
     wake: Option<Wake>,
     processes: Option<Processes>,
-    lines: HashMap<WaitKey, Line>,
-    by_inode: HashMap<u32, Vec<WaitKey>>,
-    deadlines: BinaryHeap<Reverse<(Instant, WaitKey)>>,
-    count: usize,
-    backlog: VecDeque<Silent>,
-    /// What was asked about out of the backlog, by inode, and until when.
-    asked: HashMap<u32, (SocketKey, Instant)>,
+    users: Option<Users>,
+    lines: Lines,
+    silents: Silents,
     attributed: Vec<Attributed>,
     found: Vec<(u32, Attribution)>,
     /// The time of the last call: an event may have waited for a name before.
-    clock: Option<Instant>,
-    stats: Rc<Stats>,
+    clock: Option<Now>,
 }
 
 impl Attributing {
-    pub fn new(stats: Rc<Stats>) -> Attributing {
-        Attributing {
-            wake: None,
-            processes: None,
-            lines: HashMap::new(),
-            by_inode: HashMap::new(),
-            deadlines: BinaryHeap::new(),
-            count: 0,
-            backlog: VecDeque::new(),
-            asked: HashMap::new(),
-            attributed: Vec::new(),
-            found: Vec::new(),
-            clock: None,
-            stats,
-        }
-    }
-
     /// Finds processes with this.
     #[cfg(test)]
     pub fn find_with(&mut self, processes: Processes) {
         self.processes = Some(processes);
     }
 
-    /// When the next event has waited long enough.
+    /// When something that waits is due.
     pub fn deadline(&mut self) -> Option<Instant> {
-        loop {
-            let Reverse((until, key)) = *self.deadlines.peek()?;
-            if self.lines.get(&key).is_some_and(|line| line.until == until) {
-                return Some(until);
-            }
-            self.deadlines.pop();
-        }
+        let rest = self.processes.as_ref().zip(self.clock);
+        let rest = rest.and_then(|(processes, now)| processes.deadline(now));
+        self.lines.deadline().into_iter().chain(rest).min()
     }
 
-    fn take(&mut self, key: WaitKey) -> Option<Line> {
-        let line = self.lines.remove(&key)?;
-        self.count -= line.events.len();
-        if let Some(keys) = self.by_inode.get_mut(&line.inode) {
-            keys.retain(|waiting| *waiting != key);
-            if keys.is_empty() {
-                self.by_inode.remove(&line.inode);
-            }
-        }
-        Some(line)
-    }
-
-    fn begin(&mut self, key: WaitKey, inode: u32, until: Instant, held: Held) {
-        self.count += 1;
-        self.by_inode.entry(inode).or_default().push(key);
-        self.deadlines.push(Reverse((until, key)));
-        let events = vec![held];
-        self.lines.insert(
-            key,
-            Line {
-                inode,
-                until,
-                events,
-            },
-        );
-    }
-
-    /// Notes a socket to be asked about when there is time.
-    fn later(&mut self, change: &Change) {
-        let Owner::Known { uid, inode } = change.owner else {
+    /// Asks about a socket that nothing waits for.
+    fn ask_silently(&mut self, silent: Silent, now: Now) {
+        let Some(processes) = &mut self.processes else {
             return;
         };
-        if change.holders.is_some() || self.processes.is_none() {
-            return;
+        let Silent { key, uid, inode } = silent;
+        match processes.ask(inode, Some(uid), Silents::patience(now.mono)) {
+            Lookup::Known(holders) => self.attributed.push(Attributed { key, holders }),
+            Lookup::Pending => self.silents.asked(silent, now.mono),
         }
-        if self.backlog.len() >= BACKLOG {
-            self.stats.processes_overload.bump();
-            return;
-        }
-        let key = change.key;
-        self.backlog.push_back(Silent { key, uid, inode });
     }
 
     /// Asks about some of the sockets that nothing waits for.
     fn ask_more(&mut self, now: Now) {
-        let Some(processes) = &mut self.processes else {
-            return;
-        };
-        self.asked.retain(|_, (_, until)| *until > now.mono);
-        while self.asked.len() < AT_ONCE
-            && let Some(Silent { key, uid, inode }) = self.backlog.pop_front()
-        {
-            let until = now.mono + PATIENCE;
-            match processes.ask(inode, Some(uid), until) {
-                Lookup::Known(holders) => self.attributed.push(Attributed { key, holders }),
-                Lookup::Pending => {
-                    self.asked.insert(inode, (key, until));
-                }
+        self.silents.expire(now.mono);
+        while let Some(silent) = self.silents.pop() {
+            self.ask_silently(silent, now);
+        }
+    }
+
+    /// The socket of a change, to be asked about when there is time.
+    fn silent(&self, change: &Change) -> Option<Silent> {
+        match change.owner {
+            Owner::Known { uid, inode } if inode != 0 && self.processes.is_some() => {
+                let key = change.key;
+                Some(Silent { key, uid, inode })
             }
+            Owner::Known { .. } | Owner::Unknown(_) => None,
+        }
+    }
+
+    /// A socket in view got a file.
+    pub fn owned(&mut self, silent: Silent) {
+        if self.processes.is_some() && silent.inode != 0 {
+            self.silents.push(silent);
+        }
+    }
+
+    /// A socket has ended: `None` while somebody may have been found to hold it.
+    fn ended(&mut self, inode: u32) -> Option<Attribution> {
+        match self.processes.as_mut()?.ended(inode) {
+            Lookup::Known(holders) => Some(holders),
+            Lookup::Pending => None,
         }
     }
 }
@@ -175,19 +110,84 @@ impl Pipeline {
     /// From now on finds out who has a socket open, for the sensors that want
     /// it. `wake` is called when there is something to collect.
     pub fn attribute_with(&mut self, wake: Wake) {
+        self.attribution.users = Some(Users::new(Arc::clone(&wake)));
         self.attribution.wake = Some(wake);
         self.find_processes();
     }
 
     /// Looks processes up as the sensors want it now.
     pub(super) fn find_processes(&mut self) {
-        let wanted = || self.stages.iter().filter_map(|stage| stage.process);
-        let cmdline = wanted().any(|wanted| wanted.cmdline);
+        let cmdline = self.shows_cmdlines();
         let wake = self.attribution.wake.clone();
-        let wake = wake.filter(|_| wanted().next().is_some());
-        self.attribution.asked.clear();
-        self.attribution.processes =
-            wake.map(|wake| Processes::new(cmdline, wake, Rc::clone(&self.stats)));
+        let wanted = wake.filter(|_| self.attributing() != 0);
+        self.attribution.silents.forget();
+        match (&self.attribution.processes, wanted) {
+            // It goes on with what it knows.
+            (Some(processes), Some(_)) if processes.reads_cmdlines() == cmdline => {}
+            (_, wanted) => {
+                let stats = &self.stats;
+                self.attribution.processes =
+                    wanted.map(|wake| Processes::new(cmdline, wake, Rc::clone(stats)));
+            }
+        }
+    }
+
+    /// Whether any sensor shows command lines.
+    pub fn shows_cmdlines(&self) -> bool {
+        let wanted = self.stages.iter().filter_map(|stage| stage.process);
+        wanted.into_iter().any(|wanted| wanted.cmdline)
+    }
+
+    /// Adds to a row of the table what is known of its user, and what command lines
+    /// the sensors show.
+    pub fn complete(&self, data: &mut SocketData) {
+        if self.attributing() == 0 {
+            data.holders = None;
+            return;
+        }
+        data.cmdline = self.shows_cmdlines();
+        if let Owner::Known { uid, .. } = data.owner {
+            let users = self.attribution.users.as_ref();
+            data.user = users.and_then(|users| users.known(uid));
+        }
+    }
+
+    /// The name of a user.
+    pub fn user(&mut self, uid: u32, now: Now) -> Option<Arc<str>> {
+        self.attribution.users.as_mut()?.name(uid, now)
+    }
+
+    /// Which sensors say who has their sockets open.
+    pub fn attributing(&self) -> u32 {
+        let each = self.stages.iter().enumerate();
+        each.filter(|(_, stage)| stage.process.is_some())
+            .fold(0, |mask, (at, _)| mask | 1 << at)
+    }
+
+    /// Sockets are in view that did not enter through here: they are to be asked
+    /// about.
+    pub fn attribute_all(&mut self) {
+        if self.attribution.processes.is_some() {
+            self.attribution.silents.all();
+        }
+    }
+
+    /// Whether everything in view that was not asked about is to be, by
+    /// [`Pipeline::attribute_silently`].
+    pub fn take_attribute_all(&mut self) -> bool {
+        self.attribution.silents.take_all()
+    }
+
+    /// How many sockets may be asked about now without anybody waiting for it.
+    pub fn silent_room(&self) -> usize {
+        self.attribution.silents.room()
+    }
+
+    /// Asks about a socket in view, for the sake of its close.
+    pub fn attribute_silently(&mut self, silent: Silent, now: Now) {
+        if !self.finishing {
+            self.attribution.ask_silently(silent, now);
+        }
     }
 
     /// Who has which socket, as it was found since the last call; call it after
@@ -215,13 +215,17 @@ impl Pipeline {
             at,
         };
         let key = WaitKey::of(change);
-        let full = self.attribution.count >= BOUND;
-        if full {
+        if self.attribution.lines.is_full() {
             self.release(key, &TIMEOUT);
         }
-        if let Some(line) = self.attribution.lines.get_mut(&key) {
-            line.events.push(held());
-            self.attribution.count += 1;
+        // A socket that has other ends lives.
+        let ended =
+            matches!(change.step, Step::Closed { .. }) && change.evidence != Evidence::Rebound;
+        if let Some(inode) = self.attribution.lines.inode(key) {
+            self.attribution.lines.append(key, held());
+            if ended && let Some(holders) = self.attribution.ended(inode) {
+                self.release(key, &holders);
+            }
             return None;
         }
         if let Some(known) = &change.holders {
@@ -231,24 +235,34 @@ impl Pipeline {
             Owner::Unknown(why) => return Some(Some(Attribution::Unknown(why.into()))),
             Owner::Known { uid, inode } => (uid, inode),
         };
+        let attribution = &mut self.attribution;
         if let Step::Closed { .. } = change.step {
-            return Some(Some(Attribution::Unknown(ProcessUnknown::NotRead)));
+            let asked = ended && attribution.silents.take(inode).is_some();
+            let holders = if asked {
+                attribution.ended(inode)
+            } else {
+                None
+            };
+            let unread = Attribution::Unknown(ProcessUnknown::NotRead);
+            return Some(Some(holders.unwrap_or(unread)));
         }
         if !self.is_emittable(change) {
-            self.attribution.later(change);
+            if let Some(silent) = self.attribution.silent(change) {
+                self.attribution.silents.push(silent);
+            }
             return Some(None);
         }
         let attribution = &mut self.attribution;
         let Some(processes) = attribution.processes.as_mut().filter(|_| !self.finishing) else {
             return Some(Some(TIMEOUT));
         };
-        if full {
+        if attribution.lines.is_full() {
             self.stats.processes_overload.bump();
             return Some(Some(TIMEOUT));
         }
         let now = attribution
             .clock
-            .map_or(at.mono, |clock| clock.max(at.mono));
+            .map_or(at.mono, |clock| clock.mono.max(at.mono));
         let until = now + wanted.timeout;
         match processes.ask(inode, Some(uid), until) {
             Lookup::Known(holders) => {
@@ -257,7 +271,7 @@ impl Pipeline {
                 Some(Some(known))
             }
             Lookup::Pending => {
-                attribution.begin(key, inode, until, held());
+                attribution.lines.begin(key, inode, until, held());
                 None
             }
         }
@@ -265,21 +279,19 @@ impl Pipeline {
 
     /// Takes the answers that came in, and lets go on what waited for them.
     pub(super) fn collect_holders(&mut self, now: Now) {
-        self.attribution.clock = Some(now.mono);
+        self.attribution.clock = Some(now);
         let Some(processes) = &mut self.attribution.processes else {
             return;
         };
         let mut found = std::mem::take(&mut self.attribution.found);
         processes.collect(now, &mut found);
         for (inode, holders) in found.drain(..) {
-            let waiting = self.attribution.by_inode.remove(&inode);
-            for key in waiting.into_iter().flatten() {
+            for key in self.attribution.lines.waiting_for(inode) {
                 self.release(key, &holders);
             }
-            if let Some((key, _)) = self.attribution.asked.remove(&inode) {
-                self.attribution
-                    .attributed
-                    .push(Attributed { key, holders });
+            if let Some(key) = self.attribution.silents.take(inode) {
+                let attributed = &mut self.attribution.attributed;
+                attributed.push(Attributed { key, holders });
             }
         }
         self.attribution.found = found;
@@ -288,33 +300,47 @@ impl Pipeline {
 
     /// Lets go on what has waited long enough.
     pub(super) fn expire_holders(&mut self, now: Now) {
-        self.attribution.clock = Some(now.mono);
-        while let Some(until) = self.attribution.deadline()
-            && until <= now.mono
-            && let Some(Reverse((_, key))) = self.attribution.deadlines.pop()
-        {
+        self.attribution.clock = Some(now);
+        while let Some(key) = self.attribution.lines.pop_expired(now.mono) {
             self.stats.processes_timed_out.bump();
             self.release(key, &TIMEOUT);
         }
         self.attribution.ask_more(now);
     }
 
+    /// Has the search begin with what was asked since the last call: one for all.
+    pub fn search(&mut self, now: Now) {
+        self.attribution.clock = Some(now);
+        self.attribution.ask_more(now);
+        if let Some(processes) = &mut self.attribution.processes {
+            processes.search(now);
+        }
+    }
+
     /// Lets everything go on without an answer.
     pub(super) fn release_all(&mut self) {
-        while let Some(Reverse((_, key))) = self.attribution.deadlines.pop() {
+        while let Some(key) = self.attribution.lines.pop() {
             self.release(key, &TIMEOUT);
         }
     }
 
-    /// Tells the events of a line.
+    /// Tells the events of a line. What was not found in time is looked for all
+    /// the same, for the close, unless that is among them.
     fn release(&mut self, key: WaitKey, holders: &Attribution) {
-        let Some(line) = self.attribution.take(key) else {
+        let Some(line) = self.attribution.lines.take(key) else {
             return;
         };
         self.attribution.attributed.push(Attributed {
             key: key.socket,
             holders: holders.clone(),
         });
+        if *holders == TIMEOUT
+            && !self.finishing
+            && let [only] = &line.events[..]
+            && let Some(silent) = self.attribution.silent(&only.change)
+        {
+            self.attribution.silents.push_if_room(silent);
+        }
         for held in line.events {
             let known = Some(holders.clone());
             self.tell(&held.change, held.state, &held.host, known, held.at);

@@ -13,6 +13,7 @@ mod stage;
 mod tests;
 mod waiting;
 
+pub use attribution::Silent;
 pub use stage::{Attribute, Dns, Stage};
 
 use std::net::IpAddr;
@@ -24,8 +25,8 @@ use crate::enrich::{Lookup, Names};
 use crate::lock::{Admission, Locks, Released};
 use crate::model::{
     Attempt, Attribution, Change, Data, Degraded, Endpoint, Event, Gap, Host, HostUnknown, Judge,
-    Listener, Name, Netns, NoResults, Now, Owner, Restored, SensorIx, Settled, SocketData, Step,
-    TcpState, Verdict,
+    Listener, Name, Netns, NoResults, Now, Owner, Restored, SensorIx, Settled, SocketData,
+    SocketKey, Step, TcpState, Verdict,
 };
 use crate::state::Journal;
 use crate::stats::Stats;
@@ -64,7 +65,7 @@ impl Pipeline {
             stages,
             names,
             waiting: Waiting::default(),
-            attribution: Attributing::new(Rc::clone(&stats)),
+            attribution: Attributing::default(),
             locks: Locks::default(),
             fan,
             seq: 0,
@@ -212,7 +213,12 @@ impl Pipeline {
         }
         if self.stage(change).reports(change) {
             let wanted = self.stage(change).process;
-            let data = || Data::Socket(socket_data(change, state, host, holders, wanted));
+            let user = match change.owner {
+                Owner::Known { uid, .. } if wanted.is_some() => self.user(uid, at),
+                Owner::Known { .. } | Owner::Unknown(_) => None,
+            };
+            let who = (holders, user, wanted);
+            let data = || Data::Socket(socket_data(change, state, host, who));
             self.pass(change.sensor, About::of(change), data, at);
         }
     }
@@ -231,11 +237,13 @@ impl Pipeline {
             action: "connect",
             remote: attempt.remote,
         };
+        let user = attempt.uid().and_then(|uid| self.user(uid, now));
         for at in 0..self.stages.len() {
             let stage = &self.stages[at];
             if stage.listener == Listener::TcpConnect
-                && let Some(data) = stage.connect(attempt, place, names, none)
+                && let Some(mut data) = stage.connect(attempt, place, names, none)
             {
+                data.user.clone_from(&user);
                 // As many stages as SensorIx can number.
                 self.pass(SensorIx(at as u8), about, || Data::Connect(data), now);
             }
@@ -286,6 +294,14 @@ impl Judge for Pipeline {
         let verdict = self.offer(change, now);
         self.unnoted |= silent && matches!(verdict, Verdict::Entered(_));
         verdict
+    }
+
+    fn owned(&mut self, key: SocketKey, owner: Owner, sensors: u32) {
+        if let Owner::Known { uid, inode } = owner
+            && sensors & self.attributing() != 0
+        {
+            self.attribution.owned(Silent { key, uid, inode });
+        }
     }
 
     fn close(&mut self, change: Change, now: Now) {
@@ -373,9 +389,9 @@ fn socket_data(
     change: &Change,
     state: TcpState,
     host: &Host,
-    holders: Option<Attribution>,
-    wanted: Option<Attribute>,
+    who: (Option<Attribution>, Option<Arc<str>>, Option<Attribute>),
 ) -> SocketData {
+    let (holders, user, wanted) = who;
     let (life, traffic) = match change.step {
         Step::Closed { life, traffic } => (life, traffic),
         Step::Opened { .. } => (None, None),
@@ -391,7 +407,7 @@ fn socket_data(
         netns: change.key.netns,
         netns_name: change.netns_name.clone(),
         owner: change.owner,
-        user: holders.as_ref().and_then(|it| user(change.owner, it)),
+        user,
         process: change.process,
         holders,
         cmdline: wanted.is_some_and(|wanted| wanted.cmdline),
@@ -399,13 +415,4 @@ fn socket_data(
         life,
         traffic,
     }
-}
-
-/// The name of the socket's user, as far as a holder's tells it.
-fn user(owner: Owner, holders: &Attribution) -> Option<Arc<str>> {
-    let (Owner::Known { uid, .. }, Attribution::Held(holders)) = (owner, holders) else {
-        return None;
-    };
-    let same = holders.oldest.iter().find(|process| process.uid == uid)?;
-    same.user.clone()
 }

@@ -142,6 +142,7 @@ impl Stage {
             netns_name: place.cloned(),
             results: names.to_vec(),
             no_results: none.filter(|_| names.is_empty()),
+            user: None,
         })
     }
 

@@ -2,7 +2,7 @@
 //! is open now.
 
 use super::NetSocket;
-use crate::model::SocketData;
+use crate::model::{Owner, SocketData, SocketKey};
 
 /// Who goes through the tables piece by piece.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -11,6 +11,8 @@ pub enum Reader {
     Clients,
     /// The keeper of what survives a restart, with [`NetSocket::slice`].
     Keeper,
+    /// Who asks about all sockets, with [`NetSocket::unattributed`].
+    Processes,
 }
 
 /// How far a listing has come. While the table changes under it every socket
@@ -47,7 +49,7 @@ impl NetSocket {
         &self,
         listing: &mut Listing,
         entries: usize,
-        row: &mut dyn FnMut(&SocketData),
+        row: &mut dyn FnMut(SocketData),
     ) -> bool {
         let table = if listing.minis {
             &self.minis
@@ -57,7 +59,7 @@ impl NetSocket {
         let place = listing.place.min(table.len());
         for entry in table.before(place).take(entries) {
             if entry.in_view != 0 {
-                row(&SocketData {
+                row(SocketData {
                     netns_name: self.views.name.clone(),
                     ..entry.data()
                 });
@@ -76,6 +78,37 @@ impl NetSocket {
             ..Listing::default()
         };
         true
+    }
+
+    /// Goes on with a listing of the full sockets that some of these sensors have
+    /// in view and that nobody has asked about yet, by so many entries: their key,
+    /// user and inode. False when that was the last of it.
+    pub fn unattributed(
+        &self,
+        listing: &mut Listing,
+        entries: usize,
+        sensors: u32,
+        each: &mut dyn FnMut(SocketKey, u32, u32),
+    ) -> bool {
+        let place = listing.place.min(self.sockets.len());
+        for entry in self.sockets.before(place).take(entries) {
+            if let Owner::Known { uid, inode } = entry.owner()
+                && inode != 0
+                && entry.in_view & sensors != 0
+                && entry.holders().is_none()
+            {
+                each(entry.key(), uid, inode);
+            }
+        }
+        listing.place = place - entries.min(place);
+        listing.place > 0
+    }
+
+    /// Forgets who has which socket open: it is to be asked again.
+    pub fn forget_holders(&mut self) {
+        for entry in self.sockets.iter_mut() {
+            entry.forget_holders();
+        }
     }
 
     /// Has the entries stay where they are while somebody goes through them piece

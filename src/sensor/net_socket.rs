@@ -45,7 +45,7 @@ pub struct NetSocket {
     pub(super) walk: Walk,
     pub(super) mini_walk: Walk,
     /// Who goes through the tables piece by piece, by [`Reader`](super::Reader).
-    pub(super) in_place: [bool; 2],
+    pub(super) in_place: [bool; 3],
     /// sockwatch's own sockets, and the number of the dump that was the newest
     /// when each was last seen open.
     pub(super) own: HashMap<Cookie, u32>,
@@ -80,7 +80,7 @@ impl NetSocket {
             dump: None,
             walk: Walk::default(),
             mini_walk: Walk::default(),
-            in_place: [false; 2],
+            in_place: [false; 3],
             own: HashMap::new(),
             handshakes: [0; 2],
             stats,

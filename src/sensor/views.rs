@@ -304,7 +304,14 @@ impl Views {
         now: Now,
         judge: &mut dyn Judge,
     ) {
+        let was_owned = entry.has_inode();
         entry.set_owner(row.owner);
+        if !was_owned && entry.has_inode() {
+            entry.forget_holders();
+            if entry.in_view != 0 {
+                judge.owned(entry.key(), entry.owner(), entry.in_view);
+            }
+        }
         if !entry.id().same_ends(&row.id) {
             self.rebound(entry, row.id, row.state, ways, now, judge);
         } else if entry.state() != row.state {

@@ -5,6 +5,8 @@
 use std::fmt;
 use std::io::{self, Read};
 
+use super::crc::crc32;
+
 /// What a file begins with.
 pub(super) const MAGIC: &[u8; 8] = b"sockwst\n";
 /// The version of the format.
@@ -73,7 +75,7 @@ pub(super) fn seal(records: &[u8], out: &mut Vec<u8>) {
     debug_assert!(records.len() <= LONGEST);
     if !records.is_empty() {
         out.extend((records.len() as u32).to_le_bytes());
-        out.extend(crc32fast::hash(records).to_le_bytes());
+        out.extend(crc32(records).to_le_bytes());
         out.extend(records);
     }
 }
@@ -150,7 +152,7 @@ impl<R: Read> Frames<R> {
         }
         self.frame.resize(length, 0);
         self.from.read_exact(&mut self.frame)?;
-        if crc32fast::hash(&self.frame) != u32::from_le_bytes(crc) {
+        if crc32(&self.frame) != u32::from_le_bytes(crc) {
             return Err(Stop::Bad(Unusable::Corrupt));
         }
         Ok(&self.frame)

@@ -18,6 +18,7 @@
 //! * `journal`: what is sure to be written and what is not yet; pure;
 //! * `store`: the directory.
 
+mod crc;
 mod frame;
 mod journal;
 mod record;

@@ -235,6 +235,15 @@ impl Entry {
         self.who.as_ref()?.holders.as_ref()
     }
 
+    /// Forgets who has it open: that is to be asked again.
+    pub fn forget_holders(&mut self) {
+        if self.holders().is_some() {
+            let caller = self.process();
+            let holders = None;
+            self.who = caller.map(|_| Rc::new(Who { caller, holders }));
+        }
+    }
+
     /// Notes who has it open: `who` says so, and who connected it as known here.
     pub fn set_who(&mut self, who: Rc<Who>) {
         self.who = Some(who);
@@ -290,6 +299,11 @@ impl Entry {
         }
     }
 
+    /// Whether some process may have it open.
+    pub fn has_inode(&self) -> bool {
+        self.inode != 0
+    }
+
     /// Notes an owner. What was known once is kept: a socket that lost its file
     /// still belongs to who opened it.
     pub fn set_owner(&mut self, owner: Owner) {
@@ -339,7 +353,7 @@ impl Entry {
             owner: self.owner(),
             user: None,
             process: self.process(),
-            holders: None,
+            holders: self.holders().cloned(),
             cmdline: false,
             between_ticks: false,
             life: None,

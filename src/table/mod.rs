@@ -21,11 +21,32 @@ use crate::model::SocketKey;
 
 const CHUNK: usize = 1024;
 
+/// What knows whose it is.
+pub trait Keyed {
+    /// The socket that it is of.
+    fn key(&self) -> SocketKey;
+}
+
+impl Keyed for Entry {
+    fn key(&self) -> SocketKey {
+        Entry::key(self)
+    }
+}
+
 /// A table of entries, keyed by (namespace, cookie).
-#[derive(Debug, Default)]
-pub struct Table {
-    chunks: Vec<Vec<Entry>>,
+#[derive(Debug)]
+pub struct Table<E = Entry> {
+    chunks: Vec<Vec<E>>,
     index: HashTable<u32>,
+}
+
+impl<E> Default for Table<E> {
+    fn default() -> Table<E> {
+        Table {
+            chunks: Vec::new(),
+            index: HashTable::new(),
+        }
+    }
 }
 
 /// Cookies are handed out in sequence, one range a CPU, and nobody outside can
@@ -35,9 +56,9 @@ fn hash(key: SocketKey) -> u64 {
     mixed ^ mixed >> 32
 }
 
-impl Table {
+impl<E: Keyed> Table<E> {
     /// An empty table.
-    pub fn new() -> Table {
+    pub fn new() -> Table<E> {
         Table::default()
     }
 
@@ -51,7 +72,7 @@ impl Table {
         self.index.is_empty()
     }
 
-    fn at(&self, slot: u32) -> &Entry {
+    fn at(&self, slot: u32) -> &E {
         let slot = slot as usize;
         &self.chunks[slot / CHUNK][slot % CHUNK]
     }
@@ -63,18 +84,18 @@ impl Table {
     }
 
     /// The entry of a socket.
-    pub fn find(&self, key: SocketKey) -> Option<&Entry> {
+    pub fn find(&self, key: SocketKey) -> Option<&E> {
         self.slot(key).map(|slot| self.at(slot))
     }
 
     /// The entry of a socket, to be changed.
-    pub fn find_mut(&mut self, key: SocketKey) -> Option<&mut Entry> {
+    pub fn find_mut(&mut self, key: SocketKey) -> Option<&mut E> {
         let slot = self.slot(key)? as usize;
         Some(&mut self.chunks[slot / CHUNK][slot % CHUNK])
     }
 
     /// Adds an entry; one of the same key must not be there.
-    pub fn insert(&mut self, entry: Entry) {
+    pub fn insert(&mut self, entry: E) {
         let key = entry.key();
         debug_assert!(self.find(key).is_none(), "a socket is entered once");
         if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK) {
@@ -94,7 +115,7 @@ impl Table {
     }
 
     /// Takes an entry out. The last entry moves into its place.
-    pub fn remove(&mut self, key: SocketKey) -> Option<Entry> {
+    pub fn remove(&mut self, key: SocketKey) -> Option<E> {
         let slot = match self.index.find_entry(hash(key), |&slot| {
             let slot = slot as usize;
             self.chunks[slot / CHUNK][slot % CHUNK].key() == key
@@ -134,7 +155,7 @@ impl Table {
     }
 
     /// All entries, in no particular order.
-    pub fn iter(&self) -> impl Iterator<Item = &Entry> + Clone {
+    pub fn iter(&self) -> impl Iterator<Item = &E> + Clone {
         self.chunks.iter().flatten()
     }
 
@@ -144,13 +165,18 @@ impl Table {
     /// place of a removed one has been met or stands before the place. It can be
     /// met again. Entries must not be put in order meanwhile
     /// ([`Walk::keep_places`]).
-    pub fn before(&self, place: usize) -> impl Iterator<Item = &Entry> {
+    pub fn before(&self, place: usize) -> impl Iterator<Item = &E> {
         let place = place.min(self.len());
         (0..place).rev().map(|slot| self.at(slot as u32))
     }
 
+    /// All entries in order, in pieces of at most a thousand or so.
+    pub fn pieces(&self) -> impl Iterator<Item = &[E]> {
+        self.chunks.iter().map(Vec::as_slice)
+    }
+
     /// All entries, to be changed.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut E> {
         self.chunks.iter_mut().flatten()
     }
 }

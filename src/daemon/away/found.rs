@@ -74,7 +74,10 @@ impl Away {
         );
         let mut place = Place::new(netns, self.watched.clone(), &self.stats, now);
         place.sensor.set_name(name);
-        place.sensor.keep_places(Reader::Clients, shared.listed);
+        for reader in [Reader::Clients, Reader::Processes] {
+            let keep = shared.listed[reader as usize];
+            place.sensor.keep_places(reader, keep);
+        }
         for group in &shared.deaf {
             place.sensor.blind(group.family, group.proto);
         }

@@ -334,6 +334,7 @@ pub(super) fn connect() -> ConnectData {
             .into(),
         netns_name: None,
         no_results: None,
+        user: None,
     }
 }
 
@@ -375,6 +376,7 @@ pub(super) fn connect_seen() -> ConnectData {
         results: Vec::new(),
         netns_name: None,
         no_results: Some(NoResults::NotSeen),
+        user: None,
     }
 }
 

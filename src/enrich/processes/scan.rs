@@ -21,14 +21,14 @@
 //! off after some 1,000 descriptors and goes on there.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::memory::Memory;
 use super::read::Reading;
 use super::search::Search;
 use crate::enrich::users::Passwd;
 use crate::model::{Attribution, ProcessUnknown};
-use crate::sys::{Folder, Scratch};
+use crate::sys::{self, Folder, Scratch};
 
 /// A question: who has this socket open?
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,6 +48,8 @@ pub struct Report {
     pub answers: Vec<(u32, Attribution)>,
     /// How many times a process's descriptors were read.
     pub read: u64,
+    /// The CPU time that it cost.
+    pub cost: Duration,
 }
 
 /// Reads /proc, and remembers.
@@ -62,8 +64,6 @@ pub struct Scanner {
     pub(super) unfinished: Option<Reading>,
     /// The last pid given out when /proc was last listed.
     pub(super) last_pid: Option<u32>,
-    /// Until when no pass over everything is begun.
-    pub(super) rest: Option<Instant>,
     pub(super) scratch: Scratch,
 }
 
@@ -78,7 +78,6 @@ impl Scanner {
             memory: Memory::default(),
             unfinished: None,
             last_pid: None,
-            rest: None,
             scratch: Scratch::default(),
         }
     }
@@ -87,6 +86,13 @@ impl Scanner {
     /// the scan: from 1, and greater each time. Where /proc cannot be read at
     /// all, nothing is permitted.
     pub fn scan(&mut self, wants: &[Want], turn: u64, budget: Duration) -> Report {
+        let begun = sys::thread_cpu();
+        let mut report = self.search(wants, turn, budget);
+        report.cost = sys::thread_cpu().saturating_sub(begun);
+        report
+    }
+
+    fn search(&mut self, wants: &[Want], turn: u64, budget: Duration) -> Report {
         let root = match self
             .root
             .take()
@@ -99,7 +105,7 @@ impl Scanner {
                 let answers = wants.iter().map(|want| (want.inode, unknown.clone()));
                 return Report {
                     answers: answers.collect(),
-                    read: 0,
+                    ..Report::default()
                 };
             }
         };

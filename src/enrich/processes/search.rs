@@ -1,8 +1,8 @@
 //! One scan: the steps of [`super::scan`] in their order.
 
 use std::collections::{HashMap, HashSet};
+use std::io;
 use std::time::{Duration, Instant};
-use std::{io, thread};
 
 use super::memory::common;
 use super::read::{self, Held, Named, Reading, Unread};
@@ -12,9 +12,6 @@ use crate::sys::Folder;
 
 /// How many processes are tried on account of earlier finds.
 const FAVOURITES: usize = 8;
-
-/// The longest rest between two passes over everything.
-const REST: Duration = Duration::from_millis(100);
 
 /// The budget is over.
 struct Late;
@@ -82,6 +79,7 @@ impl<'a> Search<'a> {
         Report {
             answers,
             read: self.read,
+            cost: Duration::ZERO,
         }
     }
 
@@ -132,34 +130,14 @@ impl<'a> Search<'a> {
         }
         let uids: Vec<_> = self.wants.iter().filter_map(|want| want.uid).collect();
         let rest = self.scanner.memory.older_than(oldest, &uids);
-        if rest.is_empty() {
-            return Ok(());
-        }
-        self.pause();
-        let begun = Instant::now();
-        self.deadline = begun + self.budget;
-        let mut outcome = Ok(());
+        self.deadline = Instant::now() + self.budget;
         for pid in rest {
-            outcome = self.read(pid);
-            if outcome.is_err() || self.is_done() {
+            self.read(pid)?;
+            if self.is_done() {
                 break;
             }
         }
-        let ended = Instant::now();
-        self.scanner.rest = Some(ended + (ended - begun).min(REST));
-        outcome?;
         self.parents()
-    }
-
-    /// Rests for as long as the last pass took, so that whoever makes short-lived
-    /// sockets cannot have more than half a core spent on looking for them.
-    fn pause(&self) {
-        let now = Instant::now();
-        if let Some(rest) = self.scanner.rest
-            && rest > now
-        {
-            thread::sleep(rest - now);
-        }
     }
 
     /// Every question has a holder.

@@ -363,6 +363,20 @@ fn asking(tree: &Tree) -> (Processes, mpsc::Receiver<()>) {
     )
 }
 
+/// Waits for all answers, in order of inodes.
+fn answers(processes: &mut Processes, woken: &mpsc::Receiver<()>) -> Vec<(u32, Attribution)> {
+    let mut found = Vec::new();
+    while processes.is_busy() {
+        processes.search(Now::read());
+        if processes.deadline(Now::read()).is_none() {
+            woken.recv_timeout(LONG).unwrap();
+        }
+        processes.collect(Now::read(), &mut found);
+    }
+    found.sort_by_key(|(inode, _)| *inode);
+    found
+}
+
 #[test]
 fn each_asker_is_answered_once() {
     let tree = Tree::new();
@@ -378,12 +392,7 @@ fn each_asker_is_answered_once() {
             assert_eq!(processes.ask(inode, Some(0), until), Lookup::Pending);
         }
     }
-    let mut found = Vec::new();
-    while processes.is_busy() {
-        woken.recv_timeout(LONG).unwrap();
-        processes.collect(Now::read(), &mut found);
-    }
-    found.sort_by_key(|(inode, _)| *inode);
+    let found = answers(&mut processes, &woken);
     let inodes: Vec<u32> = found.iter().map(|(inode, _)| *inode).collect();
     assert_eq!(inodes, (10..25).collect::<Vec<_>>());
     for (inode, answer) in found {
@@ -404,14 +413,69 @@ fn more_than_can_wait_are_told_so_and_those_whose_time_is_over_leave() {
         assert_eq!(processes.ask(inode, None, now.mono), Lookup::Pending);
     }
     let timeout = Attribution::Unknown(ProcessUnknown::Timeout);
+    let another = LINE as u32 + 1;
     assert_eq!(
-        processes.ask(5000, None, now.mono + LONG),
+        processes.ask(another, None, now.mono + LONG),
         Lookup::Known(timeout)
     );
     assert_eq!(processes.stats.processes_overload.count(), 1);
+    processes.search(Now::read());
+    assert_eq!(answers(&mut processes, &woken), [], "nobody waits any more");
+}
+
+#[test]
+fn a_socket_that_has_ended_is_looked_for_no_longer() {
+    let tree = Tree::new();
+    tree.process(10, 1, 1, &[10]);
+    let (mut processes, woken) = asking(&tree);
+    let until = Instant::now() + LONG;
+    let gone = Attribution::Unknown(ProcessUnknown::Gone);
+    assert_eq!(processes.ask(10, None, until), Lookup::Pending);
+    assert_eq!(
+        processes.ended(10),
+        Lookup::Known(gone.clone()),
+        "not begun"
+    );
+    assert!(!processes.is_busy());
+    // Under way: what that finds is told, and nothing is looked for after it.
+    for inode in [10, 11] {
+        assert_eq!(processes.ask(inode, None, until), Lookup::Pending);
+    }
+    processes.search(Now::read());
+    for inode in [10, 11] {
+        assert_eq!(processes.ended(inode), Lookup::Pending);
+    }
     woken.recv_timeout(LONG).unwrap();
     let mut found = Vec::new();
     processes.collect(Now::read(), &mut found);
+    found.sort_by_key(|(inode, _)| *inode);
+    let [(10, Attribution::Held(_)), (11, why)] = &found[..] else {
+        panic!("{found:?}");
+    };
+    assert_eq!(*why, gone);
     assert!(!processes.is_busy());
-    assert_eq!(found, [], "nobody waited any more");
+}
+
+#[test]
+fn a_search_that_has_had_its_share_rests_and_all_wait_for_the_next() {
+    let tree = Tree::new();
+    tree.process(10, 1, 1, &[10]);
+    let (mut processes, woken) = asking(&tree);
+    let now = Now::read();
+    processes.account.spend(LONG, now.mono);
+    for inode in [10, 11] {
+        let asked = processes.ask(inode, None, now.mono + 10 * LONG);
+        assert_eq!(asked, Lookup::Pending);
+        processes.search(now);
+    }
+    assert!(!processes.busy);
+    let rests = processes.deadline(now).expect("it goes on at some time");
+    assert!(rests > now.mono + LONG);
+    let then = Now { mono: rests, ..now };
+    assert_eq!(processes.deadline(then), None);
+    processes.search(then);
+    woken.recv_timeout(LONG).unwrap();
+    let mut found = Vec::new();
+    processes.collect(then, &mut found);
+    assert_eq!(found.len(), 2, "by one scan");
 }

@@ -7,6 +7,8 @@ use crate::enrich::Processes;
 use crate::enrich::processes::Scanner;
 use crate::enrich::users::Passwd;
 
+const TIMEOUT: Attribution = Attribution::Unknown(ProcessUnknown::Timeout);
+
 /// A pipeline whose /proc cannot be read, so that every answer is
 /// `not_permitted`; and how to hear that one has come.
 fn bench(stages: Vec<Stage>) -> (Bench, Receiver<()>) {
@@ -50,6 +52,7 @@ fn the_view_does_not_wait_and_the_events_keep_their_order() {
     let none = Host::Unknown(HostUnknown::NotApplicable);
     let opening = bench.pipeline.open(opened(1, "10.0.0.9:80"), now);
     assert_eq!(opening, Verdict::Entered(none));
+    bench.pipeline.search(now);
     bench.pipeline.close(closed(1, "10.0.0.9:80"), now);
     assert_eq!(reasons(&bench), []);
     woken.recv_timeout(Duration::from_secs(10)).unwrap();
@@ -62,21 +65,25 @@ fn the_view_does_not_wait_and_the_events_keep_their_order() {
 }
 
 #[test]
-fn after_the_timeout_an_event_goes_on_and_a_late_answer_is_dropped() {
+fn after_the_timeout_an_event_goes_on_and_a_late_answer_is_for_the_close() {
     let (mut bench, woken) = bench(vec![attributing()]);
     let now = bench.at(0);
     bench.pipeline.open(opened(1, "10.0.0.9:80"), now);
+    bench.pipeline.search(now);
     assert_eq!(bench.pipeline.deadline(), Some(bench.at(250).mono));
     bench.pipeline.expire(bench.at(249));
     assert_eq!(reasons(&bench), []);
     bench.pipeline.expire(bench.at(250));
     assert_eq!(reasons(&bench), [("opened", Some(ProcessUnknown::Timeout))]);
     assert_eq!(bench.stats.processes_timed_out.count(), 1);
+    let timeout = bench.pipeline.take_attributed();
+    assert_eq!(timeout[0].holders, TIMEOUT);
     woken.recv_timeout(Duration::from_secs(10)).unwrap();
-    bench.pipeline.take_attributed();
     bench.pipeline.collect(bench.at(251));
     assert_eq!(reasons(&bench), []);
-    assert_eq!(bench.pipeline.take_attributed(), []);
+    let late = bench.pipeline.take_attributed();
+    assert_eq!(late.len(), 1);
+    assert_ne!(late[0].holders, TIMEOUT);
 }
 
 #[test]
@@ -131,10 +138,73 @@ fn a_silent_opening_is_asked_about_behind_the_others() {
     let (mut bench, woken) = bench(vec![attributing()]);
     bench.pipeline.open(silent(1, "10.0.0.9:80"), bench.at(0));
     assert_eq!(bench.stats.processes_asked.count(), 0);
-    bench.pipeline.expire(bench.at(0));
+    bench.pipeline.search(bench.at(0));
     assert_eq!(bench.stats.processes_asked.count(), 1);
     woken.recv_timeout(Duration::from_secs(10)).unwrap();
     bench.pipeline.collect(bench.at(1));
     assert_eq!(bench.pipeline.take_attributed().len(), 1);
     assert_eq!(reasons(&bench), []);
+}
+
+/// Nobody will be found who was not by then.
+#[test]
+fn an_end_waits_for_no_search() {
+    let (mut bench, _woken) = bench(vec![attributing()]);
+    let now = bench.at(0);
+    bench.pipeline.open(opened(1, "10.0.0.9:80"), now);
+    bench.pipeline.close(closed(1, "10.0.0.9:80"), now);
+    let why = Some(ProcessUnknown::Gone);
+    assert_eq!(reasons(&bench), [("opened", why), ("closed", why)]);
+    assert_eq!(bench.pipeline.deadline(), None);
+}
+
+/// Other ends are no end: whoever has it still has it.
+#[test]
+fn a_rebound_socket_is_looked_for_on() {
+    let (mut bench, woken) = bench(vec![attributing()]);
+    let now = bench.at(0);
+    bench.pipeline.open(opened(1, "10.0.0.9:80"), now);
+    let rebound = |mut change: Change| {
+        change.evidence = Evidence::Rebound;
+        change
+    };
+    bench.pipeline.close(rebound(closed(1, "10.0.0.9:80")), now);
+    bench.pipeline.open(rebound(opened(1, "10.0.0.9:81")), now);
+    assert_eq!(reasons(&bench), []);
+    bench.pipeline.search(now);
+    woken.recv_timeout(Duration::from_secs(10)).unwrap();
+    bench.pipeline.collect(bench.at(1));
+    let why = Some(ProcessUnknown::NotPermitted);
+    let expected = ["opened", "closed", "opened"].map(|action| (action, why));
+    assert_eq!(reasons(&bench), expected);
+}
+
+/// A connection that waited to be accepted.
+#[test]
+fn a_socket_that_gets_an_owner_is_asked_about() {
+    let (mut bench, _woken) = bench(vec![attributing()]);
+    let now = bench.at(0);
+    let Change { key, owner, .. } = opened(1, "10.0.0.9:80");
+    bench.pipeline.owned(key, owner, 0b10);
+    bench.pipeline.search(now);
+    assert_eq!(bench.stats.processes_asked.count(), 0, "another sensor's");
+    bench.pipeline.owned(key, owner, 0b11);
+    bench.pipeline.search(now);
+    assert_eq!(bench.stats.processes_asked.count(), 1);
+}
+
+/// More than can stand in line: the table is gone through instead.
+#[test]
+fn many_silent_openings_are_left_to_the_table() {
+    let (mut bench, _woken) = bench(vec![attributing()]);
+    let now = bench.at(0);
+    for cookie in 0..4096 {
+        bench.pipeline.open(silent(cookie, "10.0.0.9:80"), now);
+    }
+    assert!(!bench.pipeline.take_attribute_all());
+    bench.pipeline.open(silent(5000, "10.0.0.9:80"), now);
+    assert!(bench.pipeline.take_attribute_all());
+    assert!(!bench.pipeline.take_attribute_all(), "told once");
+    bench.pipeline.search(now);
+    assert_eq!(bench.stats.processes_asked.count(), 0);
 }

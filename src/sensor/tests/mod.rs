@@ -18,6 +18,8 @@ const NETNS: Netns = Netns(1);
 #[derive(Default)]
 struct Recorder {
     told: Vec<Change>,
+    /// Sockets that got an owner, and in whose views they are.
+    owned: Vec<(u64, u32)>,
     /// States that do not pass.
     refused: Vec<TcpState>,
     /// The sensors whose views are of no interest.
@@ -25,6 +27,10 @@ struct Recorder {
 }
 
 impl Judge for Recorder {
+    fn owned(&mut self, key: SocketKey, _owner: Owner, sensors: u32) {
+        self.owned.push((key.cookie.0, sensors));
+    }
+
     fn open(&mut self, change: Change, _now: Now) -> Verdict {
         let established_first = matches!(
             change.step,

@@ -108,16 +108,6 @@ pub(super) struct Away {
     stats: Rc<Stats>,
 }
 
-/// The container that a text of /proc/PID/cgroup tells: that of the line of
-/// cgroup2, or of another hierarchy where that one is empty.
-fn container(text: &[u8]) -> Option<String> {
-    let mut lines = text.split(|byte| *byte == b'\n');
-    lines.find_map(|line| {
-        let path = line.splitn(3, |byte| *byte == b':').nth(2)?;
-        path::read(path).container.map(String::from)
-    })
-}
-
 impl Away {
     /// Begins to watch. `notices` hears of all namespaces from then on. On failure
     /// says what was refused, and everything is as before.
@@ -135,7 +125,7 @@ impl Away {
             .map_err(|error| ("hear of namespaces that end", error))?;
         let setup = Setup {
             ids: true,
-            container,
+            container: path::container_in,
         };
         let scout = Scout::start(setup, wake).map_err(|error| ("enter namespaces", error))?;
         if let Err(error) = notices.listen_all(true) {
@@ -514,26 +504,5 @@ fn queue(place: &mut Place, number: Number, line: &mut VecDeque<Number>) {
     if wanted && place.scope.is_none() && !place.in_line {
         place.in_line = true;
         line.push_back(number);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::container;
-
-    #[test]
-    fn a_container_is_told_by_whatever_hierarchy_has_it() {
-        let id = "0123456789abcdef".repeat(4);
-        let of = |text: String| container(text.as_bytes());
-        assert_eq!(
-            of(format!("0::/system.slice/docker-{id}.scope\n")),
-            Some(id.clone())
-        );
-        assert_eq!(
-            of(format!("12:pids:/docker/{id}\n0::/\n")),
-            Some(id.clone())
-        );
-        assert_eq!(of("0::/user.slice/a:b:c\n".to_owned()), None);
-        assert_eq!(of(String::new()), None);
     }
 }

@@ -4,7 +4,9 @@
 //! daemon watches them like any: what is asserted here is of namespaces that the
 //! test made.
 
+mod changes;
 mod ends;
+mod listed;
 
 mod refused;
 mod world;

@@ -4,7 +4,7 @@
 //! process in it. Its sockets are the test's own, made by a thread that goes
 //! there.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
@@ -22,14 +22,14 @@ const NAMES: &str = "/run/netns";
 
 /// In a sandbox with mounts: an empty /run/netns of the test's own.
 pub fn names() {
-    let mount = |source: &std::ffi::CStr, target: &str, kind: Option<&std::ffi::CStr>, flags| {
+    let mount = |source: &CStr, target: &str, kind: Option<&CStr>, flags| {
         let target = CString::new(target).expect("no NUL in it");
         // SAFETY: all strings are NUL-terminated and live across the call.
         check(unsafe {
             libc::mount(
                 source.as_ptr(),
                 target.as_ptr(),
-                kind.map_or(std::ptr::null(), std::ffi::CStr::as_ptr),
+                kind.map_or(std::ptr::null(), CStr::as_ptr),
                 flags,
                 std::ptr::null(),
             )
@@ -59,17 +59,7 @@ impl World {
                 // SAFETY: unshare(2) takes no pointers.
                 check(unsafe { libc::unshare(libc::CLONE_NEWNET) }).expect("a namespace");
                 loopback_up().expect("lo");
-                // SAFETY: both strings are NUL-terminated and live across the call.
-                check(unsafe {
-                    libc::mount(
-                        c"/proc/thread-self/ns/net".as_ptr(),
-                        target.as_ptr(),
-                        std::ptr::null(),
-                        libc::MS_BIND,
-                        std::ptr::null(),
-                    )
-                })
-                .expect("a namespace can be mounted");
+                bind(c"/proc/thread-self/ns/net", &target);
             });
             made.join().expect("made");
         });
@@ -98,6 +88,22 @@ impl World {
             name: None,
             process: Some(process),
         }
+    }
+
+    /// The name, as events show it.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_ref().map(|path| path.to_str().expect("text"))
+    }
+
+    /// Gives a name to one that a process is in.
+    pub fn attach(&mut self, name: &str) {
+        let path = Path::new(NAMES).join(name);
+        File::create(&path).expect("a name that is free");
+        let target = CString::new(path.to_str().expect("a path of ours")).expect("no NUL in it");
+        let pid = self.pid().expect("a process");
+        let source = CString::new(format!("/proc/{pid}/ns/net")).expect("no NUL in it");
+        bind(&source, &target);
+        self.name = Some(path);
     }
 
     /// The process that is in it.
@@ -165,6 +171,21 @@ impl Drop for World {
             drop(std::fs::remove_file(path));
         }
     }
+}
+
+/// Mounts the nsfs file of a namespace on a file: from then on that keeps it.
+fn bind(source: &CStr, target: &CStr) {
+    // SAFETY: both strings are NUL-terminated and live across the call.
+    check(unsafe {
+        libc::mount(
+            source.as_ptr(),
+            target.as_ptr(),
+            std::ptr::null(),
+            libc::MS_BIND,
+            std::ptr::null(),
+        )
+    })
+    .expect("a namespace can be mounted");
 }
 
 fn inode(path: &Path) -> u64 {

@@ -455,7 +455,25 @@ pub(super) fn own_event(what: &str, data: Data) -> Event {
 }
 
 /// Every kind of record, by the name of its fixtures.
-pub(super) fn events() -> [(&'static str, Event); 16] {
+/// In another namespace, whose name is meant to do harm.
+pub(super) fn elsewhere() -> SocketData {
+    SocketData {
+        action: Some((Action::Closed, Evidence::Verified)),
+        netns: Netns(4_026_532_246),
+        netns_name: Some("/run/netns/blue\x1b[2J\" \n".into()),
+        ..udp()
+    }
+}
+
+/// A connect() in another namespace.
+pub(super) fn connect_elsewhere() -> ConnectData {
+    let mut data = connect();
+    data.attempt.netns = Some(Netns(4_026_532_246));
+    data.netns_name = Some("/run/netns/blue".into());
+    data
+}
+
+pub(super) fn events() -> [(&'static str, Event); 18] {
     [
         ("opened", socket_event(opened())),
         ("closed", socket_event(closed())),
@@ -464,6 +482,8 @@ pub(super) fn events() -> [(&'static str, Event); 16] {
         ("v4-mapped", socket_event(v4_mapped())),
         ("udp", socket_event(udp())),
         ("restart", socket_event(restart())),
+        ("elsewhere", socket_event(elsewhere())),
+        ("connect-elsewhere", connect_event(connect_elsewhere())),
         ("connect", connect_event(connect())),
         ("connect-mapped", connect_event(connect_mapped())),
         ("connect-seen", connect_event(connect_seen())),

@@ -47,7 +47,7 @@ fn arrives(code: &[u8], left: usize) -> bool {
         if code.len() - at == left {
             return true;
         }
-        if at == code.len() || code[at + 1] < 4 || code[at + 1] % 4 != 0 {
+        if at == code.len() || code[at + 1] < 4 || !code[at + 1].is_multiple_of(4) {
             return false;
         }
         at += usize::from(code[at + 1]);

@@ -82,6 +82,10 @@ stats! {
     netlink_rejected,
     /// TCP opens that the kernel has counted and nothing accounts for, by now.
     opens_unaccounted,
+    /// Records that went on without the path of a cgroup: it took too long.
+    cgroups_timed_out,
+    /// Records that went on without it because too many were waiting.
+    cgroups_overload,
     /// Exact queries asked.
     queries,
     /// Exact queries that failed, so that nothing was concluded.

@@ -289,6 +289,7 @@ impl Client {
                     replies::introduce(line, desk.uptime);
                     let status = desk.commands.status();
                     let (asked, stats) = (desk.commands.asked(), desk.commands.stats());
+                    replies::missing(line, desk.commands.missing());
                     replies::count(line, status, locks, connected, &asked, stats);
                 });
             }

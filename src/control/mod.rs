@@ -61,7 +61,7 @@ pub use listen::ListenError;
 pub use server::Server;
 
 use crate::lock::Locks;
-use crate::model::{Now, SocketData};
+use crate::model::{Degraded, Now, SocketData};
 use crate::sensor::Listing;
 use crate::stats::Stats;
 
@@ -90,6 +90,9 @@ pub struct Status {
 
 /// What a daemon does for its control socket.
 pub trait Commands {
+    /// What is missing now.
+    fn missing(&self) -> &[Degraded];
+
     /// What it is at the moment.
     fn status(&self) -> Status;
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Status;
 use crate::emit::Object;
 use crate::lock::Lock;
+use crate::model::Degraded;
 use crate::stats::Stats;
 
 /// How many problems one reply tells.
@@ -44,6 +45,16 @@ pub(super) fn introduce(line: &mut Object<'_>, uptime: Duration) {
         "uptime_ms",
         u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX),
     );
+}
+
+/// What is missing now, and what that costs.
+pub(super) fn missing(line: &mut Object<'_>, missing: &[Degraded]) {
+    line.objects("missing", missing, |one, object| {
+        object.word("source", one.source);
+        object.words("missing", &one.missing);
+        object.text("reason", &one.reason);
+        object.text("cost", &one.cost);
+    });
 }
 
 /// Everything that is counted.

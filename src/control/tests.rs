@@ -21,6 +21,10 @@ struct Daemon {
 }
 
 impl Commands for Daemon {
+    fn missing(&self) -> &[Degraded] {
+        &[]
+    }
+
     fn status(&self) -> Status {
         Status { seq: 1, sockets: 2 }
     }

@@ -11,7 +11,7 @@ use crate::config;
 use crate::control::{Access, Commands, Server, Status};
 use crate::emit::Subscribers;
 use crate::lock::Locks;
-use crate::model::{Now, SocketData};
+use crate::model::{Degraded, Now, SocketData};
 use crate::sensor::{Listing, Reader};
 use crate::stats::Stats;
 
@@ -79,6 +79,10 @@ impl Commands for Daemon {
             seq: self.pipeline.seq(),
             sockets: self.sources.sensor.len(),
         }
+    }
+
+    fn missing(&self) -> &[Degraded] {
+        self.pipeline.missing()
     }
 
     fn stats(&self) -> &Stats {

@@ -12,6 +12,7 @@ mod control;
 mod groups;
 mod handlers;
 mod losses;
+mod missing;
 mod narrow;
 mod reload;
 mod schedule;
@@ -252,7 +253,8 @@ impl Daemon {
         let names = Names::new(NAME_THREADS, Arc::clone(&wake), Rc::clone(&stats));
         let stages = reload::stages(settings.sensors);
         let mut pipeline = Pipeline::new(stages, names, fan, Rc::clone(&stats));
-        pipeline.attribute_with(wake);
+        pipeline.attribute_with(Arc::clone(&wake));
+        pipeline.place_with(wake);
         if let Some(keeper) = &mut keeper {
             keeper.restore(&mut sources.sensor, &mut pipeline, now)?;
             // Who has the sockets that were taken over is to be told at their close.
@@ -267,6 +269,7 @@ impl Daemon {
             }
             sources.connects = Some(connects);
         }
+        missing::processes(&mut pipeline, now);
         sources.join(settings.daemon.receive_buffer, &mut pipeline, now);
         Ok(Daemon {
             sources,
@@ -324,6 +327,13 @@ impl Daemon {
         }
         for attributed in self.pipeline.take_attributed() {
             self.sources.sensor.attribute(attributed);
+        }
+    }
+
+    /// Has the paths of cgroups looked for that sockets were met of.
+    fn meet_cgroups(&mut self, now: Now) {
+        for cgroup in self.sources.sensor.take_cgroups() {
+            self.pipeline.meet(&cgroup, now);
         }
     }
 
@@ -515,6 +525,7 @@ impl Handler for Daemon {
         if self.sources.scope.take_replaced() {
             self.watch(self.sources.scope.as_raw_fd(), DUMP, Interest::READABLE)?;
         }
+        self.meet_cgroups(now);
         let busy = self.attribute(now) || busy;
         let busy = self.work_handlers(now) || busy;
         self.flush(now)?;

@@ -14,6 +14,7 @@ use std::time::Duration;
 use super::Daemon;
 use super::budget::Budget;
 use super::connects::Wanted;
+use super::missing;
 use super::narrow;
 use super::schedule::Schedule;
 use crate::config::{self, Provenance, Settings};
@@ -175,8 +176,10 @@ impl Daemon {
         reloaded.released = self.pipeline.locks_mut().release_where(orphaned);
         self.schedule = Schedule::new(ticks.into_iter(), now.mono);
         if running.daemon.receive_buffer != self.running.daemon.receive_buffer {
-            self.sources.resize(running.daemon.receive_buffer);
+            let bytes = running.daemon.receive_buffer;
+            self.sources.resize(bytes, &mut self.pipeline, now);
         }
+        missing::processes(&mut self.pipeline, now);
         self.sources.budget = Budget::new(running.daemon.cpu_budget, now.mono);
         self.pipeline.fan_mut().set_limit(running.daemon.queue);
         self.running.sensors = running.sensors;

@@ -12,6 +12,7 @@ use super::balance::Balance;
 use super::budget::Budget;
 use super::connects::ConnectSources;
 use super::groups::{self, Probes};
+use super::missing;
 use super::narrow::Narrow;
 use super::schedule::Schedule;
 use crate::log::RateLimit;
@@ -119,14 +120,18 @@ impl Sources {
 
     /// Joins the notice groups with as much room as is granted.
     pub fn join(&mut self, receive_buffer: usize, pipeline: &mut Pipeline, now: Now) {
-        self.resize(receive_buffer);
+        self.resize(receive_buffer, pipeline, now);
         let unusable = self.probes.join(&self.notices, self.needs, now.mono);
         self.lose(&unusable, pipeline, now);
     }
 
     /// Asks for another receive buffer.
-    pub fn resize(&mut self, receive_buffer: usize) {
-        match self.notices.request_buffer(receive_buffer) {
+    pub fn resize(&mut self, receive_buffer: usize, pipeline: &mut Pipeline, now: Now) {
+        let granted = self.notices.request_buffer(receive_buffer);
+        if let Ok(room) = &granted {
+            missing::receive_buffer(receive_buffer, room, pipeline, now);
+        }
+        match granted {
             Ok(Room {
                 bytes,
                 shards: 1,

@@ -1,6 +1,7 @@
 //! `--dump`: the socket table once, through the same source, table and filter as
 //! the daemon's.
 
+mod cgroups;
 mod names;
 mod print;
 mod processes;
@@ -158,7 +159,8 @@ pub fn run(request: &Request) -> Result<(), DumpFailed> {
         .map_err(|error| DumpFailed::Start("watch a descriptor", error))?;
     let mut reading = Reading::new(scope, request);
     reactor::run(&mut poll, &mut reading, Now::read)?;
-    let rows = reading.shelf.into_rows();
+    let mut rows = reading.shelf.into_rows();
+    rows.find_cgroups();
     let printed = if request.dns || request.process {
         let mut rows: Vec<SocketData> = rows.iter().collect();
         // Before the names: in the seconds that they may take, sockets close.

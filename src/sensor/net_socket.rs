@@ -16,8 +16,8 @@ use super::rows::UnderWay;
 use super::views::{View, Views};
 use super::ways::Ways;
 use crate::model::{
-    Attempt, Attributed, Attribution, Connect, Cookie, Event, Family, Gap, GapCause, Needs, Netns,
-    Now, Proto, RowKind, Settled, SockId, SocketKey, Sought, StateGroups, TcpState, Who,
+    Attempt, Attributed, Attribution, Cgroup, Connect, Cookie, Event, Family, Gap, GapCause, Needs,
+    Netns, Now, Proto, RowKind, Settled, SockId, SocketKey, Sought, StateGroups, TcpState, Who,
 };
 use crate::stats::Stats;
 use crate::table::{Entry, Table, Tombstones, Walk};
@@ -254,6 +254,12 @@ impl NetSocket {
         }
     }
 
+    /// The cgroups met since the last call, each once: sooner or later their paths
+    /// will be asked for.
+    pub fn take_cgroups(&mut self) -> Vec<Rc<Cgroup>> {
+        self.ways.cgroups.take_met()
+    }
+
     /// Notes who has a socket open, for its close. One that has ended meanwhile
     /// needs nothing.
     pub fn attribute(&mut self, attributed: Attributed) {
@@ -264,10 +270,11 @@ impl NetSocket {
         if matches!(entry.holders(), Some(Attribution::Held(_))) {
             return;
         }
-        let caller = entry.process();
+        let (caller, cgroup) = (entry.process(), entry.cgroup().cloned());
         let who = self.ways.who(Who {
             caller,
             holders: Some(attributed.holders),
+            cgroup,
         });
         if let Some(entry) = self.table_mut(RowKind::Full).find_mut(attributed.key) {
             entry.set_who(who);

@@ -120,7 +120,10 @@ impl NetSocket {
                 }
                 entry.seen = self.number;
                 if entry.is_current(&row) {
-                    entry.note(Mark::Carried, false);
+                    if entry.is(Mark::Carried) {
+                        entry.note(Mark::Carried, false);
+                        self.ways.belongs(entry, row.cgroup);
+                    }
                 } else if !half_made {
                     self.ways.changes(entry, &row, self.number);
                     entry.note(Mark::Changing, true);
@@ -140,6 +143,7 @@ impl NetSocket {
         let mut entry = Entry::new(key, row.id, row.state, row.owner, first_seen);
         entry.seen = self.number;
         entry.note(Mark::Staged, true);
+        self.ways.belongs(&mut entry, row.cgroup);
         if row.state == TcpState::Listen {
             self.ways.listeners.listens(row.cookie, &row.id);
         }
@@ -265,6 +269,7 @@ impl NetSocket {
             RowKind::Full => {
                 if let Some(entry) = self.sockets.find_mut(key) {
                     entry.note(Mark::Changing, false);
+                    self.ways.belongs(entry, row.cgroup);
                     self.views.update(entry, row, &mut self.ways, now, judge);
                     entry.note(Mark::Carried, false);
                 }

@@ -32,6 +32,7 @@ mod before_start;
 mod capture;
 mod cgroups;
 mod churn;
+mod closing;
 mod command;
 mod congestion;
 mod connect;
@@ -61,6 +62,7 @@ mod shards;
 mod syn_sent;
 mod tcp_connect;
 mod udp;
+mod unprivileged;
 
 // Shared with the tests of the same bytes as files.
 #[path = "../wire/lines.rs"]

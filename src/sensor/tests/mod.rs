@@ -187,6 +187,7 @@ fn row(cookie: u64, id: SockId, state: TcpState) -> Row {
         state,
         kind,
         owner,
+        cgroup: 0,
     }
 }
 

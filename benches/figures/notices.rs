@@ -62,6 +62,7 @@ impl Rendering {
                 }),
                 cookie: change.key.cookie,
                 netns: change.key.netns,
+                netns_name: None,
                 owner: change.owner,
                 between_ticks: change.between_ticks,
                 closed_first: None,
@@ -133,7 +134,7 @@ pub fn notices() -> Outcome<Vec<Line>> {
     let batch = (room / 2).min(150) / 2;
     // What held the sockets of the other figures may still be ending.
     thread::sleep(Duration::from_millis(500));
-    heard.drain(usize::MAX, &mut |_| {})?;
+    heard.drain(usize::MAX, &mut |_, _| {})?;
     hear(&socket, &mut buffer)?;
     let (mut runs, mut made) = (Vec::new(), 0);
     for turn in 0..100 {
@@ -145,7 +146,7 @@ pub fn notices() -> Outcome<Vec<Line>> {
         let now = Now::read();
         let before = made;
         let (ours, drained) = Cost::of(Whose::Mine, || {
-            heard.drain(usize::MAX, &mut |notice| {
+            heard.drain(usize::MAX, &mut |_, notice| {
                 made += 1;
                 sensor.notice(notice, now, &mut judge);
             })

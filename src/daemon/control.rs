@@ -77,7 +77,7 @@ impl Commands for Daemon {
     fn status(&self) -> Status {
         Status {
             seq: self.pipeline.seq(),
-            sockets: self.sources.sensor.len(),
+            sockets: self.sources.len(),
         }
     }
 
@@ -90,7 +90,7 @@ impl Commands for Daemon {
     }
 
     fn asked(&self) -> Vec<String> {
-        self.sources.asked()
+        self.sources.home.asked()
     }
 
     fn locks(&self) -> &Locks {
@@ -107,14 +107,14 @@ impl Commands for Daemon {
         entries: usize,
         row: &mut dyn FnMut(&SocketData),
     ) -> bool {
-        self.sources.sensor.list(listing, entries, &mut |mut data| {
+        self.sources.list(listing, entries, &mut |mut data| {
             self.pipeline.complete(&mut data);
             row(&data);
         })
     }
 
     fn keep_places(&mut self, keep: bool) {
-        self.sources.sensor.keep_places(Reader::Clients, keep);
+        self.sources.keep_places(Reader::Clients, keep);
     }
 
     fn reload(&mut self, now: Now) -> Result<String, Vec<String>> {

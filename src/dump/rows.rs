@@ -45,6 +45,7 @@ impl Kept {
             direction: None,
             cookie: self.row.cookie,
             netns: self.netns,
+            netns_name: None,
             owner: self.row.owner,
             user: None,
             process: None,

@@ -1,6 +1,7 @@
 //! What a sensor concluded, on its way to the pipeline.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::{
     Attribution, Caller, Cgroup, CgroupUnknown, Direction, Name, Netns, Now, Owner, RowKind,
@@ -164,6 +165,8 @@ pub struct Change {
     pub sensor: SensorIx,
     /// The socket.
     pub key: SocketKey,
+    /// The name of its namespace, where it has one that was looked for.
+    pub netns_name: Option<Arc<str>>,
     /// A full socket, or a minisocket that the sensor watches.
     pub kind: RowKind,
     /// The ends that the event shows.

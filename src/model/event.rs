@@ -83,6 +83,8 @@ pub struct SocketData {
     pub cookie: Cookie,
     /// The namespace.
     pub netns: Netns,
+    /// Its name, where it has one that was looked for.
+    pub netns_name: Option<Arc<str>>,
     /// Whose it is.
     pub owner: Owner,
     /// The name of that user, where /etc/passwd has one and processes were asked
@@ -129,6 +131,8 @@ impl SocketData {
 pub struct ConnectData {
     /// What was called, and how that is known.
     pub attempt: Attempt,
+    /// The name of its namespace, where it has one that was looked for.
+    pub netns_name: Option<Arc<str>>,
     /// The names that were resolved to the destination, newest answer first.
     pub results: Vec<Name>,
     /// Why there is none.

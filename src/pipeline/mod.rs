@@ -26,8 +26,8 @@ use crate::enrich::{Lookup, Names};
 use crate::lock::{Admission, Locks, Released};
 use crate::model::{
     Attempt, Attribution, Change, ConnectData, Data, Degraded, Endpoint, Event, Gap, Host,
-    HostUnknown, Judge, Listener, Name, NoResults, Now, Owner, Placed, Restored, SensorIx, Settled,
-    SocketData, SocketKey, Step, TcpState, Verdict,
+    HostUnknown, Judge, Listener, Name, Netns, NoResults, Now, Owner, Placed, Restored, SensorIx,
+    Settled, SocketData, SocketKey, Step, TcpState, Verdict,
 };
 use crate::state::Journal;
 use crate::stats::Stats;
@@ -52,6 +52,8 @@ pub struct Pipeline {
     finishing: bool,
     /// What a restart must know of, where that is kept.
     journal: Option<Journal>,
+    /// The namespace whose sockets it knows.
+    journal_of: Option<Netns>,
     /// Sockets entered views at once, and were not noted one by one.
     unnoted: bool,
     own_id: Arc<str>,
@@ -76,6 +78,7 @@ impl Pipeline {
             missing: Vec::new(),
             finishing: false,
             journal: None,
+            journal_of: None,
             unnoted: false,
             own_id: Arc::from("sockwatch"),
             settled: Vec::new(),
@@ -278,6 +281,7 @@ impl Pipeline {
     pub fn connect(
         &mut self,
         attempt: &Attempt,
+        place: Option<&Arc<str>>,
         names: &[Name],
         none: Option<NoResults>,
         now: Now,
@@ -290,7 +294,7 @@ impl Pipeline {
         for at in 0..self.stages.len() {
             let stage = &self.stages[at];
             if stage.listener == Listener::TcpConnect
-                && let Some(mut data) = stage.connect(attempt, names, none)
+                && let Some(mut data) = stage.connect(attempt, place, names, none)
             {
                 data.user.clone_from(&user);
                 // As many stages as SensorIx can number.
@@ -355,7 +359,7 @@ impl Pipeline {
 
 impl Judge for Pipeline {
     fn open(&mut self, change: Change, now: Now) -> Verdict {
-        let silent = change.is_silent();
+        let silent = change.is_silent() && self.journal_of == Some(change.key.netns);
         let verdict = self.offer(change, now);
         self.unnoted |= silent && matches!(verdict, Verdict::Entered(_));
         verdict
@@ -475,6 +479,7 @@ fn socket_data(
         direction: change.direction,
         cookie: change.key.cookie,
         netns: change.key.netns,
+        netns_name: change.netns_name.clone(),
         owner: change.owner,
         user,
         process: change.process,

@@ -354,6 +354,7 @@ impl Entry {
             direction: self.direction(),
             cookie: self.cookie,
             netns: self.netns,
+            netns_name: None,
             owner: self.owner(),
             user: None,
             process: self.process(),

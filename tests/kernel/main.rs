@@ -50,6 +50,7 @@ mod ledger;
 mod leftovers;
 mod listeners;
 mod names;
+mod namespaces;
 mod overrun;
 mod processes;
 mod push_down;

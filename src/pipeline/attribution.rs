@@ -44,6 +44,16 @@ pub(super) struct Attributing {
 }
 
 impl Attributing {
+    /// Whether an event of this socket is held back.
+    pub fn holds(&self, key: WaitKey) -> bool {
+        self.lines.inode(key).is_some()
+    }
+
+    /// Whether none of any socket is.
+    pub fn holds_none(&self) -> bool {
+        self.lines.is_empty()
+    }
+
     /// Finds processes with this.
     #[cfg(test)]
     pub fn find_with(&mut self, processes: Processes) {

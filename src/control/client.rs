@@ -288,7 +288,7 @@ impl Client {
                 replies::ok(&mut self.output, name, |line| {
                     replies::introduce(line, desk.uptime);
                     let status = desk.commands.status();
-                    replies::count(line, status, locks, connected, desk.commands.stats());
+                    replies::count(line, &status, locks, connected, desk.commands.stats());
                 });
             }
             Request::Locks => return self.task = Some(Task::locks()),

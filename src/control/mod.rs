@@ -80,12 +80,14 @@ pub struct Access {
 }
 
 /// What the daemon is at the moment.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Status {
     /// The number of its newest record.
     pub seq: u64,
     /// Sockets in the table.
     pub sockets: usize,
+    /// What is missing: the source, and which parts of it.
+    pub missing: Vec<(&'static str, Vec<&'static str>)>,
 }
 
 /// What a daemon does for its control socket.

@@ -49,7 +49,7 @@ pub(super) fn introduce(line: &mut Object<'_>, uptime: Duration) {
 /// Everything that is counted.
 pub(super) fn count(
     line: &mut Object<'_>,
-    status: Status,
+    status: &Status,
     locks: usize,
     (clients, subscribers): (usize, usize),
     stats: &Stats,
@@ -59,6 +59,10 @@ pub(super) fn count(
     line.number("locks", locks as u64);
     line.number("clients", clients as u64);
     line.number("subscribers", subscribers as u64);
+    line.objects("degraded", &status.missing, |(source, missing), object| {
+        object.word("source", source);
+        object.words("missing", missing);
+    });
     let mut counters = line.object("counters");
     for (name, count) in stats.all() {
         counters.number(name, count);

@@ -22,7 +22,11 @@ struct Daemon {
 
 impl Commands for Daemon {
     fn status(&self) -> Status {
-        Status { seq: 1, sockets: 2 }
+        Status {
+            seq: 1,
+            sockets: 2,
+            missing: vec![("process", vec!["processes of others"])],
+        }
     }
 
     fn stats(&self) -> &Stats {

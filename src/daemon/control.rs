@@ -78,6 +78,7 @@ impl Commands for Daemon {
         Status {
             seq: self.pipeline.seq(),
             sockets: self.sources.sensor.len(),
+            missing: self.pipeline.missing().to_vec(),
         }
     }
 

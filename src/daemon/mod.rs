@@ -12,6 +12,7 @@ mod control;
 mod groups;
 mod handlers;
 mod losses;
+mod processes;
 mod reload;
 mod schedule;
 mod sources;
@@ -35,9 +36,9 @@ use crate::enrich::Names;
 use crate::enrich::pool::Wake;
 use crate::handlers::{self as handling, Handlers};
 use crate::model::{Now, Origin};
-use crate::pipeline::{Pipeline, Silent};
+use crate::pipeline::Pipeline;
 use crate::reactor::{self, Handler, Turn};
-use crate::sensor::{Listing, Reader};
+use crate::sensor::Listing;
 use crate::state::OpenError as StateError;
 use crate::stats::Stats;
 use crate::sys::output::OpenError;
@@ -60,8 +61,6 @@ const TAP: Token = Token(11);
 
 /// Threads for reverse look-ups: getnameinfo(3) blocks.
 const NAME_THREADS: usize = 4;
-/// Table entries looked at in one turn for the sake of their processes.
-const PIECE: usize = 4096;
 /// How long the end waits for a reader that does not read.
 const FAREWELL: Duration = Duration::from_secs(5);
 /// How often a sink that is out of room (a full disk) is tried again.
@@ -249,6 +248,9 @@ impl Daemon {
         let stages = reload::stages(settings.sensors);
         let mut pipeline = Pipeline::new(stages, names, fan, Rc::clone(&stats));
         pipeline.attribute_with(wake);
+        if pipeline.attributing() != 0 {
+            processes::tell_hidden(&mut pipeline, now);
+        }
         if let Some(keeper) = &mut keeper {
             keeper.restore(&mut sources.sensor, &mut pipeline, now)?;
             // Who has the sockets that were taken over is to be told at their close.
@@ -321,31 +323,6 @@ impl Daemon {
         for attributed in self.pipeline.take_attributed() {
             self.sources.sensor.attribute(attributed);
         }
-    }
-
-    /// Has those looked for who have the sockets that this turn brought; true when
-    /// there are more to be asked about now.
-    fn attribute(&mut self, now: Now) -> bool {
-        self.settle();
-        if self.pipeline.take_attribute_all() {
-            self.unattributed = Some(Listing::default());
-        }
-        let room = self.pipeline.silent_room().min(PIECE);
-        let (sensor, pipeline) = (&mut self.sources.sensor, &mut self.pipeline);
-        let mut busy = false;
-        if room > 0
-            && let Some(mut listing) = self.unattributed.take()
-        {
-            let wanted = pipeline.attributing();
-            let more = sensor.unattributed(&mut listing, room, wanted, &mut |key, uid, inode| {
-                pipeline.attribute_silently(Silent { key, uid, inode }, now);
-            });
-            self.unattributed = more.then_some(listing);
-            busy = more && pipeline.silent_room() > 0;
-        }
-        sensor.keep_places(Reader::Processes, self.unattributed.is_some());
-        pipeline.search(now);
-        busy
     }
 
     fn tick(&mut self, now: Now) {

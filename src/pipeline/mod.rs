@@ -8,6 +8,7 @@
 mod attribution;
 mod carry;
 mod lines;
+mod own;
 mod stage;
 #[cfg(test)]
 mod tests;
@@ -24,9 +25,8 @@ use crate::emit::Fan;
 use crate::enrich::{Lookup, Names};
 use crate::lock::{Admission, Locks, Released};
 use crate::model::{
-    Attempt, Attribution, Change, Data, Degraded, Endpoint, Event, Gap, Host, HostUnknown, Judge,
-    Listener, Name, NoResults, Now, Owner, Restored, SensorIx, Settled, SocketData, SocketKey,
-    Step, TcpState, Verdict,
+    Attempt, Attribution, Change, Data, Endpoint, Host, HostUnknown, Judge, Listener, Name,
+    NoResults, Now, Owner, SensorIx, Settled, SocketData, SocketKey, Step, TcpState, Verdict,
 };
 use crate::state::Journal;
 use crate::stats::Stats;
@@ -50,6 +50,8 @@ pub struct Pipeline {
     /// Sockets entered views at once, and were not noted one by one.
     unnoted: bool,
     own_id: Arc<str>,
+    /// What is missing at the moment: the source, and which parts of it.
+    missing: Vec<(&'static str, Vec<&'static str>)>,
     settled: Vec<Settled>,
     found: Vec<(IpAddr, Host)>,
     eid: String,
@@ -71,6 +73,7 @@ impl Pipeline {
             journal: None,
             unnoted: false,
             own_id: Arc::from("sockwatch"),
+            missing: Vec::new(),
             settled: Vec::new(),
             found: Vec::new(),
             eid: String::new(),
@@ -107,44 +110,6 @@ impl Pipeline {
     /// Releases all locks.
     pub fn release_locks(&mut self) -> Released {
         self.locks.release_all()
-    }
-
-    /// Emits the record of a gap.
-    pub fn gap(&mut self, gap: Gap, now: Now) {
-        self.own("gap", gap.cause.as_str(), Data::Gap(gap), now);
-    }
-
-    /// Emits the record of a source that is missing.
-    pub fn degraded(&mut self, degraded: Degraded, now: Now) {
-        self.own("degraded", degraded.source, Data::Degraded(degraded), now);
-    }
-
-    /// Emits the record of a source that is there after all.
-    pub fn restored(&mut self, restored: Restored, now: Now) {
-        self.own("restored", restored.source, Data::Restored(restored), now);
-    }
-
-    fn own(&mut self, action: &str, cause: &str, data: Data, now: Now) {
-        self.seq += 1;
-        let event = Event {
-            ts: now.wall,
-            seq: self.seq,
-            eid: format!("sockwatch|self|{action}@{cause}|0"),
-            sensor: Arc::clone(&self.own_id),
-            listener: Listener::Own,
-            tag: None,
-            data,
-        };
-        self.stats.events.bump();
-        self.fan.emit(&event);
-    }
-
-    /// Tells of what a sink lost, once it can take events again: the record
-    /// stands between the last event before the loss and the first one after.
-    pub fn tell_losses(&mut self, now: Now) {
-        while let Some(loss) = self.fan.loss() {
-            self.gap(loss.gap(), now);
-        }
     }
 
     /// What is known of the peer's name without asking anybody.

@@ -43,7 +43,7 @@ fn told(daemon: &Daemon, cookie: u64) {
 }
 
 /// A daemon with a hook; none where this machine lets nobody have one.
-fn hooked(tick: Tick, sensors: &str) -> Option<Daemon> {
+pub fn hooked(tick: Tick, sensors: &str) -> Option<Daemon> {
     let daemon = Launch::new(tick).sensors(sensors).start();
     let line = daemon.wait_for_line("what tells of calls", |line| {
         line.contains("calls are reported by") || line.contains("no hook for connect()")
@@ -278,7 +278,7 @@ fn without_any_privilege_the_table_has_to_do() {
                 .iter()
                 .map(|own| own["data"]["source"].clone())
                 .collect();
-            assert_eq!(sources, ["connect", "dns_tap"]);
+            assert_eq!(sources, ["process", "connect", "dns_tap"]);
         },
     );
 }

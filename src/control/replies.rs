@@ -52,6 +52,7 @@ pub(super) fn count(
     status: &Status,
     locks: usize,
     (clients, subscribers): (usize, usize),
+    asked: &[String],
     stats: &Stats,
 ) {
     line.number("seq", status.seq);
@@ -63,6 +64,7 @@ pub(super) fn count(
         object.word("source", source);
         object.words("missing", missing);
     });
+    line.texts("asked", asked);
     let mut counters = line.object("counters");
     for (name, count) in stats.all() {
         counters.number(name, count);

@@ -33,6 +33,10 @@ impl Commands for Daemon {
         &self.stats
     }
 
+    fn asked(&self) -> Vec<String> {
+        vec!["tcp: LISTEN".into()]
+    }
+
     fn locks(&self) -> &Locks {
         &self.locks
     }

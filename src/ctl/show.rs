@@ -163,6 +163,9 @@ fn stats(reply: &Value, out: &mut String) -> std::fmt::Result {
         let (source, parts) = (cell(&lost["source"]), parts.join(", "));
         writeln!(out, "{:24}{source} ({parts})", "degraded")?;
     }
+    for asked in reply["asked"].as_array().into_iter().flatten() {
+        writeln!(out, "{:24}{}", "asked", cell(asked))?;
+    }
     let counters = reply["counters"].as_object();
     for (name, count) in counters.into_iter().flatten() {
         writeln!(out, "{:24}{}", Plain(name).to_string(), cell(count))?;

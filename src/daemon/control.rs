@@ -86,6 +86,10 @@ impl Commands for Daemon {
         &self.stats
     }
 
+    fn asked(&self) -> Vec<String> {
+        self.sources.asked()
+    }
+
     fn locks(&self) -> &Locks {
         self.pipeline.locks()
     }

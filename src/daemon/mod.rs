@@ -12,6 +12,7 @@ mod control;
 mod groups;
 mod handlers;
 mod losses;
+mod narrow;
 mod processes;
 mod reload;
 mod schedule;
@@ -45,6 +46,7 @@ use crate::sys::output::OpenError;
 use crate::sys::{self, Signal, Signals};
 use budget::Budget;
 use connects::{ConnectSources, Wanted};
+pub use narrow::would_ask;
 pub use reload::Reloaded;
 use reload::Running;
 use schedule::Schedule;
@@ -211,6 +213,8 @@ impl Daemon {
         let views = reload::views(&settings.sensors);
         let wanted = Wanted::of(&settings.sensors);
         let mut sources = Sources::open(views, needs, Rc::clone(&stats), now)?;
+        let sought = narrow::sought(&settings.sensors);
+        sources.seek(sought, settings.daemon.push_down);
         let mut keeper = match &settings.daemon.state {
             Some(dir) => {
                 let (netns, stats) = (sources.scope.netns(), Rc::clone(&stats));
@@ -247,7 +251,8 @@ impl Daemon {
         let names = Names::new(NAME_THREADS, Arc::clone(&wake), Rc::clone(&stats));
         let stages = reload::stages(settings.sensors);
         let mut pipeline = Pipeline::new(stages, names, fan, Rc::clone(&stats));
-        pipeline.attribute_with(wake);
+        pipeline.attribute_with(Arc::clone(&wake));
+        pipeline.place_with(wake);
         if pipeline.attributing() != 0 {
             processes::tell_hidden(&mut pipeline, now);
         }
@@ -322,6 +327,13 @@ impl Daemon {
         }
         for attributed in self.pipeline.take_attributed() {
             self.sources.sensor.attribute(attributed);
+        }
+    }
+
+    /// Has the paths of cgroups looked for that sockets were met of.
+    fn meet_cgroups(&mut self, now: Now) {
+        for cgroup in self.sources.sensor.take_cgroups() {
+            self.pipeline.meet(&cgroup, now);
         }
     }
 
@@ -488,6 +500,7 @@ impl Handler for Daemon {
         if self.sources.scope.take_replaced() {
             self.watch(self.sources.scope.as_raw_fd(), DUMP, Interest::READABLE)?;
         }
+        self.meet_cgroups(now);
         let busy = self.attribute(now) || busy;
         let busy = self.work_handlers(now) || busy;
         self.flush(now)?;

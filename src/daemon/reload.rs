@@ -14,6 +14,7 @@ use std::time::Duration;
 use super::Daemon;
 use super::budget::Budget;
 use super::connects::Wanted;
+use super::narrow;
 use super::schedule::Schedule;
 use crate::config::{self, Provenance, Settings};
 use crate::lock::Released;
@@ -149,6 +150,7 @@ impl Daemon {
         }
         let ticks = ticks(&settings);
         let needs = needs(&ticks);
+        let sought = narrow::sought(&settings.sensors);
         let prefixes: Vec<String> = settings
             .sensors
             .iter()
@@ -168,6 +170,7 @@ impl Daemon {
         self.pipeline.attribute_all();
         self.sources
             .replace(views, needs, &sensors, &mut self.pipeline, now);
+        self.sources.seek(sought, running.daemon.push_down);
         let orphaned = |eid: &str| !prefixes.iter().any(|prefix| eid.starts_with(prefix));
         reloaded.released = self.pipeline.locks_mut().release_where(orphaned);
         self.schedule = Schedule::new(ticks.into_iter(), now.mono);

@@ -12,9 +12,10 @@ use super::balance::Balance;
 use super::budget::Budget;
 use super::connects::ConnectSources;
 use super::groups::{self, Probes};
+use super::narrow::Narrow;
 use super::schedule::Schedule;
 use crate::log::RateLimit;
-use crate::model::{Cookie, Needs, Netns, Now, Proto, Renumbering, StateGroups};
+use crate::model::{Cookie, Needs, Netns, Now, Proto, Renumbering, Sought, StateGroups};
 use crate::pipeline::Pipeline;
 use crate::sensor::{NetSocket, View};
 use crate::source::counters::{Counters, Reading};
@@ -56,6 +57,8 @@ pub(super) struct Sources {
     counters: Option<Counters>,
     /// The ledger of TCP opens, where it can run.
     pub(super) balance: Option<Balance>,
+    /// What dumps leave out.
+    pub(super) narrow: Narrow,
     /// What dumps may cost.
     pub(super) budget: Budget,
     /// Notices of TCP, UDP came since the last tick.
@@ -102,7 +105,8 @@ impl Sources {
             congested: false,
             own: Vec::new(),
             counters: counters(),
-            balance: Balance::new(needs),
+            balance: None,
+            narrow: Narrow::new(Sought::ALL, false),
             budget: Budget::new(None, now.mono),
             noticed: [false; 2],
             forced: [false; 2],
@@ -378,6 +382,9 @@ impl Sources {
             log::warn!("{more} more messages about \"{kind}\" were not logged");
         }
         if !self.scope.is_dumping() {
+            self.compare();
+        }
+        if !self.scope.is_dumping() && !self.narrow.is_comparing() {
             self.begin_next(pipeline, now)?;
         }
         let stalls = self.scope.stalls_at().is_some_and(|at| at <= now.mono);
@@ -425,11 +432,13 @@ impl Sources {
         };
         self.balance_before(coverage, now);
         let before = sys::thread_cpu();
-        let begun = self.scope.begin(coverage, now);
+        let condition = self.condition(coverage);
+        let begun = self.scope.begin_where(coverage, condition.as_ref(), now);
         self.budget.spend(sys::thread_cpu().saturating_sub(before));
         match begun {
             Ok(()) => {
                 self.sensor.begin_dump(coverage, now);
+                self.narrow_begun(coverage);
                 self.dump_ready = true;
                 Ok(())
             }
@@ -468,6 +477,7 @@ impl Sources {
                     connects.catch_up(&mut self.sensor, pipeline, now);
                 }
                 let found = self.sensor.end_dump(now, pipeline);
+                self.narrow_completed(coverage);
                 self.balance_after(coverage, true, now);
                 if let Some(connects) = &mut self.connects {
                     connects.settle(&mut self.sensor, pipeline, now);

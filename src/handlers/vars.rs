@@ -4,10 +4,12 @@
 //! otherwise: what the daemon itself inherited is never passed on under one of
 //! these names.
 
-use crate::model::{Comm, ConnectData, Data, Event, Host, Owner, Proto, Sighting, SocketData};
+use crate::model::{
+    Comm, ConnectData, Data, Event, Host, Owner, Placed, Proto, Sighting, SocketData,
+};
 
 /// Every variable there can be.
-pub(super) const NAMES: [&str; 24] = [
+pub(super) const NAMES: [&str; 27] = [
     "SOCKWATCH_EID",
     "SOCKWATCH_SEQ",
     "SOCKWATCH_SENSOR",
@@ -29,6 +31,9 @@ pub(super) const NAMES: [&str; 24] = [
     "SOCKWATCH_COOKIE",
     "SOCKWATCH_UID",
     "SOCKWATCH_USER",
+    "SOCKWATCH_CGROUP",
+    "SOCKWATCH_UNIT",
+    "SOCKWATCH_CONTAINER",
     "SOCKWATCH_CAUSE",
     "SOCKWATCH_SOURCE",
     "SOCKWATCH_SINK",
@@ -93,6 +98,20 @@ fn of_connect(connect: &ConnectData, vars: &mut Vec<(&'static str, String)>) {
         vars.push(("SOCKWATCH_UID", uid.to_string()));
     }
     of_user(connect.user.as_deref(), vars);
+    of_cgroup(&connect.cgroup, vars);
+}
+
+fn of_cgroup(placed: &Placed, vars: &mut Vec<(&'static str, String)>) {
+    let Ok(info) = &placed.cgroup else {
+        return;
+    };
+    vars.push(("SOCKWATCH_CGROUP", info.path.to_string()));
+    if let Some(unit) = &info.unit {
+        vars.push(("SOCKWATCH_UNIT", unit.to_string()));
+    }
+    if let Some(container) = &info.container {
+        vars.push(("SOCKWATCH_CONTAINER", container.to_string()));
+    }
 }
 
 fn of_process(pid: u32, comm: &Comm, vars: &mut Vec<(&'static str, String)>) {
@@ -133,4 +152,7 @@ fn of_socket(socket: &SocketData, vars: &mut Vec<(&'static str, String)>) {
         vars.push(("SOCKWATCH_UID", uid.to_string()));
     }
     of_user(socket.user.as_deref(), vars);
+    if let Some(placed) = &socket.cgroup {
+        of_cgroup(placed, vars);
+    }
 }

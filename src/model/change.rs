@@ -1,8 +1,10 @@
 //! What a sensor concluded, on its way to the pipeline.
 
+use std::rc::Rc;
+
 use super::{
-    Attribution, Caller, Direction, Name, Netns, Now, Owner, RowKind, SensorIx, SockId, SocketKey,
-    TcpState, Traffic,
+    Attribution, Caller, Cgroup, CgroupUnknown, Direction, Name, Netns, Now, Owner, RowKind,
+    SensorIx, SockId, SocketKey, TcpState, Traffic,
 };
 
 /// What happened to a socket.
@@ -143,6 +145,8 @@ pub struct Change {
     pub process: Option<Caller>,
     /// Who has it open, where that was asked before.
     pub holders: Option<Attribution>,
+    /// The cgroup that it belongs to, or why its id is not known.
+    pub cgroup: Result<Rc<Cgroup>, CgroupUnknown>,
     /// How it is known.
     pub evidence: Evidence,
     /// Opened and closed between two ticks.

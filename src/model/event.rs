@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use super::{
     Action, Attempt, Attribution, Caller, Comm, Cookie, Direction, Evidence, Host, Life, Name,
-    Netns, NoResults, Now, Owner, SockId, TcpInfo, TcpState,
+    Netns, NoResults, Now, Owner, Placed, SockId, TcpInfo, TcpState,
 };
 
 /// The kind of a sensor.
@@ -94,6 +94,8 @@ pub struct SocketData {
     pub holders: Option<Attribution>,
     /// Command lines are wanted.
     pub cmdline: bool,
+    /// Its cgroup; `None` where nobody asked.
+    pub cgroup: Option<Placed>,
     /// Opened and closed between two ticks.
     pub between_ticks: bool,
     /// How long it lived (closed).
@@ -129,6 +131,8 @@ pub struct ConnectData {
     pub results: Vec<Name>,
     /// Why there is none.
     pub no_results: Option<NoResults>,
+    /// The caller's cgroup, or the socket's where no hook saw the call.
+    pub cgroup: Placed,
     /// The name of the user, where /etc/passwd has one.
     pub user: Option<Arc<str>>,
 }

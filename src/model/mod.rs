@@ -13,6 +13,7 @@ mod event;
 mod identity;
 mod observation;
 mod process;
+mod sought;
 mod state;
 
 pub use change::{
@@ -28,8 +29,10 @@ pub use event::{
 pub use identity::{Cookie, Name, Netns, Owner, OwnerUnknown, Renumbering, SensorIx, SocketKey};
 pub use observation::{Notice, Row, RowKind, TcpInfo};
 pub use process::{
-    Attributed, Attribution, CgroupInfo, CgroupUnknown, Holders, Process, ProcessUnknown, Who,
+    Attributed, Attribution, Cgroup, CgroupAnswer, CgroupInfo, CgroupUnknown, Holders, Placed,
+    Process, ProcessUnknown, Who,
 };
+pub use sought::{End, Ends, Sought};
 pub use state::TcpState;
 
 use std::time::{Instant, SystemTime};

@@ -15,6 +15,8 @@ pub struct Row {
     pub kind: RowKind,
     /// Whose it is.
     pub owner: Owner,
+    /// The id of its cgroup (INET_DIAG_CGROUP_ID); 0 where the kernel tells none.
+    pub cgroup: u64,
 }
 
 /// What stands behind a row.

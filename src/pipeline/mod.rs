@@ -7,6 +7,7 @@
 
 mod attribution;
 mod carry;
+mod cgroups;
 mod lines;
 mod own;
 mod stage;
@@ -25,12 +26,14 @@ use crate::emit::Fan;
 use crate::enrich::{Lookup, Names};
 use crate::lock::{Admission, Locks, Released};
 use crate::model::{
-    Attempt, Attribution, Change, Data, Endpoint, Host, HostUnknown, Judge, Listener, Name,
-    NoResults, Now, Owner, SensorIx, Settled, SocketData, SocketKey, Step, TcpState, Verdict,
+    Attempt, Attribution, Change, ConnectData, Data, Endpoint, Host, HostUnknown, Judge, Listener,
+    Name, NoResults, Now, Owner, Placed, SensorIx, Settled, SocketData, SocketKey, Step, TcpState,
+    Verdict,
 };
 use crate::state::Journal;
 use crate::stats::Stats;
 use attribution::Attributing;
+use cgroups::{Placing, Record};
 use stage::Match;
 use waiting::{WaitKey, Waiting};
 
@@ -40,6 +43,7 @@ pub struct Pipeline {
     names: Names,
     waiting: Waiting,
     attribution: Attributing,
+    placing: Placing,
     locks: Locks,
     fan: Fan,
     seq: u64,
@@ -66,6 +70,7 @@ impl Pipeline {
             names,
             waiting: Waiting::default(),
             attribution: Attributing::default(),
+            placing: Placing::new(Rc::clone(&stats)),
             locks: Locks::default(),
             fan,
             seq: 0,
@@ -162,12 +167,34 @@ impl Pipeline {
         }
     }
 
+    /// Tells a change once it is known where the socket belongs.
     fn tell(
         &mut self,
         change: &Change,
         state: TcpState,
         host: &Host,
         holders: Option<Attribution>,
+        at: Now,
+    ) {
+        let record = || Record::Socket {
+            change: Box::new(change.clone()),
+            state,
+            host: host.clone(),
+            holders: holders.clone(),
+            at,
+        };
+        if let Some(placed) = self.place(change, at, record) {
+            self.write(change, state, host, holders, placed, at);
+        }
+    }
+
+    fn write(
+        &mut self,
+        change: &Change,
+        state: TcpState,
+        host: &Host,
+        holders: Option<Attribution>,
+        placed: Option<Placed>,
         at: Now,
     ) {
         if !change.is_silent() {
@@ -180,7 +207,7 @@ impl Pipeline {
                 Owner::Known { .. } | Owner::Unknown(_) => None,
             };
             let who = (holders, user, wanted);
-            let data = || Data::Socket(socket_data(change, state, host, who));
+            let data = || Data::Socket(socket_data(change, state, host, who, placed));
             self.pass(change.sensor, About::of(change), data, at);
         }
     }
@@ -206,9 +233,25 @@ impl Pipeline {
             {
                 data.user.clone_from(&user);
                 // As many stages as SensorIx can number.
-                self.pass(SensorIx(at as u8), about, || Data::Connect(data), now);
+                self.tell_connect(SensorIx(at as u8), data, about, now);
             }
         }
+    }
+
+    /// Tells a connect() once it is known where its caller belongs.
+    fn tell_connect(&mut self, sensor: SensorIx, mut data: ConnectData, about: About, at: Now) {
+        let record = || Record::Connect {
+            data: Box::new(data.clone()),
+            about,
+            at,
+        };
+        if let Ok(id) = data.attempt.cgroup_id() {
+            match self.place_connect(sensor, id, at, record) {
+                Some(placed) => data.cgroup = placed,
+                None => return,
+            }
+        }
+        self.pass(sensor, about, || Data::Connect(data), at);
     }
 
     /// The lock, and what passes it: the sinks.
@@ -351,6 +394,7 @@ fn socket_data(
     state: TcpState,
     host: &Host,
     who: (Option<Attribution>, Option<Arc<str>>, Option<Attribute>),
+    cgroup: Option<Placed>,
 ) -> SocketData {
     let (holders, user, wanted) = who;
     let (life, traffic) = match change.step {
@@ -371,6 +415,7 @@ fn socket_data(
         process: change.process,
         holders,
         cmdline: wanted.is_some_and(|wanted| wanted.cmdline),
+        cgroup,
         between_ticks: change.between_ticks,
         life,
         traffic,

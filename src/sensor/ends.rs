@@ -59,6 +59,9 @@ impl NetSocket {
         match self.sockets.remove(key) {
             // Never bound: it was in no table, so it is nothing.
             None if portless => return,
+            // Nobody's concern; but a row of what it was before may be unread.
+            None if notice.id.remote.port != 0
+                && !self.seeks(&notice.id, TcpState::Established) => {}
             None if primed || hearing != 0 => {
                 self.between_ticks(key, notice, heard, now, judge);
             }

@@ -302,7 +302,7 @@ impl Views {
         let was_owned = entry.has_inode();
         entry.set_owner(row.owner);
         if !was_owned && entry.has_inode() {
-            entry.forget_holders();
+            ways.forget_holders(entry);
             if entry.in_view != 0 {
                 judge.owned(entry.key(), entry.owner(), entry.in_view);
             }
@@ -336,6 +336,7 @@ fn change(entry: &Entry, sensor: SensorIx, kind: RowKind, how: How, step: Step) 
         direction: entry.direction(),
         process: entry.process(),
         holders: entry.holders().cloned(),
+        cgroup: entry.belongs_to().cloned(),
         evidence: how.evidence,
         between_ticks: how.between_ticks,
         owner: entry.owner(),

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
+use crate::cgroups;
 use crate::daemon::Tick;
 use crate::netns;
 use crate::sock::{Domain, Ident};
@@ -379,9 +380,10 @@ impl Frame {
             }
         }
         problems.extend(misattributed(data));
+        problems.extend(cgroups::misplaced(&event["data"]));
         for key in data
             .keys()
-            .filter(|key| !ATTRIBUTION.contains(&key.as_str()))
+            .filter(|key| !ATTRIBUTION.contains(&key.as_str()) && !cgroups::is_told_by(key))
             .filter(|key| !expect.data.contains_key(key.as_str()))
         {
             problems.push(format!("too much: {key}: {}", data[key]));

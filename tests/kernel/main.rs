@@ -51,6 +51,7 @@ mod listeners;
 mod names;
 mod overrun;
 mod processes;
+mod push_down;
 mod rebound;
 mod refused;
 mod reload;

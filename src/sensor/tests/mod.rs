@@ -186,6 +186,7 @@ fn row(cookie: u64, id: SockId, state: TcpState) -> Row {
         state,
         kind,
         owner,
+        cgroup: 0,
     }
 }
 

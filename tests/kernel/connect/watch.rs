@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::callers::Caller;
 use crate::attribution::name_user;
+use crate::cgroups;
 use crate::daemon::{BEACON, Daemon, Launch, Tick};
 use crate::netns;
 use crate::record::Record;
@@ -52,10 +53,10 @@ impl Call {
             "family": if to.is_ipv4() { "ipv4" } else { "ipv6" },
             "process": {"pid": caller.pid, "tid": caller.tid, "comm": caller.comm},
             "uid": caller.uid,
-            "cgroup_id": caller.cgroup,
             "netns": caller.netns,
             "cookie": socket.cookie,
         });
+        cgroups::show(&mut data, &caller);
         if socket.domain() == Domain::Mapped {
             data["v4_mapped"] = json!(true);
         }
@@ -83,8 +84,6 @@ impl Call {
             ("state", json!(state)),
             ("process", Value::Null),
             ("process_reason", json!("no_hook")),
-            ("cgroup_id", Value::Null),
-            ("cgroup_id_reason", json!("no_hook")),
         ] {
             self.data[key] = value;
         }

@@ -27,7 +27,7 @@ usage:
   sockwatch [--config FILE]... [--profile NAME]... [--format auto|text|json]
   sockwatch [--pattern GLOB]... [--ignore GLOB]... [--format ...]
   sockwatch --dump [--pattern GLOB]... [--ignore GLOB]... [--dns] [--process]
-                   [--format ...]
+                   [--netns host|all] [--format ...]
   sockwatch --check --config FILE...
   sockwatch ctl COMMAND    asks a running daemon; see sockwatch ctl --help
 
@@ -45,6 +45,8 @@ options:
       --dump           print the socket table once
       --dns            look up names of remote addresses (with --dump)
       --process        say which processes have each socket open (with --dump)
+      --netns WHICH    host, or all: the sockets of every network namespace
+                       (with --dump)
       --format FORMAT  auto, text or json
       --check          read the configuration, report every mistake, and end
   -h, --help           this text
@@ -76,7 +78,7 @@ impl From<lexopt::Error> for UsageError {
     }
 }
 
-const FLAGS: [&str; 11] = [
+const FLAGS: [&str; 12] = [
     "--config",
     "--profile",
     "--pattern",
@@ -84,6 +86,7 @@ const FLAGS: [&str; 11] = [
     "--dump",
     "--dns",
     "--process",
+    "--netns",
     "--format",
     "--check",
     "--help",
@@ -110,6 +113,8 @@ struct Flags {
     mode: Mode,
     dns: bool,
     process: bool,
+    /// `Some(true)` for every network namespace.
+    everywhere: Option<bool>,
 }
 
 #[derive(Debug, Default, PartialEq, Eq, Clone, Copy)]
@@ -165,6 +170,18 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Flags, UsageError> {
             }
             Arg::Long("dns") => flags.dns = true,
             Arg::Long("process") => flags.process = true,
+            Arg::Long("netns") => {
+                let word = parser.value()?.string()?;
+                flags.everywhere = Some(match &word[..] {
+                    "host" => false,
+                    "all" => true,
+                    _ => {
+                        return Err(UsageError(format!(
+                            "--netns is `host` or `all`, not '{word}'"
+                        )));
+                    }
+                });
+            }
             Arg::Long("dump") => flags.set_mode(Mode::Dump)?,
             Arg::Long("check") => flags.set_mode(Mode::Check)?,
             Arg::Short('h') | Arg::Long("help") => {
@@ -213,8 +230,17 @@ impl Flags {
             Mode::Daemon if self.process => {
                 "--process belongs to --dump; a sensor has 'process' in its args"
             }
+            Mode::Daemon if self.everywhere.is_some() => {
+                "--netns belongs to --dump; a sensor has 'netns' in its args"
+            }
             Mode::Check if self.configs.is_empty() => "--check needs a --config FILE to check",
-            Mode::Check if narrowed || self.dns || self.process || self.format.is_some() => {
+            Mode::Check
+                if narrowed
+                    || self.dns
+                    || self.process
+                    || self.everywhere.is_some()
+                    || self.format.is_some() =>
+            {
                 "--check takes only --config and --profile"
             }
             _ if self.configs.is_empty() && !self.profiles.is_empty() => {
@@ -337,6 +363,7 @@ fn run_dump(flags: &Flags) -> ExitCode {
         filters,
         dns: flags.dns,
         process: flags.process,
+        everywhere: flags.everywhere == Some(true),
         format: flags.format(),
     };
     match dump::run(&request) {
@@ -428,6 +455,8 @@ mod tests {
             (&["--dump", "--check"], "exclude each other"),
             (&["--dns"], "belongs to --dump"),
             (&["--process"], "belongs to --dump"),
+            (&["--netns", "all"], "belongs to --dump"),
+            (&["--dump", "--netns", "some"], "`host` or `all`"),
             (&["--profile", "x"], "--config FILE"),
             (&["--patern", "x"], "did you mean '--pattern'"),
             (&["--format", "xml"], "is no format"),

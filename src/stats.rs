@@ -76,6 +76,16 @@ stats! {
     notices,
     /// Notices of sockets that had been reported closed before.
     notices_late,
+    /// Notices of network namespaces that are not known.
+    notices_strange,
+    /// Other network namespaces that are watched, by now.
+    netns,
+    /// Network namespaces that have ended.
+    netns_ended,
+    /// Network namespaces that could not be entered.
+    netns_refused,
+    /// Network namespaces that there are no places for, by now.
+    netns_left_out,
     /// Times the kernel had to drop notices.
     overruns,
     /// Netlink messages that were malformed, truncated or not from the kernel.

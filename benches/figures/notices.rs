@@ -62,8 +62,10 @@ impl Rendering {
                 }),
                 cookie: change.key.cookie,
                 netns: change.key.netns,
+                netns_name: None,
                 owner: change.owner,
                 between_ticks: change.between_ticks,
+                closed_first: None,
                 life,
                 traffic,
             }),
@@ -84,7 +86,7 @@ impl Judge for Rendering {
     }
 
     fn close(&mut self, change: Change, now: Now) {
-        if let Step::Closed { life, traffic } = change.step {
+        if let Step::Closed { life, traffic, .. } = change.step {
             self.render(change, now, life, traffic);
         }
     }
@@ -132,7 +134,7 @@ pub fn notices() -> Outcome<Vec<Line>> {
     let batch = (room / 2).min(150) / 2;
     // What held the sockets of the other figures may still be ending.
     thread::sleep(Duration::from_millis(500));
-    heard.drain(usize::MAX, &mut |_| {})?;
+    heard.drain(usize::MAX, &mut |_, _| {})?;
     hear(&socket, &mut buffer)?;
     let (mut runs, mut made) = (Vec::new(), 0);
     for turn in 0..100 {
@@ -144,7 +146,7 @@ pub fn notices() -> Outcome<Vec<Line>> {
         let now = Now::read();
         let before = made;
         let (ours, drained) = Cost::of(Whose::Mine, || {
-            heard.drain(usize::MAX, &mut |notice| {
+            heard.drain(usize::MAX, &mut |_, notice| {
                 made += 1;
                 sensor.notice(notice, now, &mut judge);
             })

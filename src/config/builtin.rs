@@ -78,6 +78,7 @@ pub fn builtin(patterns: &[String], ignore: &[String]) -> Result<Settings, Vec<P
         cmdline: false,
         locked: false,
         initial: false,
+        everywhere: false,
         hook: None,
     };
     Ok(Settings {

@@ -284,6 +284,7 @@ fn settle(
         cmdline: args.cmdline.unwrap_or(false),
         locked: args.locked.unwrap_or(false),
         initial: args.initial.unwrap_or(false),
+        everywhere: args.netns == Some(typed::Netns::All),
         hook: args.hook.map(|hook| match hook {
             typed::Hook::Lsm => Origin::Lsm,
             typed::Hook::Fentry => Origin::Fentry,

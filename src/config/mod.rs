@@ -115,6 +115,8 @@ pub struct Sensor {
     pub locked: bool,
     /// Reports as opened what is open at start.
     pub initial: bool,
+    /// Watches every network namespace, and not our own alone.
+    pub everywhere: bool,
     /// The hook that must see its connect() calls; the best one where there is
     /// none.
     pub hook: Option<Origin>,
@@ -161,6 +163,9 @@ impl Sensor {
             2 + u8::from(self.dns),
             u8::from(self.dns && self.skip_reverse_dns),
         ]);
+        if self.everywhere {
+            eat(b"all");
+        }
         hash
     }
 

@@ -172,6 +172,7 @@ const ARGS: &[Key] = &[
     key("cmdline", Value::Flag),
     key("locked", Value::Flag),
     key("initial", Value::Flag),
+    key("netns", Value::Word(&["host", "all"])),
 ];
 
 /// The keys of a handler: `match`, and those of one kind or the other.

@@ -63,6 +63,14 @@ pub(super) enum Hook {
     SockDiag,
 }
 
+/// The network namespaces that a sensor watches.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Netns {
+    Host,
+    All,
+}
+
 /// What a sensor reports.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -89,6 +97,7 @@ pub(super) struct Args {
     pub locked: Option<bool>,
     pub initial: Option<bool>,
     pub hook: Option<Hook>,
+    pub netns: Option<Netns>,
 }
 
 /// A handler as it is written.

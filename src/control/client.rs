@@ -289,7 +289,8 @@ impl Client {
                     replies::introduce(line, desk.uptime);
                     let status = desk.commands.status();
                     let (asked, stats) = (desk.commands.asked(), desk.commands.stats());
-                    replies::count(line, &status, locks, connected, &asked, stats);
+                    replies::missing(line, desk.commands.missing());
+                    replies::count(line, status, locks, connected, &asked, stats);
                 });
             }
             Request::Locks => return self.task = Some(Task::locks()),

@@ -61,7 +61,7 @@ pub use listen::ListenError;
 pub use server::Server;
 
 use crate::lock::Locks;
-use crate::model::{Now, SocketData};
+use crate::model::{Degraded, Now, SocketData};
 use crate::sensor::Listing;
 use crate::stats::Stats;
 
@@ -80,18 +80,19 @@ pub struct Access {
 }
 
 /// What the daemon is at the moment.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Status {
     /// The number of its newest record.
     pub seq: u64,
     /// Sockets in the table.
     pub sockets: usize,
-    /// What is missing: the source, and which parts of it.
-    pub missing: Vec<(&'static str, Vec<&'static str>)>,
 }
 
 /// What a daemon does for its control socket.
 pub trait Commands {
+    /// What is missing now.
+    fn missing(&self) -> &[Degraded];
+
     /// What it is at the moment.
     fn status(&self) -> Status;
 

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::sources::Sources;
+use super::place::{Place, Shared};
 use crate::model::{Coverage, Gap, Needs, Now, Proto, Sought, StateGroups};
 use crate::sensor::Ledger;
 
@@ -38,20 +38,26 @@ fn covers_all(groups: StateGroups) -> bool {
     groups.contains(StateGroups::CONNECTED)
 }
 
-impl Sources {
+impl Place {
     /// A dump is about to begin.
-    pub(super) fn balance_before(&mut self, coverage: Coverage, now: Now) {
+    pub(super) fn balance_before(&mut self, coverage: Coverage, shared: &mut Shared, now: Now) {
         if !is_whole(coverage) || self.balance.is_none() {
             return;
         }
-        let counted = self.reading(now).map(|reading| reading.tcp_opens);
+        let counted = self.reading(shared, now).map(|reading| reading.tcp_opens);
         if let Some(balance) = &mut self.balance {
             balance.ledger.dump_begins(counted);
         }
     }
 
     /// A dump ended, well or not.
-    pub(super) fn balance_after(&mut self, coverage: Coverage, completed: bool, now: Now) {
+    pub(super) fn balance_after(
+        &mut self,
+        coverage: Coverage,
+        completed: bool,
+        shared: &mut Shared,
+        now: Now,
+    ) {
         let Some(balance) = &mut self.balance else {
             return;
         };
@@ -60,25 +66,25 @@ impl Sources {
         }
         if completed {
             balance.ledger.dump_completed();
-            self.look_at_balance(now);
+            self.look_at_balance(shared, now);
         } else {
             balance.ledger.dump_failed();
         }
     }
 
     /// Compares the sums between two ticks.
-    pub(super) fn look_at_balance(&mut self, now: Now) {
+    pub(super) fn look_at_balance(&mut self, shared: &mut Shared, now: Now) {
         if self.balance.is_some() {
-            let counted = self.reading(now).map(|reading| reading.tcp_opens);
-            self.balance(counted, now);
+            let counted = self.reading(shared, now).map(|reading| reading.tcp_opens);
+            self.balance(counted, shared, now);
         }
     }
 
     /// Compares the sums, once a tick.
-    pub(super) fn balance(&mut self, counted: Option<u64>, now: Now) {
+    pub(super) fn balance(&mut self, counted: Option<u64>, shared: &mut Shared, now: Now) {
         let accounted = self.sensor.opens();
-        let deaf = self.deaf.iter().any(|group| group.proto == Proto::Tcp);
-        let settled = !self.congested && !self.sensor.has_gap() && !deaf;
+        let deaf = shared.is_deaf(Proto::Tcp);
+        let settled = !shared.congested && !self.sensor.has_gap() && !deaf;
         let (Some(balance), Some(counted)) = (&mut self.balance, counted) else {
             return;
         };
@@ -86,7 +92,7 @@ impl Sources {
         let Some(unaccounted) = balance.ledger.unaccounted(accounted) else {
             return;
         };
-        self.stats.opens_unaccounted.set(unaccounted);
+        shared.stats.opens_unaccounted.set(unaccounted);
         // What a gap lost is told by its record, what a missing group costs was
         // told when it was given up.
         if unaccounted == 0 || !settled {
@@ -96,7 +102,7 @@ impl Sources {
         let since = *balance.open_since.get_or_insert(now.mono);
         if now.mono.saturating_duration_since(since) >= PATIENCE {
             balance.open_since = Some(now.mono);
-            self.warn("ledger", now, || {
+            shared.warn("ledger", now, || {
                 format!(
                     "the kernel has counted {unaccounted} more TCP opens than there were sockets to \
                      be seen: notices were lost without a word, or sockets connected twice"
@@ -106,13 +112,13 @@ impl Sources {
     }
 
     /// Adds to the record of a gap how many sockets nothing was ever seen of.
-    pub(super) fn balance_gap(&mut self, gap: &mut Gap) {
+    pub(super) fn balance_gap(&mut self, gap: &mut Gap, shared: &Shared) {
         let accounted = self.sensor.opens();
         if let Some(balance) = &mut self.balance {
             gap.tcp_unseen = balance.ledger.unaccounted(accounted);
             balance.ledger.explain(gap.tcp_unseen.unwrap_or(0));
             let left = balance.ledger.unaccounted(accounted);
-            self.stats.opens_unaccounted.set(left.unwrap_or(0));
+            shared.stats.opens_unaccounted.set(left.unwrap_or(0));
         }
     }
 }

@@ -11,14 +11,17 @@
 use std::collections::BTreeSet;
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::RunError;
+use super::away::Away;
+use super::place::Place;
 use crate::config::Sensor;
 use crate::enrich::Resolved;
 use crate::log::RateLimit;
 use crate::model::{
-    Attempt, Connect, Degraded, Event, Gap, GapCause, Listener, Name, NoResults, Now, Origin,
+    Attempt, Connect, Degraded, Event, Gap, GapCause, Listener, Name, Netns, NoResults, Now, Origin,
 };
 use crate::pipeline::Pipeline;
 use crate::sensor::NetSocket;
@@ -63,6 +66,37 @@ impl Wanted {
             hook: all.hook.or(one.hook),
             names: all.names || one.dns,
         }))
+    }
+}
+
+/// The sensors that learn who called, each of the sockets of its own namespace.
+/// What no hook reported is looked for in our own alone.
+pub(super) struct Everywhere<'a> {
+    home: &'a mut NetSocket,
+    away: Option<&'a mut Away>,
+}
+
+impl<'a> Everywhere<'a> {
+    pub fn of(home: &'a mut Place, away: Option<&'a mut Away>) -> Everywhere<'a> {
+        Everywhere {
+            home: &mut home.sensor,
+            away,
+        }
+    }
+
+    fn called(&mut self, connect: &Connect) {
+        let away = connect.netns.zip(self.away.as_mut());
+        match away.and_then(|(netns, away)| away.sensor(netns)) {
+            Some(sensor) => sensor.called(connect),
+            None => self.home.called(connect),
+        }
+    }
+
+    fn name(&self, netns: Netns) -> Option<&Arc<str>> {
+        if netns == self.home.netns() {
+            return self.home.name();
+        }
+        self.away.as_ref()?.name(netns)
     }
 }
 
@@ -134,10 +168,15 @@ impl ConnectSources {
 
     /// Handles what the hook has reported, up to a bound; true when there is more.
     /// Costs a look into memory where there is nothing.
-    pub fn drain(&mut self, sensor: &mut NetSocket, pipeline: &mut Pipeline, now: Now) -> bool {
+    pub fn drain(
+        &mut self,
+        sensors: &mut Everywhere<'_>,
+        pipeline: &mut Pipeline,
+        now: Now,
+    ) -> bool {
         let mut step = Step::default();
         for _ in 0..BATCHES {
-            step = self.batch(step, sensor, pipeline, now);
+            step = self.batch(step, sensors, pipeline, now);
             if !step.more {
                 break;
             }
@@ -150,14 +189,14 @@ impl ConnectSources {
     /// speaks of it. That is no more than the ring holds, however fast others go on
     /// calling. A record that is not finished is waited for, since those behind it
     /// cannot be read, but only once and not for long.
-    pub fn catch_up(&mut self, sensor: &mut NetSocket, pipeline: &mut Pipeline, now: Now) {
+    pub fn catch_up(&mut self, sensors: &mut Everywhere<'_>, pipeline: &mut Pipeline, now: Now) {
         let Some(mark) = self.ring.as_ref().map(Connects::mark) else {
             return;
         };
         let mut step = Step::default();
         let mut until = None;
         while let Some(at) = self.behind(mark) {
-            step = self.batch(step, sensor, pipeline, now);
+            step = self.batch(step, sensors, pipeline, now);
             if step.more || self.behind(mark) != Some(at) {
                 continue;
             }
@@ -182,7 +221,7 @@ impl ConnectSources {
     fn batch(
         &mut self,
         step: Step,
-        sensor: &mut NetSocket,
+        sensors: &mut Everywhere<'_>,
         pipeline: &mut Pipeline,
         now: Now,
     ) -> Step {
@@ -205,8 +244,8 @@ impl ConnectSources {
         self.listen(now);
         let mut batch = std::mem::take(&mut self.batch);
         for connect in batch.drain(..) {
-            sensor.called(&connect);
-            self.tell(&Attempt::from(&connect), pipeline, now);
+            sensors.called(&connect);
+            self.tell(&Attempt::from(&connect), sensors, pipeline, now);
         }
         self.batch = batch;
         Step { more, any: true }
@@ -221,14 +260,14 @@ impl ConnectSources {
     }
 
     /// Tells of connect() calls that the table shows and no hook reported.
-    pub fn settle(&mut self, sensor: &mut NetSocket, pipeline: &mut Pipeline, now: Now) {
-        let attempts = sensor.take_attempts();
+    pub fn settle(&mut self, sensors: &mut Everywhere<'_>, pipeline: &mut Pipeline, now: Now) {
+        let attempts = sensors.home.take_attempts();
         if attempts.is_empty() {
             return;
         }
         self.listen(now);
         for attempt in attempts {
-            self.tell(&attempt, pipeline, now);
+            self.tell(&attempt, sensors, pipeline, now);
         }
     }
 
@@ -259,13 +298,20 @@ impl ConnectSources {
         }
     }
 
-    fn tell(&mut self, attempt: &Attempt, pipeline: &mut Pipeline, now: Now) {
+    fn tell(
+        &mut self,
+        attempt: &Attempt,
+        sensors: &Everywhere<'_>,
+        pipeline: &mut Pipeline,
+        now: Now,
+    ) {
         self.names.clear();
         let none = match self.tap {
             Some(_) => self.resolved.names(attempt.remote.ip, now, &mut self.names),
             None => Some(NoResults::NoTap),
         };
-        pipeline.connect(attempt, &self.names, none, now);
+        let place = attempt.netns.and_then(|netns| sensors.name(netns));
+        pipeline.connect(attempt, place, &self.names, none, now);
     }
 
     /// Owns up to the calls that found the ring full.

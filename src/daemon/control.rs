@@ -11,7 +11,7 @@ use crate::config;
 use crate::control::{Access, Commands, Server, Status};
 use crate::emit::Subscribers;
 use crate::lock::Locks;
-use crate::model::{Now, SocketData};
+use crate::model::{Degraded, Now, SocketData};
 use crate::sensor::{Listing, Reader};
 use crate::stats::Stats;
 
@@ -77,9 +77,12 @@ impl Commands for Daemon {
     fn status(&self) -> Status {
         Status {
             seq: self.pipeline.seq(),
-            sockets: self.sources.sensor.len(),
-            missing: self.pipeline.missing().to_vec(),
+            sockets: self.sources.len(),
         }
+    }
+
+    fn missing(&self) -> &[Degraded] {
+        self.pipeline.missing()
     }
 
     fn stats(&self) -> &Stats {
@@ -87,7 +90,7 @@ impl Commands for Daemon {
     }
 
     fn asked(&self) -> Vec<String> {
-        self.sources.asked()
+        self.sources.home.asked()
     }
 
     fn locks(&self) -> &Locks {
@@ -104,14 +107,14 @@ impl Commands for Daemon {
         entries: usize,
         row: &mut dyn FnMut(&SocketData),
     ) -> bool {
-        self.sources.sensor.list(listing, entries, &mut |mut data| {
+        self.sources.list(listing, entries, &mut |mut data| {
             self.pipeline.complete(&mut data);
             row(&data);
         })
     }
 
     fn keep_places(&mut self, keep: bool) {
-        self.sources.sensor.keep_places(Reader::Clients, keep);
+        self.sources.keep_places(Reader::Clients, keep);
     }
 
     fn reload(&mut self, now: Now) -> Result<String, Vec<String>> {

@@ -4,6 +4,7 @@
 
 use super::RunError;
 use super::groups::{self, Unusable};
+use super::place::{Place, Shared};
 use super::sources::Sources;
 use crate::model::{Coverage, Degraded, Family, Now, Proto, Restored};
 use crate::pipeline::Pipeline;
@@ -18,8 +19,9 @@ impl Sources {
     /// Goes on without some groups, and says what that costs.
     pub(super) fn lose(&mut self, unusable: &[Unusable], pipeline: &mut Pipeline, now: Now) {
         for one in unusable.iter().filter(|one| one.costs) {
-            self.sensor.blind(one.group.family, one.group.proto);
-            self.deaf.push(one.group);
+            let Group { family, proto } = one.group;
+            self.each_sensor(|sensor| sensor.blind(family, proto));
+            self.shared.deaf.push(one.group);
         }
         for record in groups::degraded(unusable) {
             log::warn!(
@@ -31,15 +33,22 @@ impl Sources {
             pipeline.degraded(record, now);
         }
     }
+}
 
+impl Place {
     /// A dump failed and changed nothing: says so, and sees how to go on.
     pub(super) fn failed(
         &mut self,
         coverage: Coverage,
         error: &DumpError,
+        shared: &mut Shared,
         pipeline: &mut Pipeline,
         now: Now,
     ) -> Result<(), RunError> {
+        if !self.at_home {
+            // What the kernel still holds of it goes with its sockets.
+            self.scope = None;
+        }
         let proto = coverage.proto.as_str();
         if error.is_unknown() && self.dumps.fall_back(coverage) {
             log::info!(
@@ -57,13 +66,13 @@ impl Sources {
             let useless = Proto::ALL
                 .into_iter()
                 .all(|proto| !self.needs.proto(proto) || self.dumps.lacks(proto));
-            return if useless {
+            return if useless && self.at_home {
                 Err(RunError::NoSource)
             } else {
                 Ok(())
             };
         }
-        self.warn("dump", now, || {
+        shared.warn("dump", now, || {
             format!("a {proto} dump failed and is tried again: {error}")
         });
         self.dumps.retry(coverage, now.mono);
@@ -74,6 +83,10 @@ impl Sources {
     fn lose_proto(&mut self, proto: Proto, error: &DumpError, pipeline: &mut Pipeline, now: Now) {
         for family in Family::ALL {
             self.sensor.blind(family, proto);
+        }
+        // Of one namespace it is as of all: it is a module of the kernel that is missing.
+        if !self.at_home {
+            return;
         }
         let proto = proto.as_str();
         let cost = format!("{proto} sockets are not seen");
@@ -88,13 +101,22 @@ impl Sources {
     }
 
     /// A dump completed: a protocol that was given up is there again.
-    pub(super) fn regain_proto(&mut self, proto: Proto, pipeline: &mut Pipeline, now: Now) {
+    pub(super) fn regain_proto(
+        &mut self,
+        proto: Proto,
+        shared: &Shared,
+        pipeline: &mut Pipeline,
+        now: Now,
+    ) {
         self.failures[proto as usize] = 0;
         if self.dumps.is_found_again(proto) {
             for family in Family::ALL {
-                if !self.deaf.contains(&Group { family, proto }) {
+                if !shared.deaf.contains(&Group { family, proto }) {
                     self.sensor.sees(family, proto, now);
                 }
+            }
+            if !self.at_home {
+                return;
             }
             let proto = proto.as_str();
             log::info!("{proto} dumps work again");

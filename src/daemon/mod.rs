@@ -5,14 +5,18 @@
 //! receive buffer loses ends, while a dump waits in the kernel for as long as it
 //! has to.
 
+mod away;
 mod balance;
 mod budget;
 mod connects;
 mod control;
 mod groups;
 mod handlers;
+mod listing;
 mod losses;
+mod missing;
 mod narrow;
+mod place;
 mod processes;
 mod reload;
 mod schedule;
@@ -40,6 +44,7 @@ use crate::model::{Now, Origin};
 use crate::pipeline::Pipeline;
 use crate::reactor::{self, Handler, Turn};
 use crate::sensor::Listing;
+use crate::source::diag::Scope;
 use crate::state::OpenError as StateError;
 use crate::stats::Stats;
 use crate::sys::output::OpenError;
@@ -58,6 +63,7 @@ const DUMP: Token = Token(1);
 const NAMES: Token = Token(2);
 const SIGNALS: Token = Token(3);
 const OUTPUT: Token = Token(4);
+const NAMESPACES: Token = Token(5);
 const CONNECTS: Token = Token(10);
 const TAP: Token = Token(11);
 
@@ -193,6 +199,7 @@ struct Daemon {
     ending: Option<Instant>,
     control: Option<Server>,
     registry: Rc<Registry>,
+    wake: Wake,
     stats: Rc<Stats>,
 }
 
@@ -208,21 +215,19 @@ impl Daemon {
     ) -> Result<Daemon, RunError> {
         let now = Now::read();
         let running = Running::new(origin, &settings);
-        let ticks = reload::ticks(&settings);
-        let needs = reload::needs(&ticks);
-        let views = reload::views(&settings.sensors);
+        let schedule = reload::schedule(&settings, now);
+        let watched = reload::watched(&settings, |_| true);
+        let elsewhere = reload::elsewhere(&settings);
         let wanted = Wanted::of(&settings.sensors);
-        let mut sources = Sources::open(views, needs, Rc::clone(&stats), now)?;
-        let sought = narrow::sought(&settings.sensors);
-        sources.seek(sought, settings.daemon.push_down);
+        let mut sources = Sources::open(watched, Rc::clone(&stats), now)?;
         let mut keeper = match &settings.daemon.state {
             Some(dir) => {
-                let (netns, stats) = (sources.scope.netns(), Rc::clone(&stats));
+                let (netns, stats) = (sources.home.sensor.netns(), Rc::clone(&stats));
                 Some(Keeper::open(dir, netns, &settings.sensors, stats)?)
             }
             None => None,
         };
-        sources.budget = Budget::new(settings.daemon.cpu_budget, now.mono);
+        sources.shared.budget = Budget::new(settings.daemon.cpu_budget, now.mono);
         let mut fan = Fan::new(Rc::clone(&stats));
         if settings.daemon.stdout {
             let renderer = format.renderer(sys::hostname(), settings.sensors.len() > 1);
@@ -252,29 +257,30 @@ impl Daemon {
         let stages = reload::stages(settings.sensors);
         let mut pipeline = Pipeline::new(stages, names, fan, Rc::clone(&stats));
         pipeline.attribute_with(Arc::clone(&wake));
-        pipeline.place_with(wake);
-        if pipeline.attributing() != 0 {
-            processes::tell_hidden(&mut pipeline, now);
-        }
+        pipeline.place_with(Arc::clone(&wake));
         if let Some(keeper) = &mut keeper {
-            keeper.restore(&mut sources.sensor, &mut pipeline, now)?;
+            keeper.restore(&mut sources.home.sensor, &mut pipeline, now)?;
             // Who has the sockets that were taken over is to be told at their close.
             pipeline.attribute_all();
         }
         // Before the groups are joined: to try a hook makes sockets.
         if let Some(wanted) = wanted {
-            sources.sensor.want_attempts();
+            sources.home.sensor.want_attempts();
             let connects = ConnectSources::open(wanted, &stats, &mut pipeline, now)?;
             if connects.has_hook() {
-                sources.sensor.rely_on_hook();
+                sources.home.sensor.rely_on_hook();
             }
             sources.connects = Some(connects);
         }
+        missing::processes(&mut pipeline, now);
         sources.join(settings.daemon.receive_buffer, &mut pipeline, now);
+        if let Some(watched) = elsewhere {
+            sources.watch_all(watched, Arc::clone(&wake), &mut pipeline, now);
+        }
         Ok(Daemon {
             sources,
             pipeline,
-            schedule: Schedule::new(ticks.into_iter(), now.mono),
+            schedule,
             keeper,
             running,
             handlers,
@@ -286,6 +292,7 @@ impl Daemon {
             ending: None,
             control,
             registry: Rc::new(registry),
+            wake,
             stats,
         })
     }
@@ -294,7 +301,8 @@ impl Daemon {
         for fd in self.sources.notices.fds() {
             self.watch(fd, NOTICES, Interest::READABLE)?;
         }
-        self.watch(self.sources.scope.as_raw_fd(), DUMP, Interest::READABLE)?;
+        self.watch_dumps()?;
+        self.watch_namespaces()?;
         self.watch(self.signals.as_raw_fd(), SIGNALS, Interest::READABLE)?;
         if let Some(connects) = &self.sources.connects {
             for (fd, token) in connects.fds().into_iter().zip([CONNECTS, TAP]) {
@@ -306,6 +314,20 @@ impl Daemon {
                 .register(&mut SourceFd(&fd), OUTPUT, Interest::WRITABLE)?;
         }
         self.register_control(&self.registry)
+    }
+
+    fn watch_dumps(&self) -> io::Result<()> {
+        let scope = self.sources.home.scope.as_ref();
+        scope.map_or(Ok(()), |scope| {
+            self.watch(scope.as_raw_fd(), DUMP, Interest::READABLE)
+        })
+    }
+
+    fn watch_namespaces(&self) -> io::Result<()> {
+        let away = self.sources.away.as_ref();
+        away.map_or(Ok(()), |away| {
+            self.watch(away.fd(), NAMESPACES, Interest::READABLE)
+        })
     }
 
     fn watch(&self, fd: RawFd, token: Token, interest: Interest) -> io::Result<()> {
@@ -323,18 +345,25 @@ impl Daemon {
     /// Tells the sensor what became of openings that waited for a name.
     fn settle(&mut self) {
         for settled in self.pipeline.take_settled() {
-            self.sources.sensor.settle(&settled);
+            if let Some(sensor) = self.sources.sensor(settled.key.netns) {
+                sensor.settle(&settled);
+            }
         }
         for attributed in self.pipeline.take_attributed() {
-            self.sources.sensor.attribute(attributed);
+            if let Some(sensor) = self.sources.sensor(attributed.key.netns) {
+                sensor.attribute(attributed);
+            }
         }
     }
 
     /// Has the paths of cgroups looked for that sockets were met of.
     fn meet_cgroups(&mut self, now: Now) {
-        for cgroup in self.sources.sensor.take_cgroups() {
-            self.pipeline.meet(&cgroup, now);
-        }
+        let pipeline = &mut self.pipeline;
+        self.sources.each_sensor(|sensor| {
+            for cgroup in sensor.take_cgroups() {
+                pipeline.meet(&cgroup, now);
+            }
+        });
     }
 
     fn tick(&mut self, now: Now) {
@@ -381,7 +410,7 @@ impl Daemon {
     fn flush(&mut self, now: Now) -> Result<bool, RunError> {
         self.pipeline.tell_losses(now);
         if let Some(keeper) = &mut self.keeper {
-            keeper.before(&mut self.sources.sensor, &mut self.pipeline, now);
+            keeper.before(&mut self.sources.home.sensor, &mut self.pipeline, now);
         }
         let written = self.write(now);
         if let Some(keeper) = &mut self.keeper {
@@ -408,7 +437,7 @@ impl Daemon {
     /// Everything is told: what survives this run is written.
     fn keep(&mut self) {
         if let Some(keeper) = &mut self.keeper {
-            keeper.end(&self.sources.sensor, &mut self.pipeline);
+            keeper.end(&self.sources.home.sensor, &mut self.pipeline);
         }
     }
 
@@ -436,7 +465,8 @@ impl Handler for Daemon {
     fn ready(&mut self, token: Token, now: Now) -> Result<(), RunError> {
         match token {
             NOTICES => self.sources.notices_ready = true,
-            DUMP => self.sources.dump_ready = true,
+            DUMP => self.sources.home.dump_ready = true,
+            NAMESPACES => self.sources.namespaces_changed(),
             NAMES => self.names_woken = true,
             SIGNALS => self.signals(now)?,
             TAP => self.sources.names_came(),
@@ -493,12 +523,14 @@ impl Handler for Daemon {
             return Ok(Turn::Idle(due.into_iter().flatten().chain([until]).min()));
         }
         let called = self.sources.calls(&mut self.pipeline, now);
+        self.sources.travel(&mut self.pipeline, now)?;
         self.sources.hear(&mut self.pipeline, now)?;
         self.names(now);
         self.tick(now);
         let busy = self.sources.work(&mut self.pipeline, now)?;
-        if self.sources.scope.take_replaced() {
-            self.watch(self.sources.scope.as_raw_fd(), DUMP, Interest::READABLE)?;
+        let scope = self.sources.home.scope.as_mut();
+        if scope.is_some_and(Scope::take_replaced) {
+            self.watch_dumps()?;
         }
         self.meet_cgroups(now);
         let busy = self.attribute(now) || busy;

@@ -10,13 +10,15 @@
 //! and where there are no notices.
 //!
 //! UDP sockets are connected anew at will (every name that getaddrinfo(3) looks up
-//! does it), their tables are small, and a dump is cheap: it stays whole.
+//! does it), their tables are small, and a dump is cheap: it stays whole. So do the
+//! dumps of other namespaces.
 
 use super::balance::Balance;
-use super::sources::Sources;
+use super::place::{Place, Shared};
 use crate::config;
 use crate::model::{Coverage, Listener, Needs, Proto, Sought, StateGroups};
 use crate::source::Group;
+use crate::source::diag::Scope;
 use crate::wire::bytecode::Condition;
 
 /// What is asked of the kernel beyond protocols and states.
@@ -32,6 +34,8 @@ pub(super) struct Narrow {
     completed: Option<Completed>,
     /// Something in the table was missing from the last dump.
     whole: bool,
+    /// The next dump is the whole one for what a narrowed one missed.
+    widens: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +54,13 @@ impl Narrow {
             under_way: false,
             completed: None,
             whole: false,
+            widens: false,
         }
+    }
+
+    /// What sensors could want of TCP.
+    pub fn sought(&self) -> &Sought {
+        &self.sought
     }
 
     /// A dump must be compared with the table before the next one begins.
@@ -61,33 +71,37 @@ impl Narrow {
 
 /// What the sensors could want of TCP by the ends of sockets. All of it where one
 /// watches connect() calls: the table is their cross-check.
-pub(super) fn sought(sensors: &[config::Sensor]) -> Sought {
-    let each = sensors.iter().map(|sensor| match sensor.listener {
+pub(super) fn sought<'s>(sensors: impl Iterator<Item = &'s config::Sensor>) -> Sought {
+    let each = sensors.map(|sensor| match sensor.listener {
         Listener::TcpConnect => Sought::ALL,
         Listener::NetSocket | Listener::Own => sensor.filter.sought(Proto::Tcp),
     });
     each.fold(Sought::NONE, Sought::or)
 }
 
-impl Sources {
+impl Place {
     /// What the next dump leaves out.
-    pub(super) fn condition(&mut self, coverage: Coverage) -> Option<Condition> {
-        let deaf = self.deaf.iter().any(|group| group.proto == Proto::Tcp);
+    pub(super) fn condition(&mut self, coverage: Coverage, shared: &Shared) -> Option<Condition> {
         let whole = coverage.proto != Proto::Tcp
             || self.narrow.whole
-            || self.congested
+            || shared.congested
             || self.sensor.has_gap()
-            || deaf;
+            || shared.is_deaf(Proto::Tcp);
         let condition = self.narrow.condition.clone().filter(|_| !whole);
         self.narrow.under_way = condition.is_some();
         condition
     }
 
     /// A dump began.
-    pub(super) fn narrow_begun(&mut self, coverage: Coverage) {
-        if coverage.proto == Proto::Tcp && self.narrow.under_way {
+    pub(super) fn narrow_begun(&mut self, coverage: Coverage, shared: &Shared) {
+        if coverage.proto != Proto::Tcp {
+            return;
+        }
+        if self.narrow.under_way {
             self.sensor.narrowed();
-            self.stats.dumps_narrowed.bump();
+            shared.stats.dumps_narrowed.bump();
+        } else if std::mem::take(&mut self.narrow.widens) {
+            self.sensor.widened();
         }
     }
 
@@ -100,29 +114,27 @@ impl Sources {
                 number: self.sensor.dump_number(),
                 narrowed: self.narrow.under_way,
             });
-            self.notices_ready = true;
         }
     }
 
     /// What is asked of the kernel now.
     pub(super) fn asked(&self) -> Vec<String> {
-        let on = self.narrow.condition.is_some() && !self.scope.is_unconditional();
+        let on = self.narrow.condition.is_some()
+            && !self.scope.as_ref().is_some_and(Scope::is_unconditional);
         asked(self.needs, &self.narrow.sought, on)
     }
 
     /// Looks in the table for what the last dump did not hold, once the notices are
     /// heard.
-    pub(super) fn compare(&mut self) {
-        if self.notices_ready {
-            return;
-        }
+    pub(super) fn compare(&mut self, shared: &Shared) {
         let Some(completed) = self.narrow.completed.take() else {
             return;
         };
         let misses = self.sensor.misses(completed.coverage, completed.number);
         self.narrow.whole = misses;
         if misses && completed.narrowed {
-            self.stats.dumps_widened.bump();
+            shared.stats.dumps_widened.bump();
+            self.narrow.widens = true;
             self.dumps.ask(Needs {
                 tcp: completed.coverage.groups,
                 udp: false,
@@ -132,9 +144,11 @@ impl Sources {
 
     /// From now on this is sought.
     pub(super) fn seek(&mut self, sought: Sought, push_down: bool) {
-        let ledger = Balance::new(self.needs, &sought);
-        if ledger.is_none() || self.balance.is_none() {
-            self.balance = ledger;
+        if self.at_home {
+            let ledger = Balance::new(self.needs, &sought);
+            if ledger.is_none() || self.balance.is_none() {
+                self.balance = ledger;
+            }
         }
         self.sensor.seek(sought.clone());
         self.narrow = Narrow::new(sought, push_down);
@@ -145,7 +159,8 @@ impl Sources {
 pub fn would_ask(settings: &config::Settings) -> Vec<String> {
     let needs = settings.sensors.iter().map(config::Sensor::needs);
     let needs = needs.fold(Needs::default(), |all, needs| all | needs);
-    asked(needs, &sought(&settings.sensors), settings.daemon.push_down)
+    let sought = sought(settings.sensors.iter());
+    asked(needs, &sought, settings.daemon.push_down)
 }
 
 fn asked(needs: Needs, sought: &Sought, on: bool) -> Vec<String> {

@@ -9,19 +9,20 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::Daemon;
 use super::budget::Budget;
 use super::connects::Wanted;
+use super::missing;
 use super::narrow;
-use super::schedule::Schedule;
+use super::place::Watched;
+use super::schedule::{Gates, Schedule};
 use crate::config::{self, Provenance, Settings};
 use crate::lock::Released;
 use crate::log::Plain;
 use crate::model::{Listener, Needs, Now, Renumbering, SensorIx, TcpState};
 use crate::pipeline::{Attribute, Dns, Stage};
-use crate::sensor::View;
+use crate::sensor::{NetSocket, View};
 use crate::source::gate::Gate;
 
 /// What a running daemon must know of the configuration that it runs on, to tell
@@ -142,15 +143,10 @@ impl Daemon {
         // What the names have settled so far has the old numbers.
         self.settle();
         let (sensors, mut reloaded) = self.compare(&settings);
-        let mut views = views(&settings.sensors);
-        for view in &mut views {
-            let sensor = &settings.sensors[usize::from(view.sensor.0)];
-            // `initial` speaks of the start, and of a sensor's own.
-            view.initial &= self.running.is_new(&sensor.id);
-        }
-        let ticks = ticks(&settings);
-        let needs = needs(&ticks);
-        let sought = narrow::sought(&settings.sensors);
+        let new = |sensor: &config::Sensor| self.running.is_new(&sensor.id);
+        let watched = watched(&settings, new);
+        let elsewhere = elsewhere(&settings).map(|watched| (watched, Arc::clone(&self.wake)));
+        let schedule = schedule(&settings, now);
         let prefixes: Vec<String> = settings
             .sensors
             .iter()
@@ -165,19 +161,24 @@ impl Daemon {
         self.pipeline
             .replace(stages(settings.sensors), &sensors, now);
         if self.pipeline.shows_cmdlines() && !had_cmdlines {
-            self.sources.sensor.forget_holders();
+            self.sources.each_sensor(NetSocket::forget_holders);
         }
         self.pipeline.attribute_all();
+        let had_namespaces = self.sources.away.is_some();
         self.sources
-            .replace(views, needs, &sensors, &mut self.pipeline, now);
-        self.sources.seek(sought, running.daemon.push_down);
+            .replace(watched, elsewhere, &sensors, &mut self.pipeline, now);
+        if !had_namespaces && let Err(error) = self.watch_namespaces() {
+            log::error!("namespaces that end are found late: {error}");
+        }
         let orphaned = |eid: &str| !prefixes.iter().any(|prefix| eid.starts_with(prefix));
         reloaded.released = self.pipeline.locks_mut().release_where(orphaned);
-        self.schedule = Schedule::new(ticks.into_iter(), now.mono);
+        self.schedule = schedule;
         if running.daemon.receive_buffer != self.running.daemon.receive_buffer {
-            self.sources.resize(running.daemon.receive_buffer);
+            let bytes = running.daemon.receive_buffer;
+            self.sources.resize(bytes, &mut self.pipeline, now);
         }
-        self.sources.budget = Budget::new(running.daemon.cpu_budget, now.mono);
+        missing::processes(&mut self.pipeline, now);
+        self.sources.shared.budget = Budget::new(running.daemon.cpu_budget, now.mono);
         self.pipeline.fan_mut().set_limit(running.daemon.queue);
         self.running.sensors = running.sensors;
         self.running.daemon = config::Daemon {
@@ -254,10 +255,38 @@ fn lacking(have: Option<Wanted>, wanted: Option<Wanted>) -> Option<&'static str>
     }
 }
 
-/// What the socket table must know of each sensor that has sockets in view.
-pub(super) fn views(sensors: &[config::Sensor]) -> Vec<View> {
-    let each = sensors.iter().enumerate();
-    each.filter(|(_, sensor)| sensor.listener == Listener::NetSocket)
+/// What the sensors want of our own namespace; what was there at the start is told
+/// by those that are new.
+pub(super) fn watched(settings: &Settings, new: impl Fn(&config::Sensor) -> bool) -> Watched {
+    let mut views = views(settings, |_| true);
+    for view in &mut views {
+        // `initial` speaks of the start, and of a sensor's own.
+        view.initial &= new(&settings.sensors[usize::from(view.sensor.0)]);
+    }
+    Watched {
+        views,
+        gates: gates(settings, |_| true),
+        sought: narrow::sought(settings.sensors.iter()),
+        push_down: settings.daemon.push_down,
+    }
+}
+
+/// What they want of every other namespace, if any does.
+pub(super) fn elsewhere(settings: &Settings) -> Option<Watched> {
+    let everywhere = |sensor: &config::Sensor| sensor.everywhere;
+    let wanted = settings.sensors.iter().any(everywhere);
+    wanted.then(|| Watched {
+        views: views(settings, everywhere),
+        gates: gates(settings, everywhere),
+        sought: narrow::sought(settings.sensors.iter().filter(|sensor| everywhere(sensor))),
+        push_down: false,
+    })
+}
+
+/// What the socket table must know of each such sensor that has sockets in view.
+fn views(settings: &Settings, such: impl Fn(&config::Sensor) -> bool) -> Vec<View> {
+    let each = settings.sensors.iter().enumerate();
+    each.filter(|(_, sensor)| sensor.listener == Listener::NetSocket && such(sensor))
         .map(|(at, sensor)| View {
             // The configuration refuses more sensors than SensorIx can number.
             sensor: SensorIx(at as u8),
@@ -268,26 +297,29 @@ pub(super) fn views(sensors: &[config::Sensor]) -> Vec<View> {
         .collect()
 }
 
-/// How often each sensor looks, and at what.
-pub(super) fn ticks(settings: &Settings) -> Vec<(Duration, Needs, Gate)> {
+/// What each such sensor looks at, and what may spare it; of others nothing.
+fn gates(settings: &Settings, such: impl Fn(&config::Sensor) -> bool) -> Gates {
     let force_after = settings.daemon.gate;
     let each = settings.sensors.iter();
-    each.map(|sensor| {
+    Gates::new(each.map(|sensor| {
         let filter = &sensor.filter;
         let gate = Gate::new(force_after.unwrap_or_default(), |proto| {
             let sockets = sensor.listener == Listener::NetSocket;
             force_after.is_none() || sockets && filter.names_uncounted(proto)
         });
-        (sensor.interval, sensor.needs(), gate)
-    })
-    .collect()
+        let needs = if such(sensor) {
+            sensor.needs()
+        } else {
+            Needs::default()
+        };
+        (needs, gate)
+    }))
 }
 
-/// What all of them look at.
-pub(super) fn needs(ticks: &[(Duration, Needs, Gate)]) -> Needs {
-    ticks
-        .iter()
-        .fold(Needs::default(), |all, (_, needs, _)| all | *needs)
+/// How often each sensor looks.
+pub(super) fn schedule(settings: &Settings, now: Now) -> Schedule {
+    let intervals = settings.sensors.iter().map(|sensor| sensor.interval);
+    Schedule::new(intervals, now.mono)
 }
 
 /// What the pipeline must know of each sensor.

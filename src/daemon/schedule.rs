@@ -14,10 +14,11 @@ pub struct Schedule {
 #[derive(Debug)]
 struct Tick {
     interval: Duration,
-    needs: Needs,
     due: Instant,
-    gate: Gate,
 }
+
+/// Sensors by their numbers, a bit each.
+pub type Mask = u32;
 
 /// What is due, and why.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,31 +32,15 @@ pub struct Due {
 }
 
 impl Schedule {
-    /// A schedule on which everything is due at `start`.
-    pub fn new(sensors: impl Iterator<Item = (Duration, Needs, Gate)>, start: Instant) -> Schedule {
+    /// A schedule on which everything is due at `start`; for each sensor how often
+    /// it looks.
+    pub fn new(intervals: impl Iterator<Item = Duration>, start: Instant) -> Schedule {
+        let tick = |interval| Tick {
+            interval,
+            due: start,
+        };
         Schedule {
-            ticks: sensors
-                .map(|(interval, needs, gate)| Tick {
-                    interval,
-                    needs,
-                    due: start,
-                    gate,
-                })
-                .collect(),
-        }
-    }
-
-    /// A notice of this protocol came.
-    pub fn noticed(&mut self, proto: Proto) {
-        for tick in &mut self.ticks {
-            tick.gate.noticed(proto);
-        }
-    }
-
-    /// Nothing that was counted before of this protocol can be relied on.
-    pub fn forget(&mut self, proto: Proto) {
-        for tick in &mut self.ticks {
-            tick.gate.forget(proto);
+            ticks: intervals.map(tick).collect(),
         }
     }
 
@@ -79,26 +64,80 @@ impl Schedule {
         self.ticks.iter().map(|tick| tick.due).min()
     }
 
-    /// What is due now and passes its gate, as one request, and sets the next
-    /// time of it. A tick that was missed is not made up for: the next dump shows
-    /// the same table.
-    pub fn due(&mut self, known: gate::Tick) -> Due {
-        let now = known.now;
+    /// Whose ticks are due now, and sets the next time of each. A tick that was
+    /// missed is not made up for: the next dump shows the same table.
+    pub fn due(&mut self, now: Instant) -> Mask {
+        let mut mask = 0;
+        for (at, tick) in self.ticks.iter_mut().enumerate() {
+            if tick.due > now {
+                continue;
+            }
+            // As many sensors as a mask has bits.
+            mask |= 1 << at;
+            tick.due += tick.interval;
+            if tick.due <= now {
+                tick.due = now + tick.interval;
+            }
+        }
+        mask
+    }
+}
+
+/// What each sensor needs of one namespace, and what may spare it.
+#[derive(Clone, Debug)]
+pub struct Gates {
+    sensors: Vec<(Needs, Gate)>,
+}
+
+impl Gates {
+    /// The gates of all sensors, in their order.
+    pub fn new(sensors: impl Iterator<Item = (Needs, Gate)>) -> Gates {
+        Gates {
+            sensors: sensors.collect(),
+        }
+    }
+
+    /// What all of them need.
+    pub fn needs(&self) -> Needs {
+        let each = self.sensors.iter();
+        each.fold(Needs::default(), |all, (needs, _)| all | *needs)
+    }
+
+    /// Whose ticks concern this namespace.
+    pub fn concerned(&self) -> Mask {
+        let each = self.sensors.iter().enumerate();
+        each.filter(|(_, (needs, _))| *needs != Needs::default())
+            .fold(0, |mask, (at, _)| mask | 1 << at)
+    }
+
+    /// A notice of this protocol came.
+    pub fn noticed(&mut self, proto: Proto) {
+        for (_, gate) in &mut self.sensors {
+            gate.noticed(proto);
+        }
+    }
+
+    /// Nothing that was counted before of this protocol can be relied on.
+    pub fn forget(&mut self, proto: Proto) {
+        for (_, gate) in &mut self.sensors {
+            gate.forget(proto);
+        }
+    }
+
+    /// What passes the gates of these sensors, as one request.
+    pub fn pass(&mut self, due: Mask, known: gate::Tick) -> Due {
         let (mut needs, mut all) = (Needs::default(), Needs::default());
         let mut whys: [Option<Why>; 2] = [None; 2];
-        for tick in self.ticks.iter_mut().filter(|tick| tick.due <= now) {
-            let (passed, why) = tick.gate.pass(tick.needs, known);
+        let each = self.sensors.iter_mut().enumerate();
+        for (_, (wanted, gate)) in each.filter(|(at, _)| due & 1 << at != 0) {
+            let (passed, why) = gate.pass(*wanted, known);
             needs = needs | passed;
-            all = all | tick.needs;
+            all = all | *wanted;
             for (all, one) in whys.iter_mut().zip(why) {
                 // A better reason than the time, if any sensor has one.
                 if one.is_some() && matches!(*all, None | Some(Why::Forced)) {
                     *all = one;
                 }
-            }
-            tick.due += tick.interval;
-            if tick.due <= now {
-                tick.due = now + tick.interval;
             }
         }
         Due {
@@ -118,13 +157,29 @@ mod tests {
         Gate::new(Duration::MAX, |_| true)
     }
 
-    fn due(schedule: &mut Schedule, now: Instant) -> Needs {
+    /// The needs of a tick of sensors that look every so often at so much.
+    struct Both(Schedule, Gates);
+
+    impl Both {
+        fn new(sensors: [(Duration, Needs, Gate); 2], start: Instant) -> Both {
+            let intervals = sensors.iter().map(|(interval, ..)| *interval);
+            let schedule = Schedule::new(intervals, start);
+            let gates = sensors.into_iter().map(|(_, needs, gate)| (needs, gate));
+            Both(schedule, Gates::new(gates))
+        }
+
+        fn due(&mut self, tick: gate::Tick) -> Due {
+            self.1.pass(self.0.due(tick.now), tick)
+        }
+    }
+
+    fn due(both: &mut Both, now: Instant) -> Needs {
         let tick = gate::Tick {
             now,
             reading: None,
             handshakes: false,
         };
-        schedule.due(tick).needs
+        both.due(tick).needs
     }
 
     #[test]
@@ -139,17 +194,18 @@ mod tests {
         };
         let start = Instant::now();
         let (fast, slow) = (Duration::from_millis(100), Duration::from_secs(1));
-        let ticks = [(fast, listen, open_gate()), (slow, udp, open_gate())];
-        let mut schedule = Schedule::new(ticks.into_iter(), start);
-        assert_eq!(due(&mut schedule, start), listen | udp);
-        assert_eq!(due(&mut schedule, start), Needs::default());
-        assert_eq!(schedule.next(), Some(start + fast));
-        assert!(schedule.is_due(start + fast) && !schedule.is_due(start));
-        assert_eq!(due(&mut schedule, start + fast), listen);
+        let sensors = [(fast, listen, open_gate()), (slow, udp, open_gate())];
+        let mut both = Both::new(sensors, start);
+        assert_eq!(both.1.concerned(), 0b11);
+        assert_eq!(due(&mut both, start), listen | udp);
+        assert_eq!(due(&mut both, start), Needs::default());
+        assert_eq!(both.0.next(), Some(start + fast));
+        assert!(both.0.is_due(start + fast) && !both.0.is_due(start));
+        assert_eq!(due(&mut both, start + fast), listen);
         // Nine ticks late: one dump, and the rhythm starts anew.
         let late = start + slow;
-        assert_eq!(due(&mut schedule, late), listen | udp);
-        assert_eq!(schedule.next(), Some(late + fast));
+        assert_eq!(due(&mut both, late), listen | udp);
+        assert_eq!(both.0.next(), Some(late + fast));
     }
 
     #[test]
@@ -166,15 +222,15 @@ mod tests {
         };
         let second = Duration::from_secs(1);
         let gate = |seconds| Gate::new(second * seconds, |_| false);
-        let ticks = [(second, udp, gate(3)), (second, udp, gate(30))];
-        let mut schedule = Schedule::new(ticks.into_iter(), start);
+        let sensors = [(second, udp, gate(3)), (second, udp, gate(30))];
+        let mut both = Both::new(sensors, start);
         for n in 0..2 {
-            assert_eq!(schedule.due(tick(n)).forced, [false; 2]);
+            assert_eq!(both.due(tick(n)).forced, [false; 2]);
         }
-        assert_eq!(schedule.due(tick(2)).needs, Needs::default());
-        assert_eq!(schedule.due(tick(4)).forced, [false, true]);
-        schedule.noticed(Proto::Udp);
-        assert_eq!(schedule.due(tick(8)).forced, [false; 2]);
-        assert!(schedule.due(tick(9)).needs == Needs::default());
+        assert_eq!(both.due(tick(2)).needs, Needs::default());
+        assert_eq!(both.due(tick(4)).forced, [false, true]);
+        both.1.noticed(Proto::Udp);
+        assert_eq!(both.due(tick(8)).forced, [false; 2]);
+        assert!(both.due(tick(9)).needs == Needs::default());
     }
 }

@@ -1,5 +1,5 @@
-//! One scope's sources and the sensor that they feed: hears notices, runs dumps
-//! slice by slice, asks about suspects, and tells when it is ready.
+//! All sources and the sensors that they feed: notices of every namespace that is
+//! watched, the dumps of each, connect() calls; and when all of it is ready.
 
 use std::io;
 use std::rc::Rc;
@@ -8,125 +8,81 @@ use std::time::{Duration, Instant};
 use log::Level;
 
 use super::RunError;
-use super::balance::Balance;
-use super::budget::Budget;
-use super::connects::ConnectSources;
+use super::away::Away;
+use super::connects::{ConnectSources, Everywhere};
 use super::groups::{self, Probes};
-use super::narrow::Narrow;
+use super::missing;
+use super::place::{Place, Shared, Watched, added};
 use super::schedule::Schedule;
-use crate::log::RateLimit;
-use crate::model::{Cookie, Needs, Netns, Now, Proto, Renumbering, Sought, StateGroups};
+use crate::enrich::pool::Wake;
+use crate::model::{Degraded, Gap, Needs, Netns, Now, Renumbering};
 use crate::pipeline::Pipeline;
-use crate::sensor::{NetSocket, View};
-use crate::source::counters::{Counters, Reading};
-use crate::source::diag::{Found, Progress, Scope};
-use crate::source::gate;
-use crate::source::{Dumps, Group, Notices, Room};
+use crate::sensor::NetSocket;
+use crate::source::diag::Scope;
+use crate::source::{Notices, Room};
 use crate::stats::Stats;
 use crate::sys;
 
 /// Notices handled in one go before anything else gets a turn.
 const NOTICES_A_TURN: usize = 1024;
-/// Exact queries asked in one go: some 5 µs each.
-const QUERIES_A_TURN: usize = 64;
 /// How long the end waits for what is still to be heard and reconciled.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// How often one kind of failure is logged.
-const LOG_EVERY: Duration = Duration::from_secs(60);
 
-/// The sources of one namespace and their sensor.
+/// The sources of all namespaces and their sensors.
 pub(super) struct Sources {
-    pub scope: Scope,
+    /// Our own namespace.
+    pub home: Place,
+    /// All others, where a sensor watches them.
+    pub away: Option<Away>,
     pub notices: Notices,
-    pub sensor: NetSocket,
     /// Where a sensor watches connect() calls.
     pub connects: Option<ConnectSources>,
     /// There may be notices to read.
     pub notices_ready: bool,
-    /// There may be rows to read.
-    pub dump_ready: bool,
     probes: Probes,
-    pub(super) dumps: Dumps,
-    pub(super) needs: Needs,
     /// `ready` has not been said yet.
     starting: bool,
-    /// Notices were dropped, and the queue has not been empty since.
-    pub(super) congested: bool,
-    own: Vec<u64>,
-    /// What spares dumps; `None` where it cannot be read, so that none is spared.
-    counters: Option<Counters>,
-    /// The ledger of TCP opens, where it can run.
-    pub(super) balance: Option<Balance>,
-    /// What dumps leave out.
-    pub(super) narrow: Narrow,
-    /// What dumps may cost.
-    pub(super) budget: Budget,
-    /// Notices of TCP, UDP came since the last tick.
-    noticed: [bool; 2],
-    /// The dumps of the last tick, of TCP and UDP, that nothing but the time
-    /// spoke for.
-    forced: [bool; 2],
-    /// Groups whose notices cannot be had.
-    pub(super) deaf: Vec<Group>,
-    /// Failed dumps in a row, of TCP and UDP.
-    pub(super) failures: [u32; 2],
-    limit: RateLimit,
-    pub(super) stats: Rc<Stats>,
+    /// What was lost, as far as it is accounted for.
+    gap: Option<Gap>,
+    pub shared: Shared,
 }
 
 impl Sources {
     /// Opens the sockets of the namespace that the calling thread is in.
-    pub fn open(
-        views: Vec<View>,
-        needs: Needs,
-        stats: Rc<Stats>,
-        now: Now,
-    ) -> Result<Sources, RunError> {
+    pub fn open(watched: Watched, stats: Rc<Stats>, now: Now) -> Result<Sources, RunError> {
         let netns =
             sys::netns().map_err(|error| RunError::Start("read the network namespace", error))?;
-        let netns = Netns(netns);
         let no_diag = |error| RunError::Start("open a sock_diag netlink socket", error);
-        let scope = Scope::open(netns, Rc::clone(&stats)).map_err(no_diag)?;
+        let scope = Scope::open(Netns(netns), Rc::clone(&stats)).map_err(no_diag)?;
         let notices = scope.open_notices().map_err(no_diag)?;
-        let mut sensor = NetSocket::new(netns, views, needs, Rc::clone(&stats), now);
-        sensor.count_from(sys::monotonic_ms());
         Ok(Sources {
-            scope,
+            home: Place::home(scope, watched, &stats, now),
+            away: None,
             notices,
-            sensor,
             connects: None,
             // Some may have come before the loop watches for them.
             notices_ready: true,
-            dump_ready: false,
             probes: Probes::none(now.mono),
-            dumps: Dumps::default(),
-            needs,
             starting: true,
-            congested: false,
-            own: Vec::new(),
-            counters: counters(),
-            balance: None,
-            narrow: Narrow::new(Sought::ALL, false),
-            budget: Budget::new(None, now.mono),
-            noticed: [false; 2],
-            forced: [false; 2],
-            deaf: Vec::new(),
-            failures: [0; 2],
-            limit: RateLimit::new(3, LOG_EVERY),
-            stats,
+            gap: None,
+            shared: Shared::new(stats, now),
         })
     }
 
     /// Joins the notice groups with as much room as is granted.
     pub fn join(&mut self, receive_buffer: usize, pipeline: &mut Pipeline, now: Now) {
-        self.resize(receive_buffer);
-        let unusable = self.probes.join(&self.notices, self.needs, now.mono);
+        self.resize(receive_buffer, pipeline, now);
+        let unusable = self.probes.join(&self.notices, self.home.needs, now.mono);
         self.lose(&unusable, pipeline, now);
     }
 
     /// Asks for another receive buffer.
-    pub fn resize(&mut self, receive_buffer: usize) {
-        match self.notices.request_buffer(receive_buffer) {
+    pub fn resize(&mut self, receive_buffer: usize, pipeline: &mut Pipeline, now: Now) {
+        let granted = self.notices.request_buffer(receive_buffer);
+        if let Ok(room) = &granted {
+            missing::receive_buffer(receive_buffer, room, pipeline, now);
+        }
+        match granted {
             Ok(Room {
                 bytes,
                 shards: 1,
@@ -145,30 +101,65 @@ impl Sources {
         }
     }
 
+    /// Watches every other namespace, or says why that cannot be and what it
+    /// costs.
+    pub fn watch_all(&mut self, watched: Watched, wake: Wake, pipeline: &mut Pipeline, now: Now) {
+        let stats = Rc::clone(&self.shared.stats);
+        match Away::open(watched, &mut self.notices, wake, &stats, now) {
+            Ok(away) => self.away = Some(away),
+            Err((what, error)) => {
+                no_other_namespaces(format!("cannot {what}: {error}"), pipeline, now);
+            }
+        }
+    }
+
+    /// Watches our own namespace alone again.
+    fn stay_home(&mut self) {
+        self.away = None;
+        if let Err(error) = self.notices.listen_all(false) {
+            log::debug!("notices of other namespaces come on: {error}");
+        }
+    }
+
     /// Goes on for other sensors: joins the groups that nobody needed before.
-    /// Notices that come meanwhile wait in their socket.
+    /// Notices that come meanwhile wait in their socket. Other namespaces are
+    /// watched by whoever has some `elsewhere`.
     pub fn replace(
         &mut self,
-        views: Vec<View>,
-        needs: Needs,
+        watched: Watched,
+        elsewhere: Option<(Watched, Wake)>,
         sensors: &Renumbering,
         pipeline: &mut Pipeline,
         now: Now,
     ) {
-        self.sensor.replace(views, needs, sensors, now, pipeline);
-        let new = |proto| needs.proto(proto) && !self.needs.proto(proto);
-        let added = Needs {
-            tcp: if new(Proto::Tcp) {
-                needs.tcp
-            } else {
-                StateGroups::NONE
-            },
-            udp: new(Proto::Udp),
-        };
-        self.needs = needs;
+        let before = self.home.needs;
+        self.home.replace(watched, sensors, pipeline, now);
+        match (&mut self.away, elsewhere) {
+            (Some(away), Some((watched, _))) => away.replace(watched, sensors, pipeline, now),
+            (None, Some((watched, wake))) => self.watch_all(watched, wake, pipeline, now),
+            (Some(_), None) => self.stay_home(),
+            (None, None) => {}
+        }
+        let added = added(before, self.home.needs);
         if added != Needs::default() {
             let unusable = self.probes.join(&self.notices, added, now.mono);
             self.lose(&unusable, pipeline, now);
+        }
+    }
+
+    /// The sensor of a namespace.
+    pub fn sensor(&mut self, netns: Netns) -> Option<&mut NetSocket> {
+        if self.home.sensor.netns() == netns {
+            return Some(&mut self.home.sensor);
+        }
+        self.away.as_mut()?.sensor(netns)
+    }
+
+    /// Does something with every sensor.
+    pub fn each_sensor(&mut self, mut with: impl FnMut(&mut NetSocket)) {
+        with(&mut self.home.sensor);
+        if let Some(away) = &mut self.away {
+            away.sensors().for_each(with);
         }
     }
 
@@ -177,76 +168,32 @@ impl Sources {
         if self.is_over_budget(schedule, now) {
             return;
         }
-        for proto in Proto::ALL {
-            if std::mem::take(&mut self.noticed[proto as usize]) {
-                schedule.noticed(proto);
-            }
-        }
-        for proto in Proto::ALL {
-            let deaf = self.deaf.iter().any(|group| group.proto == proto);
-            let undecided = proto == Proto::Tcp && self.sensor.has_candidates();
-            if self.congested
-                || self.sensor.has_gap()
-                || deaf
-                || undecided
-                || self.dumps.lacks(proto)
-            {
-                schedule.forget(proto);
-            }
-        }
-        let reading = self.reading(now);
-        self.balance(reading.map(|reading| reading.tcp_opens), now);
-        let due = schedule.due(gate::Tick {
-            now: now.mono,
-            reading,
-            handshakes: self.sensor.has_handshakes(),
-        });
-        for proto in Proto::ALL.into_iter().filter(|it| due.spared.proto(*it)) {
-            self.stats.dumps_spared.bump();
-            log::trace!("the gate spared a {} dump", proto.as_str());
-        }
-        self.sensor.quiet(due.spared, now);
-        self.forced = due.forced;
-        if due.needs != Needs::default() {
-            self.budget.begin(now.mono);
-            self.ask(due.needs);
+        let due = schedule.due(now.mono);
+        self.shared.budget.begin(now.mono);
+        let reading = self.home.reading(&mut self.shared, now);
+        let opens = reading.map(|reading| reading.tcp_opens);
+        self.home.balance(opens, &mut self.shared, now);
+        self.home.tick(due, reading, &mut self.shared, now);
+        if let Some(away) = &mut self.away {
+            away.tick(due, &self.shared);
         }
     }
 
     /// Puts the tick off where dumps have used up their share of the core.
     fn is_over_budget(&mut self, schedule: &mut Schedule, now: Now) -> bool {
-        let Some(until) = self.budget.rests_until(now.mono) else {
+        let budget = &mut self.shared.budget;
+        let Some(until) = budget.rests_until(now.mono) else {
             return false;
         };
-        self.stats.ticks_stretched.bump();
-        if !std::mem::replace(&mut self.budget.told, true) {
+        self.shared.stats.ticks_stretched.bump();
+        if !std::mem::replace(&mut budget.told, true) {
             log::warn!(
                 "a round of dumps costs {} ms of CPU time: ticks are stretched to keep within \
                  `cpu-budget`; ends of sockets are told at once all the same",
-                self.budget.spent().as_millis()
+                budget.spent().as_millis()
             );
         }
         schedule.put_off(until)
-    }
-
-    /// The counters now; none where they cannot be read, so that every tick dumps.
-    pub(super) fn reading(&mut self, now: Now) -> Option<Reading> {
-        match self.counters.as_mut()?.read() {
-            Ok(reading) => Some(reading),
-            Err(error) => {
-                self.warn("counters", now, || {
-                    format!("the kernel's counters cannot be read, so this tick dumps: {error}")
-                });
-                None
-            }
-        }
-    }
-
-    fn ask(&mut self, needs: Needs) {
-        if self.scope.is_dumping() || !self.dumps.is_empty() {
-            self.stats.ticks_late.bump();
-        }
-        self.dumps.ask(needs);
     }
 
     /// DNS answers may have come.
@@ -262,54 +209,116 @@ impl Sources {
         let Some(connects) = &mut self.connects else {
             return false;
         };
-        let more = connects.drain(&mut self.sensor, pipeline, now);
+        let sensors = &mut Everywhere::of(&mut self.home, self.away.as_mut());
+        let more = connects.drain(sensors, pipeline, now);
         if connects.tap_ready {
             connects.listen(now);
         }
         more || connects.tap_ready
     }
 
-    /// Hears the notices that are there, up to a bound.
-    pub fn hear(&mut self, pipeline: &mut Pipeline, now: Now) -> io::Result<()> {
-        if !self.notices_ready {
+    /// Everything that a hook has seen comes before what the table says.
+    fn catch_up(&mut self, pipeline: &mut Pipeline, now: Now) {
+        if let Some(connects) = &mut self.connects {
+            let sensors = &mut Everywhere::of(&mut self.home, self.away.as_mut());
+            connects.catch_up(sensors, pipeline, now);
+        }
+    }
+
+    /// The table has spoken: tells of connect() calls that no hook reported.
+    fn settle_calls(&mut self, pipeline: &mut Pipeline, now: Now) {
+        if let Some(connects) = &mut self.connects {
+            let sensors = &mut Everywhere::of(&mut self.home, self.away.as_mut());
+            connects.settle(sensors, pipeline, now);
+        }
+    }
+
+    /// Something was announced of namespaces.
+    pub fn namespaces_changed(&mut self) {
+        if let Some(away) = &mut self.away {
+            away.news_ready = true;
+        }
+    }
+
+    /// Hears of namespaces that come and go, and takes what was fetched there.
+    pub fn travel(&mut self, pipeline: &mut Pipeline, now: Now) -> Result<(), RunError> {
+        let Some(away) = &mut self.away else {
+            return Ok(());
+        };
+        let home = &mut self.home.sensor;
+        if let Err(error) = away.collect(home, &mut self.shared, pipeline, now) {
+            self.stay_home();
+            let reason = format!("the thread that enters namespaces cannot come home: {error}");
+            no_other_namespaces(reason, pipeline, now);
             return Ok(());
         }
-        let (probes, noticed) = (&mut self.probes, &mut self.noticed);
+        Ok(away.look(now)?)
+    }
+
+    /// Hears the notices that are there, up to a bound.
+    pub fn hear(&mut self, pipeline: &mut Pipeline, now: Now) -> io::Result<()> {
+        if self.notices_ready {
+            self.drain(pipeline, now)?;
+        }
+        // Whoever has ended has no notice left unread.
+        if !self.notices_ready
+            && let Some(away) = &mut self.away
+        {
+            let gap = &mut self.gap;
+            away.tell_ends(pipeline, now, &mut |more| join(gap, more));
+        }
+        Ok(())
+    }
+
+    fn drain(&mut self, pipeline: &mut Pipeline, now: Now) -> io::Result<()> {
+        let (probes, noticed) = (&mut self.probes, &mut self.home.noticed);
+        let is_home = |id: &i32| self.away.as_ref().is_none_or(|away| away.is_home(*id));
         let mut revived = Vec::new();
         let mut heard = Vec::new();
-        let drained = self.notices.drain(NOTICES_A_TURN, &mut |notice| {
+        let drained = self.notices.drain(NOTICES_A_TURN, &mut |from, notice| {
             revived.extend(probes.revived(&notice));
-            if !probes.heard(notice.cookie) {
+            let from = from.filter(|id| !is_home(id));
+            if from.is_some() {
+                heard.push((from, notice));
+            } else if !probes.heard(notice.cookie) {
                 noticed[notice.id.proto as usize] = true;
-                heard.push(notice);
+                heard.push((None, notice));
             }
         })?;
         self.notices_ready = drained.more;
         // The calls were made before the sockets ended, so they are there.
-        if let Some(connects) = self.connects.as_mut().filter(|_| !heard.is_empty()) {
-            connects.catch_up(&mut self.sensor, pipeline, now);
+        if !heard.is_empty() {
+            self.catch_up(pipeline, now);
         }
-        for notice in heard {
-            self.sensor.notice(notice, now, pipeline);
+        for (from, notice) in heard {
+            match (from, &mut self.away) {
+                (Some(id), Some(away)) => away.hear(id, notice, now, pipeline),
+                (Some(_), None) => {}
+                (None, _) => self.home.sensor.notice(notice, now, pipeline),
+            }
         }
-        if let Some(connects) = &mut self.connects {
-            connects.settle(&mut self.sensor, pipeline, now);
-        }
+        self.settle_calls(pipeline, now);
         if !revived.is_empty() {
-            for group in &revived {
-                self.deaf.retain(|deaf| deaf != group);
-                if !self.dumps.lacks(group.proto) {
-                    self.sensor.sees(group.family, group.proto, now);
+            self.shared.deaf.retain(|deaf| !revived.contains(deaf));
+            let sees = |place: &mut Place| {
+                for group in &revived {
+                    if !place.dumps.lacks(group.proto) {
+                        place.sensor.sees(group.family, group.proto, now);
+                    }
                 }
+            };
+            sees(&mut self.home);
+            if let Some(away) = &mut self.away {
+                away.sees(sees);
             }
             let restored = groups::restored(&revived);
             log::info!("notices from {} come after all", restored.parts.join(", "));
             pipeline.restored(restored, now);
         }
         if drained.overrun {
-            self.congested = true;
-            self.sensor.overrun(now);
-            self.warn("overrun", now, || {
+            self.shared.congested = true;
+            self.overrun(now);
+            self.shared.warn("overrun", now, || {
                 "the kernel dropped notices (the receive buffer was full); reconciling".to_string()
             });
         }
@@ -317,12 +326,20 @@ impl Sources {
         // queue has been read empty (NETLINK_S_CONGESTED, net/netlink/af_netlink.c):
         // only now is the stretch over, and only dumps from here on can tell what
         // ended in it.
-        if self.congested && !drained.more {
-            self.congested = false;
-            self.sensor.overrun(now);
+        if self.shared.congested && !drained.more {
+            self.shared.congested = false;
+            self.overrun(now);
             self.probes.send_again(now.mono);
         }
         Ok(())
+    }
+
+    /// Notices were dropped, of whichever namespace.
+    fn overrun(&mut self, now: Now) {
+        self.home.sensor.overrun(now);
+        if let Some(away) = &mut self.away {
+            away.overrun(now, &self.shared);
+        }
     }
 
     /// Gives up groups whose probes are overdue. It was perhaps this process
@@ -341,7 +358,8 @@ impl Sources {
     }
 
     /// Hears everything that is there, and reconciles what was dropped: the
-    /// program ends, and what it does not tell now it never will.
+    /// program ends, and what it does not tell now it never will. Other namespaces
+    /// are not entered for it any more.
     pub fn last_words(&mut self, pipeline: &mut Pipeline) -> Result<(), RunError> {
         self.notices_ready = true;
         let until = Instant::now() + LAST_WORDS;
@@ -349,26 +367,32 @@ impl Sources {
         while Instant::now() < until
             && (called
                 || self.notices_ready
-                || self.sensor.has_gap()
-                || self.sensor.has_candidates())
+                || self.home.sensor.has_gap()
+                || self.home.sensor.has_candidates())
         {
             let now = Now::read();
             called = self.calls(pipeline, now);
             self.hear(pipeline, now)?;
-            let undecided = self.sensor.has_candidates();
-            if undecided && !self.scope.is_dumping() && self.dumps.is_empty() {
-                self.dumps.ask(self.needs);
+            let undecided = self.home.sensor.has_candidates();
+            if undecided && !self.home.is_dumping() && self.home.dumps.is_empty() {
+                self.home.dumps.ask(self.home.needs);
             }
-            if undecided || self.sensor.has_gap() {
+            if undecided || self.home.sensor.has_gap() {
                 // The loop that tells of readiness is not waited for any more.
-                self.dump_ready = true;
+                self.home.dump_ready = true;
                 if !self.work(pipeline, now)? {
                     std::thread::sleep(Duration::from_millis(1));
                 }
             }
         }
         let now = Now::read();
-        if let Some(gap) = self.sensor.abandon_gap(now) {
+        let gap = &mut self.gap;
+        let mut abandoned = |more| join(gap, more);
+        self.home.sensor.abandon_gap(now).map(&mut abandoned);
+        if let Some(away) = &mut self.away {
+            away.abandoned_gaps(now, &mut abandoned);
+        }
+        if let Some(gap) = self.gap.take() {
             log::warn!("ended before everything was reconciled: ends of sockets are missing");
             pipeline.gap(gap, now);
         }
@@ -378,150 +402,62 @@ impl Sources {
     /// Does a slice of what is outstanding; true when there is more to do now.
     pub fn work(&mut self, pipeline: &mut Pipeline, now: Now) -> Result<bool, RunError> {
         self.judge_probes(pipeline, now)?;
-        for (kind, more) in self.limit.over(now.mono) {
-            log::warn!("{more} more messages about \"{kind}\" were not logged");
+        self.shared.tell_unlogged(now);
+        if !self.notices_ready && !self.home.is_dumping() {
+            self.home.compare(&self.shared);
         }
-        if !self.scope.is_dumping() {
-            self.compare();
+        let shared = &mut self.shared;
+        if let Some(coverage) = self.home.work(shared, pipeline, now)? {
+            self.catch_up(pipeline, now);
+            self.home
+                .completed(coverage, &mut self.shared, pipeline, now);
+            self.settle_calls(pipeline, now);
+            // The ends of what it could not hold are heard before it is compared.
+            self.notices_ready |= self.home.narrow.is_comparing();
         }
-        if !self.scope.is_dumping() && !self.narrow.is_comparing() {
-            self.begin_next(pipeline, now)?;
+        self.home
+            .ask_about_suspects(&mut self.shared, pipeline, now);
+        let done = match &mut self.away {
+            Some(away) => away.work(&mut self.shared, pipeline, now)?,
+            None => None,
+        };
+        if let Some(done) = done {
+            self.catch_up(pipeline, now);
+            if let Some(away) = &mut self.away {
+                away.completed(done, &mut self.shared, pipeline, now);
+            }
         }
-        let stalls = self.scope.stalls_at().is_some_and(|at| at <= now.mono);
-        if self.dump_ready || stalls {
-            self.read_slice(pipeline, now)?;
-        }
-        self.ask_about_suspects(pipeline, now);
-        if !self.congested
-            && let Some(mut gap) = self.sensor.settled_gap(now)
-        {
-            self.balance_gap(&mut gap);
-            let (ms, ends) = (gap.duration_ms, gap.closed_recovered.unwrap_or(0));
-            self.tell(Level::Info, "reconciled", now, || {
-                format!("reconciled after {ms} ms: {ends} ends were recovered")
-            });
-            pipeline.gap(gap, now);
-        }
+        self.settle_gaps(pipeline, now);
         self.tell_ready(now);
         // An overrun, or the dump that just completed, may call for a dump, and
         // no readiness will tell of that.
-        self.reconcile();
-        let dumps = if self.scope.is_dumping() {
-            self.dump_ready
-        } else {
-            self.dumps
-                .next_at(now.mono)
-                .is_some_and(|at| at <= now.mono)
-        };
-        Ok(self.notices_ready || dumps || self.sensor.has_suspects())
+        self.home.reconcile(&self.shared);
+        let away = self.away.as_ref().is_some_and(|away| away.is_busy(now));
+        Ok(self.notices_ready || self.home.is_busy(now) || away)
     }
 
-    /// Queues the dump that a gap needs next.
-    fn reconcile(&mut self) {
-        if !self.congested
-            && !self.scope.is_dumping()
-            && let Some(needs) = self.sensor.wants_dump()
-        {
-            self.dumps.ask(needs);
+    /// Tells of what was lost when all of it is accounted for: it is one stretch,
+    /// in however many namespaces.
+    fn settle_gaps(&mut self, pipeline: &mut Pipeline, now: Now) {
+        if self.shared.congested {
+            return;
         }
-    }
-
-    fn begin_next(&mut self, pipeline: &mut Pipeline, now: Now) -> Result<(), RunError> {
-        let Some(coverage) = self.dumps.next(now.mono) else {
-            return Ok(());
-        };
-        self.balance_before(coverage, now);
-        let before = sys::thread_cpu();
-        let condition = self.condition(coverage);
-        let begun = self.scope.begin_where(coverage, condition.as_ref(), now);
-        self.budget.spend(sys::thread_cpu().saturating_sub(before));
-        match begun {
-            Ok(()) => {
-                self.sensor.begin_dump(coverage, now);
-                self.narrow_begun(coverage);
-                self.dump_ready = true;
-                Ok(())
-            }
-            Err(error) => self.failed(coverage, &error, pipeline, now),
+        if let Some(mut gap) = self.home.sensor.settled_gap(now) {
+            self.home.balance_gap(&mut gap, &self.shared);
+            join(&mut self.gap, gap);
         }
-    }
-
-    /// Leaves out the sockets that look-ups of our own have open right now.
-    fn disown(&mut self, pipeline: &Pipeline) {
-        if pipeline.is_looking_up() {
-            match sys::own_cookies(&mut self.own) {
-                Ok(()) => {
-                    let cookies: Vec<_> = self.own.iter().map(|cookie| Cookie(*cookie)).collect();
-                    self.sensor.disown(&cookies);
-                }
-                Err(error) => log::debug!("cannot tell sockwatch's own sockets: {error}"),
-            }
+        let mut open = self.home.sensor.has_gap();
+        if let Some(away) = &mut self.away {
+            let gap = &mut self.gap;
+            away.settled_gaps(now, &mut |more| join(gap, more));
+            open |= away.has_gap();
         }
-    }
-
-    fn read_slice(&mut self, pipeline: &mut Pipeline, now: Now) -> Result<(), RunError> {
-        self.disown(pipeline);
-        let sensor = &mut self.sensor;
-        let before = sys::thread_cpu();
-        let progress = self.scope.read(now, &mut |row| sensor.row(row, now));
-        self.budget.spend(sys::thread_cpu().saturating_sub(before));
-        match progress {
-            Progress::More => Ok(()),
-            Progress::Waiting => {
-                self.dump_ready = false;
-                Ok(())
-            }
-            Progress::Done(coverage) => {
-                self.regain_proto(coverage.proto, pipeline, now);
-                if let Some(connects) = &mut self.connects {
-                    connects.catch_up(&mut self.sensor, pipeline, now);
-                }
-                let found = self.sensor.end_dump(now, pipeline);
-                self.narrow_completed(coverage);
-                self.balance_after(coverage, true, now);
-                if let Some(connects) = &mut self.connects {
-                    connects.settle(&mut self.sensor, pipeline, now);
-                }
-                if self.forced[coverage.proto as usize] {
-                    self.stats.dumps_forced.bump();
-                    self.stats.forced_found.add(found);
-                }
-                Ok(())
-            }
-            Progress::Failed(coverage, error) => {
-                self.sensor.fail_dump(now);
-                self.balance_after(coverage, false, now);
-                self.failed(coverage, &error, pipeline, now)
-            }
-        }
-    }
-
-    fn ask_about_suspects(&mut self, pipeline: &mut Pipeline, now: Now) {
-        for _ in 0..QUERIES_A_TURN {
-            let Some(suspect) = self.sensor.next_suspect() else {
-                return;
-            };
-            match self.scope.ask(&suspect.id, suspect.key.cookie) {
-                Ok(Found::Row(row)) => self.sensor.answered(suspect, Some(row), now, pipeline),
-                Ok(Found::Gone) => self.sensor.answered(suspect, None, now, pipeline),
-                Err(error) => {
-                    self.sensor.unanswered(suspect);
-                    self.warn("query", now, || format!("an exact query failed: {error}"));
-                }
-            }
-        }
-    }
-
-    pub(super) fn warn(&mut self, kind: &'static str, now: Now, message: impl Fn() -> String) {
-        self.tell(Level::Warn, kind, now, message);
-    }
-
-    /// Logs what can happen at any rate, at a bounded one.
-    fn tell(&mut self, level: Level, kind: &'static str, now: Now, message: impl Fn() -> String) {
-        match self.limit.admit(kind, now.mono) {
-            Some(0) => log::log!(level, "{}", message()),
-            Some(more) => log::log!(level, "{} ({more} more like it were not logged)", message()),
-            None => {}
+        if let Some(gap) = self.gap.take_if(|_| !open) {
+            let (ms, ends) = (gap.duration_ms, gap.closed_recovered.unwrap_or(0));
+            self.shared.tell(Level::Info, "reconciled", now, || {
+                format!("reconciled after {ms} ms: {ends} ends were recovered")
+            });
+            pipeline.gap(gap, now);
         }
     }
 
@@ -529,34 +465,65 @@ impl Sources {
     /// Not when the line of dumps is empty: where a dump takes longer than a
     /// tick it never is.
     fn tell_ready(&mut self, now: Now) {
-        let read = |proto: &Proto| {
-            !self.needs.proto(*proto) || self.dumps.lacks(*proto) || self.sensor.is_read(*proto)
-        };
-        if self.starting && Proto::ALL.iter().all(read) && self.probes.are_done() {
-            self.starting = false;
-            self.look_at_balance(now);
-            log::info!("ready: {} sockets in the table", self.sensor.len());
+        let away = self.away.as_ref();
+        if !self.starting
+            || !self.home.is_read()
+            || !self.probes.are_done()
+            || away.is_some_and(|away| !away.is_read())
+        {
+            return;
         }
+        self.starting = false;
+        self.home.look_at_balance(&mut self.shared, now);
+        let sockets = self.len();
+        match &self.away {
+            None => log::info!("ready: {sockets} sockets in the table"),
+            Some(away) => log::info!(
+                "ready: {sockets} sockets in the table, of {} other network namespaces and our own",
+                away.len()
+            ),
+        }
+    }
+
+    /// How many sockets are held.
+    pub fn len(&self) -> usize {
+        let away = self.away.as_ref();
+        self.home.sensor.len() + away.map_or(0, Away::sockets)
     }
 
     /// When something is due that no descriptor tells of.
     pub fn deadline(&self, now: Now) -> Option<Instant> {
-        let dump = match self.scope.stalls_at() {
-            Some(at) => Some(at),
-            None => self.dumps.next_at(now.mono),
-        };
-        self.probes.deadline().into_iter().chain(dump).min()
+        let home = self.home.deadline(now);
+        let away = self.away.as_ref().and_then(|away| away.deadline(now));
+        let due = [self.probes.deadline(), home, away];
+        due.into_iter().flatten().min()
     }
 }
 
-/// The counters of this thread's namespace. Without /proc there are none, and
-/// every tick dumps.
-fn counters() -> Option<Counters> {
-    match Counters::open() {
-        Ok(counters) => Some(counters),
-        Err(error) => {
-            log::info!("the kernel's counters cannot be read, so every tick dumps: {error}");
-            None
-        }
-    }
+/// Adds one gap to another: the ends recovered add up, the time is the longest.
+fn join(sum: &mut Option<Gap>, gap: Gap) {
+    let Some(sum) = sum else {
+        *sum = Some(gap);
+        return;
+    };
+    let add = |one: Option<u64>, other: Option<u64>| match (one, other) {
+        (Some(one), Some(other)) => Some(one.saturating_add(other)),
+        (known, None) | (None, known) => known,
+    };
+    sum.closed_recovered = add(sum.closed_recovered, gap.closed_recovered);
+    sum.tcp_unseen = add(sum.tcp_unseen, gap.tcp_unseen);
+    sum.duration_ms = sum.duration_ms.max(gap.duration_ms);
+}
+
+/// Goes on with our own namespace, and says what that costs.
+fn no_other_namespaces(reason: String, pipeline: &mut Pipeline, now: Now) {
+    let cost = "sensors with `netns: all` see the sockets of this network namespace alone";
+    log::warn!("no other network namespaces: {reason}; it costs: {cost}");
+    let degraded = Degraded {
+        source: "netns",
+        missing: vec!["other network namespaces"],
+        reason,
+        cost: cost.to_owned(),
+    };
+    pipeline.degraded(degraded, now);
 }

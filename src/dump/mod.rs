@@ -2,6 +2,7 @@
 //! the daemon's.
 
 mod cgroups;
+mod elsewhere;
 mod names;
 mod print;
 mod processes;
@@ -29,6 +30,7 @@ use crate::sys;
 use crate::sys::output::{OpenError, Output, Patient};
 use crate::wire::bytecode::Condition;
 
+use elsewhere::Elsewhere;
 use rows::{Kept, Shelf};
 
 const DUMP: Token = Token(0);
@@ -47,6 +49,8 @@ pub struct Request {
     pub dns: bool,
     /// Say who has each socket open.
     pub process: bool,
+    /// Of every network namespace, and not our own alone.
+    pub everywhere: bool,
     /// How.
     pub format: Format,
 }
@@ -157,12 +161,16 @@ pub fn run(request: &Request) -> Result<(), DumpFailed> {
     poll.registry()
         .register(&mut SourceFd(&scope.as_raw_fd()), DUMP, Interest::READABLE)
         .map_err(|error| DumpFailed::Start("watch a descriptor", error))?;
-    let mut reading = Reading::new(scope, request);
+    let elsewhere = request.everywhere.then(Elsewhere::look).flatten();
+    let mut reading = Reading::new(scope, elsewhere, request);
     reactor::run(&mut poll, &mut reading, Now::read)?;
     let mut rows = reading.shelf.into_rows();
     rows.find_cgroups();
-    let printed = if request.dns || request.process {
+    let printed = if request.dns || request.process || request.everywhere {
         let mut rows: Vec<SocketData> = rows.iter().collect();
+        if let Some(elsewhere) = &reading.elsewhere {
+            elsewhere.name(&mut rows);
+        }
         // Before the names: in the seconds that they may take, sockets close.
         if request.process {
             processes::look_up(&mut rows);
@@ -184,6 +192,10 @@ pub fn run(request: &Request) -> Result<(), DumpFailed> {
 /// Reads all dumps onto the shelf.
 struct Reading<'a> {
     scope: Scope,
+    /// The namespaces that come after this one.
+    elsewhere: Option<Elsewhere>,
+    /// The one that is being read is not our own.
+    away: bool,
     request: &'a Request,
     dumps: Dumps,
     tries: u32,
@@ -200,11 +212,13 @@ struct Reading<'a> {
 }
 
 impl<'a> Reading<'a> {
-    fn new(scope: Scope, request: &'a Request) -> Reading<'a> {
+    fn new(scope: Scope, elsewhere: Option<Elsewhere>, request: &'a Request) -> Reading<'a> {
         let mut dumps = Dumps::default();
         dumps.ask(request.needs());
         Reading {
             scope,
+            elsewhere,
+            away: false,
             request,
             dumps,
             tries: 0,
@@ -217,10 +231,32 @@ impl<'a> Reading<'a> {
         }
     }
 
+    /// Goes on with the next namespace; false when there is none.
+    fn go_on(&mut self) -> bool {
+        let Some(next) = self.elsewhere.as_mut().and_then(Elsewhere::next) else {
+            return false;
+        };
+        self.scope = next;
+        self.away = true;
+        self.tries = 0;
+        self.dumps.ask(self.request.needs());
+        true
+    }
+
     fn failed(&mut self, coverage: Coverage, error: DumpError, now: Now) -> Result<(), DumpFailed> {
         self.shelf.forget(self.number);
         self.tries += 1;
         if error.is_unknown() && self.dumps.fall_back(coverage) {
+            return Ok(());
+        }
+        if self.away && !error.is_missing() {
+            let netns = self.scope.netns().0;
+            log::warn!(
+                "the {} sockets of network namespace {netns} cannot be read: {error}",
+                coverage.proto.as_str()
+            );
+            // What the kernel still holds of it is in the way of any other.
+            self.dumps = Dumps::default();
             return Ok(());
         }
         if error.is_missing() && self.missing.is_none_or(|proto| proto == coverage.proto) {
@@ -255,8 +291,10 @@ impl Handler for Reading<'_> {
     fn turn(&mut self, now: Now) -> Result<Turn, DumpFailed> {
         if !self.scope.is_dumping() {
             let Some(coverage) = self.dumps.next(now.mono) else {
-                let waits = self.dumps.next_at(now.mono);
-                return Ok(waits.map_or(Turn::Done, |at| Turn::Idle(Some(at))));
+                if let Some(at) = self.dumps.next_at(now.mono) {
+                    return Ok(Turn::Idle(Some(at)));
+                }
+                return Ok(if self.go_on() { Turn::Busy } else { Turn::Done });
             };
             self.number += 1;
             let condition = self.conditions[coverage.proto as usize].as_ref();

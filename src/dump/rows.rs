@@ -45,6 +45,7 @@ impl Kept {
             direction: None,
             cookie: self.row.cookie,
             netns: self.netns,
+            netns_name: None,
             owner: self.row.owner,
             user: None,
             process: None,
@@ -52,6 +53,7 @@ impl Kept {
             cmdline: false,
             cgroup: Some(places.of(&self.row)),
             between_ticks: false,
+            closed_first: None,
             life: None,
             traffic: None,
         }
@@ -131,11 +133,8 @@ struct Beside {
 }
 
 impl Beside {
-    /// None where there is no thread to be had, or no core for it.
+    /// None where there is no thread to be had.
     fn begin() -> Option<Beside> {
-        if thread::available_parallelism().is_ok_and(|cores| cores.get() == 1) {
-            return None;
-        }
         let (orders, heard) = mpsc::sync_channel(WAITING);
         let put_away = move || {
             let mut rows = Rows::default();

@@ -11,8 +11,8 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use self::records::{
-    attributed_rows, closed, events, gap_queue, handed_over, minisocket_row, opened, own_event,
-    row, socket_event, udp,
+    attributed_rows, closed, elsewhere, events, gap_queue, handed_over, minisocket_row, opened,
+    own_event, row, socket_event, udp,
 };
 use super::{Json, Text, table};
 use crate::log::is_harmful;
@@ -108,6 +108,9 @@ fn dump_tables_are_the_golden_ones() {
     out.clear();
     table(&[row(), udp()], &mut out).unwrap();
     hold("dump.txt", &out);
+    out.clear();
+    table(&[row(), elsewhere(), udp()], &mut out).unwrap();
+    hold("dump-netns.txt", &out);
 }
 
 #[test]

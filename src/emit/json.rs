@@ -92,13 +92,17 @@ fn write_socket(data: &SocketData, mut out: Object<'_>) {
         out.word("direction", direction.as_str());
     }
     out.number("cookie", data.cookie.0);
-    out.number("netns", data.netns.0);
+    write_netns(data, &mut out);
     write_owner(data.owner, &mut out);
     write_who(data, &mut out);
     if let Some(placed) = &data.cgroup {
         write_placed(placed, &mut out);
     }
     out.flag("between_ticks", data.between_ticks);
+    out.maybe_word(
+        "closed_first",
+        data.closed_first.map(|first| first.as_str()),
+    );
     match data.life {
         None => {}
         Some(Life::Seen { ms }) => out.number("duration_ms", ms),
@@ -133,12 +137,20 @@ fn write_row(data: &SocketData, mut out: Object<'_>) {
     out.word("state", data.state.as_str(data.id.proto));
     write_host(&data.host, &mut out);
     out.number("cookie", data.cookie.0);
+    write_netns(data, &mut out);
     write_owner(data.owner, &mut out);
     write_who(data, &mut out);
     if let Some(placed) = &data.cgroup {
         write_placed(placed, &mut out);
     }
     out.close();
+}
+
+fn write_netns(data: &SocketData, out: &mut Object<'_>) {
+    out.number("netns", data.netns.0);
+    if let Some(name) = &data.netns_name {
+        out.text("netns_name", name);
+    }
 }
 
 /// `remote_port_reason` of a socket that went through tcp_disconnect().
@@ -230,7 +242,12 @@ fn write_connect(data: &ConnectData, mut out: Object<'_>) {
     }
     write_placed(&data.cgroup, &mut out);
     match attempt.netns {
-        Some(netns) => out.number("netns", netns.0),
+        Some(netns) => {
+            out.number("netns", netns.0);
+            if let Some(name) = &data.netns_name {
+                out.text("netns_name", name);
+            }
+        }
         None => {
             out.null("netns");
             out.word("netns_reason", NO_BTF);

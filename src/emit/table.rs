@@ -1,8 +1,9 @@
 //! The socket table as an aligned text table, for `--dump` on a terminal.
 //!
 //! Columns are as wide as their content, so the rows are walked twice: once to
-//! measure, once to write. HOST is there only when some row has a name, PROCESS
-//! only when processes were asked for.
+//! measure, once to write. HOST is there only when some row has a name, NETNS only
+//! when rows are of several namespaces or theirs has a name, PROCESS only when
+//! processes were asked for.
 
 use std::borrow::Borrow;
 use std::io::{self, Write};
@@ -13,15 +14,16 @@ use super::text::{proto, remote};
 use crate::log::Plain;
 use crate::model::{Host, Owner, SocketData};
 
-const COLUMNS: usize = 9;
+const COLUMNS: usize = 10;
 const HOST: usize = 4;
 /// The last one: what is in it may hold spaces.
-const PROCESS: usize = 8;
+const PROCESS: usize = 9;
+const NETNS: usize = 8;
 /// Numbers, which are aligned on their right.
-const NUMBERS: std::ops::Range<usize> = 5..PROCESS;
+const NUMBERS: std::ops::Range<usize> = 5..NETNS;
 
 const TITLES: [&str; COLUMNS] = [
-    "PROTO", "STATE", "LOCAL", "REMOTE", "HOST", "UID", "INODE", "COOKIE", "PROCESS",
+    "PROTO", "STATE", "LOCAL", "REMOTE", "HOST", "UID", "INODE", "COOKIE", "NETNS", "PROCESS",
 ];
 
 /// What appends a cell.
@@ -42,6 +44,10 @@ const CELLS: [Cell; COLUMNS] = [
         Owner::Unknown(_) => out.push(b'-'),
     },
     |row, out| digits::number(row.cookie.0, out),
+    |row, out| match &row.netns_name {
+        Some(name) => out.extend_from_slice(Plain(name).to_string().as_bytes()),
+        None => digits::number(row.netns.0, out),
+    },
     process::cell,
 ];
 
@@ -57,8 +63,14 @@ where
         .clone()
         .any(|row| matches!(row.borrow().host, Host::Named(_)));
     let attributed = rows.clone().any(|row| row.borrow().holders.is_some());
+    let first = rows.clone().next().map(|row| row.borrow().netns);
+    let elsewhere = rows.clone().any(|row| {
+        let row = row.borrow();
+        row.netns_name.is_some() || Some(row.netns) != first
+    });
     let shown = |column: &usize| match *column {
         HOST => named,
+        NETNS => elsewhere,
         PROCESS => attributed,
         _ => true,
     };

@@ -165,7 +165,15 @@ fn connect(data: &ConnectData, out: &mut Vec<u8>) -> io::Result<()> {
     if attempt.mptcp {
         out.write_all(b" mptcp")?;
     }
-    Ok(())
+    place(data.netns_name.as_deref(), out)
+}
+
+/// Appends the namespace, where it has a name. Whoever made it chose that.
+fn place(name: Option<&str>, out: &mut Vec<u8>) -> io::Result<()> {
+    match name {
+        Some(name) => write!(out, " netns={}", Plain(name)),
+        None => Ok(()),
+    }
 }
 
 /// Appends who called, or has it open. The task chose its name, so it stands in quotes that it
@@ -202,8 +210,12 @@ fn details(data: &SocketData, out: &mut Vec<u8>) -> io::Result<()> {
     if data.id.v4_mapped {
         out.write_all(b" v4-mapped")?;
     }
+    place(data.netns_name.as_deref(), out)?;
     if data.between_ticks {
         out.write_all(b" between-ticks")?;
+    }
+    if let Some(first) = data.closed_first {
+        write!(out, " closed-first={}", first.as_str())?;
     }
     match data.life {
         Some(Life::Seen { ms }) => write!(out, " lived={}", Span(ms))?,

@@ -333,6 +333,7 @@ mod tests {
             (&[], "all ends"),
         ] {
             let running = match once {
+                "no ends" => once.to_owned(),
                 "all ends" => once.to_owned(),
                 _ => format!("{once}{peer}"),
             };

@@ -5,11 +5,11 @@
 //! these names.
 
 use crate::model::{
-    Comm, ConnectData, Data, Event, Host, Owner, Placed, Proto, Sighting, SocketData,
+    Comm, ConnectData, Data, Event, Host, Netns, Owner, Placed, Proto, Sighting, SocketData,
 };
 
 /// Every variable there can be.
-pub(super) const NAMES: [&str; 27] = [
+pub(super) const NAMES: [&str; 29] = [
     "SOCKWATCH_EID",
     "SOCKWATCH_SEQ",
     "SOCKWATCH_SENSOR",
@@ -29,6 +29,8 @@ pub(super) const NAMES: [&str; 27] = [
     "SOCKWATCH_COMM",
     "SOCKWATCH_EXE",
     "SOCKWATCH_COOKIE",
+    "SOCKWATCH_NETNS",
+    "SOCKWATCH_NETNS_NAME",
     "SOCKWATCH_UID",
     "SOCKWATCH_USER",
     "SOCKWATCH_CGROUP",
@@ -85,6 +87,7 @@ fn of_connect(connect: &ConnectData, vars: &mut Vec<(&'static str, String)>) {
         vars.push(("SOCKWATCH_RESULTS", names.join(" ")));
     }
     vars.push(("SOCKWATCH_COOKIE", attempt.cookie.0.to_string()));
+    of_netns(attempt.netns, connect.netns_name.as_deref(), vars);
     match &attempt.sighting {
         Sighting::Hook { caller, .. } => of_process(caller.pid, &caller.comm, vars),
         Sighting::Table {
@@ -119,6 +122,15 @@ fn of_process(pid: u32, comm: &Comm, vars: &mut Vec<(&'static str, String)>) {
     vars.push(("SOCKWATCH_COMM", comm.to_string()));
 }
 
+fn of_netns(netns: Option<Netns>, name: Option<&str>, vars: &mut Vec<(&'static str, String)>) {
+    if let Some(netns) = netns {
+        vars.push(("SOCKWATCH_NETNS", netns.0.to_string()));
+    }
+    if let Some(name) = name {
+        vars.push(("SOCKWATCH_NETNS_NAME", name.to_owned()));
+    }
+}
+
 fn of_user(user: Option<&str>, vars: &mut Vec<(&'static str, String)>) {
     if let Some(user) = user {
         vars.push(("SOCKWATCH_USER", user.to_owned()));
@@ -148,6 +160,7 @@ fn of_socket(socket: &SocketData, vars: &mut Vec<(&'static str, String)>) {
         }
     }
     vars.push(("SOCKWATCH_COOKIE", socket.cookie.0.to_string()));
+    of_netns(Some(socket.netns), socket.netns_name.as_deref(), vars);
     if let Owner::Known { uid, .. } = socket.owner {
         vars.push(("SOCKWATCH_UID", uid.to_string()));
     }

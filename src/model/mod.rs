@@ -17,7 +17,7 @@ mod sought;
 mod state;
 
 pub use change::{
-    Action, Change, Evidence, Host, HostUnknown, Judge, Life, Settled, Step, Verdict,
+    Action, Change, ClosedFirst, Evidence, Host, HostUnknown, Judge, Life, Settled, Step, Verdict,
 };
 pub use connect::{Attempt, Caller, Comm, Connect, Direction, Origin, Sighting};
 pub use coverage::{Coverage, Needs, Primed, StateGroups};

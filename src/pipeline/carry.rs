@@ -1,13 +1,15 @@
 //! What the pipeline tells a later run, and how it goes on with other sensors.
 
 use super::{Pipeline, Stage};
-use crate::model::{Change, Host, Now, Renumbering, Step};
+use crate::model::{Change, Host, Netns, Now, Renumbering, Step};
 use crate::state::{Journal, Socket};
 
 impl Pipeline {
-    /// From now on notes what enters and leaves views, and what changes of locks.
-    pub fn keep_journal(&mut self) {
+    /// From now on notes what enters and leaves views in this namespace, and what
+    /// changes of locks. A later run knows no other namespace again.
+    pub fn keep_journal(&mut self, netns: Netns) {
         self.journal = Some(Journal::new());
+        self.journal_of = Some(netns);
         self.locks.note_changes();
     }
 
@@ -27,6 +29,9 @@ impl Pipeline {
         let Some(journal) = &mut self.journal else {
             return;
         };
+        if self.journal_of != Some(change.key.netns) {
+            return;
+        }
         let bit = change.sensor.bit();
         let (name, no_name) = match host {
             Host::Named(name) => (Some(name.clone()), None),

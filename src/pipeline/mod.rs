@@ -26,9 +26,9 @@ use crate::emit::Fan;
 use crate::enrich::{Lookup, Names};
 use crate::lock::{Admission, Locks, Released};
 use crate::model::{
-    Attempt, Attribution, Change, ConnectData, Data, Endpoint, Host, HostUnknown, Judge, Listener,
-    Name, NoResults, Now, Owner, Placed, SensorIx, Settled, SocketData, SocketKey, Step, TcpState,
-    Verdict,
+    Attempt, Attribution, Change, ConnectData, Data, Degraded, Endpoint, Host, HostUnknown, Judge,
+    Listener, Name, Netns, NoResults, Now, Owner, Placed, SensorIx, Settled, SocketData, SocketKey,
+    Step, TcpState, Verdict,
 };
 use crate::state::Journal;
 use crate::stats::Stats;
@@ -47,15 +47,17 @@ pub struct Pipeline {
     locks: Locks,
     fan: Fan,
     seq: u64,
+    /// The sources that are missing, or parts of them: as many as there are.
+    missing: Vec<Degraded>,
     /// The program ends: nothing is asked any more.
     finishing: bool,
     /// What a restart must know of, where that is kept.
     journal: Option<Journal>,
+    /// The namespace whose sockets it knows.
+    journal_of: Option<Netns>,
     /// Sockets entered views at once, and were not noted one by one.
     unnoted: bool,
     own_id: Arc<str>,
-    /// What is missing at the moment: the source, and which parts of it.
-    missing: Vec<(&'static str, Vec<&'static str>)>,
     settled: Vec<Settled>,
     found: Vec<(IpAddr, Host)>,
     eid: String,
@@ -74,11 +76,12 @@ impl Pipeline {
             locks: Locks::default(),
             fan,
             seq: 0,
+            missing: Vec::new(),
             finishing: false,
             journal: None,
+            journal_of: None,
             unnoted: false,
             own_id: Arc::from("sockwatch"),
-            missing: Vec::new(),
             settled: Vec::new(),
             found: Vec::new(),
             eid: String::new(),
@@ -217,6 +220,7 @@ impl Pipeline {
     pub fn connect(
         &mut self,
         attempt: &Attempt,
+        place: Option<&Arc<str>>,
         names: &[Name],
         none: Option<NoResults>,
         now: Now,
@@ -229,7 +233,7 @@ impl Pipeline {
         for at in 0..self.stages.len() {
             let stage = &self.stages[at];
             if stage.listener == Listener::TcpConnect
-                && let Some(mut data) = stage.connect(attempt, names, none)
+                && let Some(mut data) = stage.connect(attempt, place, names, none)
             {
                 data.user.clone_from(&user);
                 // As many stages as SensorIx can number.
@@ -294,7 +298,7 @@ impl Pipeline {
 
 impl Judge for Pipeline {
     fn open(&mut self, change: Change, now: Now) -> Verdict {
-        let silent = change.is_silent();
+        let silent = change.is_silent() && self.journal_of == Some(change.key.netns);
         let verdict = self.offer(change, now);
         self.unnoted |= silent && matches!(verdict, Verdict::Entered(_));
         verdict
@@ -397,9 +401,13 @@ fn socket_data(
     cgroup: Option<Placed>,
 ) -> SocketData {
     let (holders, user, wanted) = who;
-    let (life, traffic) = match change.step {
-        Step::Closed { life, traffic } => (life, traffic),
-        Step::Opened { .. } => (None, None),
+    let (closed_first, life, traffic) = match change.step {
+        Step::Closed {
+            first,
+            life,
+            traffic,
+        } => (first, life, traffic),
+        Step::Opened { .. } => (None, None, None),
     };
     SocketData {
         action: Some((change.action(), change.evidence)),
@@ -410,6 +418,7 @@ fn socket_data(
         direction: change.direction,
         cookie: change.key.cookie,
         netns: change.key.netns,
+        netns_name: change.netns_name.clone(),
         owner: change.owner,
         user,
         process: change.process,
@@ -417,6 +426,7 @@ fn socket_data(
         cmdline: wanted.is_some_and(|wanted| wanted.cmdline),
         cgroup,
         between_ticks: change.between_ticks,
+        closed_first,
         life,
         traffic,
     }

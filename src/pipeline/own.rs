@@ -11,28 +11,38 @@ impl Pipeline {
         self.own("gap", gap.cause.as_str(), Data::Gap(gap), now);
     }
 
-    /// Emits the record of a source that is missing.
+    /// Emits the record of a source that is missing, once.
     pub fn degraded(&mut self, degraded: Degraded, now: Now) {
-        let (source, parts) = (degraded.source, &degraded.missing);
-        match self.missing.iter_mut().find(|(known, _)| *known == source) {
-            Some((_, missing)) => missing.extend(parts),
-            None => self.missing.push((source, parts.clone())),
+        if self.missing.contains(&degraded) {
+            return;
         }
+        let same =
+            |known: &Degraded| known.source == degraded.source && known.missing == degraded.missing;
+        self.missing.retain(|known| !same(known));
+        self.missing.push(degraded.clone());
         self.own("degraded", degraded.source, Data::Degraded(degraded), now);
+    }
+
+    /// What is missing now.
+    pub fn missing(&self) -> &[Degraded] {
+        &self.missing
+    }
+
+    /// Whether some of this source is missing now.
+    pub fn is_missing(&self, source: &str) -> bool {
+        self.missing.iter().any(|known| known.source == source)
     }
 
     /// Emits the record of a source that is there after all.
     pub fn restored(&mut self, restored: Restored, now: Now) {
-        for (source, missing) in &mut self.missing {
-            missing.retain(|part| *source != restored.source || !restored.parts.contains(part));
+        let back = |part: &&'static str| restored.parts.contains(part);
+        for known in &mut self.missing {
+            if known.source == restored.source {
+                known.missing.retain(|part| !back(part));
+            }
         }
-        self.missing.retain(|(_, missing)| !missing.is_empty());
+        self.missing.retain(|known| !known.missing.is_empty());
         self.own("restored", restored.source, Data::Restored(restored), now);
-    }
-
-    /// What is missing at the moment: the source, and which parts of it.
-    pub fn missing(&self) -> &[(&'static str, Vec<&'static str>)] {
-        &self.missing
     }
 
     fn own(&mut self, action: &str, cause: &str, data: Data, now: Now) {

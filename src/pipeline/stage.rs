@@ -126,6 +126,7 @@ impl Stage {
     pub(super) fn connect(
         &self,
         attempt: &Attempt,
+        place: Option<&Arc<str>>,
         names: &[Name],
         none: Option<NoResults>,
     ) -> Option<ConnectData> {
@@ -139,6 +140,7 @@ impl Stage {
             .passes(&attempt.remote, attempt.shown_family(), names);
         passes.then(|| ConnectData {
             attempt: *attempt,
+            netns_name: place.cloned(),
             results: names.to_vec(),
             no_results: none.filter(|_| names.is_empty()),
             cgroup: Placed {

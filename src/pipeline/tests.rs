@@ -145,6 +145,7 @@ fn change(cookie: u64, remote: &str, step: Step) -> Change {
     Change {
         sensor: SensorIx(0),
         key: SocketKey::new(Netns(1), Cookie(cookie)),
+        netns_name: None,
         kind: RowKind::Full,
         id: SockId::from_wire(Proto::Tcp, Family::V4, local, peer, 0),
         wiped: false,
@@ -190,6 +191,7 @@ fn closed(cookie: u64, remote: &str) -> Change {
         remote,
         Step::Closed {
             life: None,
+            first: None,
             traffic: None,
         },
     )
@@ -439,7 +441,7 @@ fn what_waits_goes_on_under_other_numbers() {
         ..stage(&[], true)
     };
     let mut bench = Bench::new(vec![named("gone"), named("kept")]);
-    bench.pipeline.keep_journal();
+    bench.pipeline.keep_journal(Netns(1));
     let now = bench.at(0);
     let of = |sensor, change| Change {
         sensor: SensorIx(sensor),
@@ -470,7 +472,7 @@ fn what_waits_goes_on_under_other_numbers() {
 #[test]
 fn silent_openings_are_noted_as_one_or_each_by_itself() {
     let mut bench = Bench::new(vec![stage(&["tcp * * *.example *"], true)]);
-    bench.pipeline.keep_journal();
+    bench.pipeline.keep_journal(Netns(1));
     let now = bench.at(0);
     bench.pipeline.open(silent(1, "203.0.113.7:80"), now);
     bench.answer("203.0.113.7", Ok("a.example"), 5);

@@ -120,6 +120,7 @@ impl NetSocket {
         let end = End {
             how,
             life: Some(Life::Between { min_ms, max_ms }),
+            first: notice.proven_first(entry.direction()),
             traffic: Traffic::of(notice),
         };
         self.views
@@ -172,6 +173,7 @@ impl NetSocket {
         let mut end = End {
             how: How::by(Evidence::Notified),
             life: Some(Life::Seen { ms: seen }),
+            first: notice.proven_first(entry.direction()),
             traffic: Traffic::of(notice),
         };
         if let Some(mut ghost) = wiped {

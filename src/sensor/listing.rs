@@ -19,13 +19,23 @@ pub enum Reader {
 /// that stays in view is listed; one can be listed twice.
 #[derive(Clone, Copy, Debug)]
 pub struct Listing {
+    /// Which of several tables, for whoever has them.
+    pub of: Option<u32>,
     minis: bool,
     place: usize,
 }
 
 impl Default for Listing {
     fn default() -> Listing {
+        Listing::of(None)
+    }
+}
+
+impl Listing {
+    /// One that begins, with this of several tables.
+    pub fn of(of: Option<u32>) -> Listing {
         Listing {
+            of,
             minis: false,
             place: usize::MAX,
         }
@@ -49,7 +59,10 @@ impl NetSocket {
         let place = listing.place.min(table.len());
         for entry in table.before(place).take(entries) {
             if entry.in_view != 0 {
-                row(entry.data());
+                row(SocketData {
+                    netns_name: self.views.name.clone(),
+                    ..entry.data()
+                });
             }
         }
         listing.place = place - entries.min(place);
@@ -60,6 +73,7 @@ impl NetSocket {
             return false;
         }
         *listing = Listing {
+            of: listing.of,
             minis: true,
             ..Listing::default()
         };

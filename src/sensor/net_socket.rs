@@ -9,6 +9,7 @@
 
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::absence::Absence;
@@ -141,6 +142,21 @@ impl NetSocket {
             let entry = self.sockets.find_mut(key);
             self.ways.call(connect, entry, self.number);
         }
+    }
+
+    /// The namespace has this name now.
+    pub fn set_name(&mut self, name: Option<Arc<str>>) {
+        self.views.name = name;
+    }
+
+    /// The name of the namespace, where it has one.
+    pub fn name(&self) -> Option<&Arc<str>> {
+        self.views.name.as_ref()
+    }
+
+    /// The namespace.
+    pub fn netns(&self) -> Netns {
+        self.netns
     }
 
     /// How many sockets are held.

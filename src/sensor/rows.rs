@@ -26,6 +26,8 @@ pub(super) struct UnderWay {
     handshakes: u32,
     /// The kernel was asked to leave out what is not sought.
     narrowed: bool,
+    /// It follows a narrowed one at once, for what that did not hold.
+    widened: bool,
     /// Something else is sought since it began.
     pub(super) outdated: bool,
     /// Rows that say something new of sockets in the table.
@@ -49,6 +51,7 @@ impl NetSocket {
             confirmed: Vec::new(),
             handshakes: 0,
             narrowed: false,
+            widened: false,
             outdated: false,
             changed: BTreeMap::new(),
         });
@@ -61,6 +64,14 @@ impl NetSocket {
     pub fn narrowed(&mut self) {
         if let Some(dump) = &mut self.dump {
             dump.narrowed = true;
+        }
+    }
+
+    /// The dump that has just begun is the whole one that follows a narrowed one: to
+    /// what is remembered for some dumps they are one.
+    pub fn widened(&mut self) {
+        if let Some(dump) = &mut self.dump {
+            dump.widened = true;
         }
     }
 
@@ -198,7 +209,9 @@ impl NetSocket {
             self.absence.unread(Proto::Tcp);
         }
         self.views.completed(dump.coverage, self.number);
-        self.ways_after(dump.coverage);
+        if !dump.widened {
+            self.ways_after(dump.coverage);
+        }
         self.sweep(now);
         found
     }

@@ -5,7 +5,7 @@ use super::carry::vanished;
 use super::net_socket::NetSocket;
 use super::views::End;
 use crate::model::{Coverage, Judge, Now, Row, RowKind, SocketKey};
-use crate::table::Mark;
+use crate::table::{Entry, Mark, Table};
 
 impl NetSocket {
     /// Draws the conclusions from what a completed dump did not hold. Tells for
@@ -124,6 +124,19 @@ impl NetSocket {
             if suspect.kind == RowKind::Full {
                 self.absence.unanswered(&suspect.id);
             }
+        }
+    }
+
+    /// The namespace has ended, and everything in it: whatever no notice told of
+    /// is told now.
+    pub fn end_all(&mut self, now: Now, judge: &mut dyn Judge) {
+        self.fail_dump(now);
+        let keys = |table: &Table| table.iter().map(Entry::key).collect::<Vec<_>>();
+        for key in keys(&self.sockets) {
+            self.end_verified(key, now, judge);
+        }
+        for key in keys(&self.minis) {
+            self.end_mini(key, now, judge);
         }
     }
 

@@ -1,11 +1,12 @@
 //! Who has which socket in view, and how a socket is offered and taken away.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::ways::Ways;
 use crate::model::{
-    Change, Coverage, Event, Evidence, Judge, Life, Now, Primed, Renumbering, Row, RowKind,
-    SensorIx, Settled, SockId, Step, TcpState, Traffic, Verdict,
+    Change, ClosedFirst, Coverage, Event, Evidence, Judge, Life, Now, Primed, Renumbering, Row,
+    RowKind, SensorIx, Settled, SockId, Step, TcpState, Traffic, Verdict,
 };
 use crate::table::Entry;
 
@@ -51,6 +52,8 @@ impl How {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct End {
     pub how: How,
+    /// Who closed first, where its notice proves it.
+    pub first: Option<ClosedFirst>,
     pub life: Option<Life>,
     pub traffic: Option<Traffic>,
 }
@@ -59,6 +62,7 @@ impl End {
     pub fn by(evidence: Evidence) -> End {
         End {
             how: How::by(evidence),
+            first: None,
             life: None,
             traffic: None,
         }
@@ -72,6 +76,8 @@ pub(super) struct Views {
     /// before it, so that a socket can be older than sockwatch.
     epoch: Instant,
     epoch_ms: u64,
+    /// The name of the namespace, for those who are told.
+    pub name: Option<Arc<str>>,
     views: Vec<View>,
     /// What was read since each view began.
     reads: Vec<Read>,
@@ -99,6 +105,7 @@ impl Views {
         Views {
             epoch,
             epoch_ms: 0,
+            name: None,
             reads: vec![Read::default(); views.len()],
             initial: mask(|view| view.initial),
             time_wait: mask(|view| view.time_wait),
@@ -122,6 +129,7 @@ impl Views {
     pub fn replace(&mut self, views: Vec<View>, sensors: &Renumbering, fresh: Read) {
         let mut new = Views::new(views, self.epoch);
         new.epoch_ms = self.epoch_ms;
+        new.name = self.name.take();
         new.reads.fill(fresh);
         for (view, read) in self.views.iter().zip(&self.reads) {
             if let Some(kept) = sensors.of(view.sensor).and_then(|ix| new.read_mut(ix)) {
@@ -224,7 +232,7 @@ impl Views {
                 established_first: kind == RowKind::Full && state.follows_established(),
                 silent: how.silent & view.sensor.bit() != 0,
             };
-            let change = change(entry, view.sensor, kind, how, step);
+            let change = self.change(entry, view.sensor, kind, how, step);
             match judge.open(change, now) {
                 Verdict::Entered(host) => {
                     entry.in_view |= view.sensor.bit();
@@ -254,10 +262,11 @@ impl Views {
             .filter(|view| mask & view.sensor.bit() != 0)
         {
             let step = Step::Closed {
+                first: ClosedFirst::shown_by(entry.state()).or(end.first),
                 life: end.life,
                 traffic: end.traffic,
             };
-            judge.close(change(entry, view.sensor, kind, end.how, step), now);
+            judge.close(self.change(entry, view.sensor, kind, end.how, step), now);
         }
         entry.in_view &= !mask;
         entry.waiting &= !mask;
@@ -323,25 +332,33 @@ impl Views {
         }
         entry.set_host(settled.sensor, settled.host.clone());
     }
-}
 
-fn change(entry: &Entry, sensor: SensorIx, kind: RowKind, how: How, step: Step) -> Change {
-    Change {
-        sensor,
-        key: entry.key(),
-        kind,
-        id: entry.id(),
-        wiped: how.wiped,
-        state: entry.state(),
-        direction: entry.direction(),
-        process: entry.process(),
-        holders: entry.holders().cloned(),
-        cgroup: entry.belongs_to().cloned(),
-        evidence: how.evidence,
-        between_ticks: how.between_ticks,
-        owner: entry.owner(),
-        first_seen_ms: entry.first_seen_ms(),
-        host: entry.host(sensor),
-        step,
+    fn change(
+        &self,
+        entry: &Entry,
+        sensor: SensorIx,
+        kind: RowKind,
+        how: How,
+        step: Step,
+    ) -> Change {
+        Change {
+            sensor,
+            key: entry.key(),
+            netns_name: self.name.clone(),
+            kind,
+            id: entry.id(),
+            wiped: how.wiped,
+            state: entry.state(),
+            direction: entry.direction(),
+            process: entry.process(),
+            holders: entry.holders().cloned(),
+            cgroup: entry.belongs_to().cloned(),
+            evidence: how.evidence,
+            between_ticks: how.between_ticks,
+            owner: entry.owner(),
+            first_seen_ms: entry.first_seen_ms(),
+            host: entry.host(sensor),
+            step,
+        }
     }
 }

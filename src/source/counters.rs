@@ -13,6 +13,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use crate::sys::{Folder, Scratch};
+
 /// Longer than any of the three files: snmp has some 1.5 KiB.
 const LARGEST: usize = 8192;
 
@@ -65,23 +67,53 @@ impl Counters {
     /// Those of pread(2); `InvalidData` for a file without the counters.
     pub fn read(&mut self) -> io::Result<Reading> {
         let buffer = &mut self.buffer[..];
-        let text = whole(&self.snmp, buffer)?;
-        let tcp_opens = opens(text).ok_or_else(|| missing("ActiveOpens in snmp"))?;
-        let mut reading = Reading {
-            tcp_opens,
-            ..Reading::default()
-        };
-        let text = whole(&self.sockstat, buffer)?;
-        reading.tcp_in_use = in_use(text, b"TCP:").ok_or_else(|| missing("TCP in sockstat"))?;
-        reading.udp_in_use = in_use(text, b"UDP:").ok_or_else(|| missing("UDP in sockstat"))?;
+        let mut reading = Reading::default();
+        reading.add_snmp(whole(&self.snmp, buffer)?)?;
+        reading.add_sockstat(whole(&self.sockstat, buffer)?)?;
         if let Some(file) = &self.sockstat6 {
-            let text = whole(file, buffer)?;
-            reading.tcp_in_use +=
-                in_use(text, b"TCP6:").ok_or_else(|| missing("TCP6 in sockstat6"))?;
-            reading.udp_in_use +=
-                in_use(text, b"UDP6:").ok_or_else(|| missing("UDP6 in sockstat6"))?;
+            reading.add_sockstat6(whole(file, buffer)?)?;
         }
         Ok(reading)
+    }
+}
+
+impl Reading {
+    /// The counters of the namespace that the calling thread is in, through its
+    /// own `/proc/thread-self/net`. Each file is open for the moment: an open one
+    /// keeps its namespace alive. The directory does not: what is opened in it is
+    /// of the namespace in which its thread is then (get_proc_task_net(),
+    /// fs/proc/proc_net.c).
+    ///
+    /// # Errors
+    /// Those of openat(2) and read(2); `InvalidData` for a file without the
+    /// counters.
+    pub fn here(net: &Folder, scratch: &mut Scratch) -> io::Result<Reading> {
+        let mut reading = Reading::default();
+        reading.add_snmp(net.text(b"snmp", scratch)?)?;
+        reading.add_sockstat(net.text(b"sockstat", scratch)?)?;
+        match net.text(b"sockstat6", scratch) {
+            Ok(text) => reading.add_sockstat6(text)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        Ok(reading)
+    }
+
+    fn add_snmp(&mut self, text: &[u8]) -> io::Result<()> {
+        self.tcp_opens = opens(text).ok_or_else(|| missing("ActiveOpens in snmp"))?;
+        Ok(())
+    }
+
+    fn add_sockstat(&mut self, text: &[u8]) -> io::Result<()> {
+        self.tcp_in_use += in_use(text, b"TCP:").ok_or_else(|| missing("TCP in sockstat"))?;
+        self.udp_in_use += in_use(text, b"UDP:").ok_or_else(|| missing("UDP in sockstat"))?;
+        Ok(())
+    }
+
+    fn add_sockstat6(&mut self, text: &[u8]) -> io::Result<()> {
+        self.tcp_in_use += in_use(text, b"TCP6:").ok_or_else(|| missing("TCP6 in sockstat6"))?;
+        self.udp_in_use += in_use(text, b"UDP6:").ok_or_else(|| missing("UDP6 in sockstat6"))?;
+        Ok(())
     }
 }
 

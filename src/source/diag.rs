@@ -108,6 +108,8 @@ pub enum Found {
 #[derive(Debug)]
 pub struct Scope {
     netns: Netns,
+    /// It is the one that this thread is in.
+    at_home: bool,
     dump: Netlink,
     query: Netlink,
     buffer: Box<[u8]>,
@@ -135,17 +137,27 @@ impl Scope {
     /// # Errors
     /// See [`Netlink::open`].
     pub fn open(netns: Netns, stats: Rc<Stats>) -> io::Result<Scope> {
-        Ok(Scope {
+        let mut scope = Scope::of(netns, Netlink::open()?, Netlink::open()?, stats);
+        scope.at_home = true;
+        Ok(scope)
+    }
+
+    /// A scope of sockets that were opened in another namespace. They keep it
+    /// alive, so it is to last no longer than what it is for; and when a dump has
+    /// failed it is of no more use.
+    pub fn of(netns: Netns, dump: Netlink, query: Netlink, stats: Rc<Stats>) -> Scope {
+        Scope {
             netns,
-            dump: Netlink::open()?,
-            query: Netlink::open()?,
+            at_home: false,
+            dump,
+            query,
             buffer: vec![0; DUMP_ROOM].into_boxed_slice(),
             job: None,
             replaced: false,
             unconditional: false,
             seq: 0,
             stats,
-        })
+        }
     }
 
     /// Opens a notice socket of this scope.
@@ -253,6 +265,9 @@ impl Scope {
             Err(error) => error,
         };
         self.stats.dumps_failed.bump();
+        if !self.at_home {
+            return Progress::Failed(job.coverage, failed);
+        }
         // What the kernel still holds of this dump would be in the way of the
         // next one (EBUSY): a fresh socket forgets it.
         match Netlink::open() {

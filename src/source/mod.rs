@@ -7,6 +7,7 @@ pub mod diag;
 pub mod dns_tap;
 mod dumps;
 pub mod gate;
+pub mod netns;
 mod notices;
 
 pub use dns_tap::DnsTap;

@@ -71,13 +71,15 @@ pub struct Drained {
     pub overrun: bool,
 }
 
-/// The sockets that receive the notices of one namespace: one, or, where that may
-/// not have room enough, several that share the cookies.
+/// The sockets that receive notices, of one namespace or of all: one, or, where
+/// that may not have room enough, several that share the cookies.
 #[derive(Debug)]
 pub struct Notices {
     shards: Vec<Netlink>,
     /// Which one is read next.
     next: usize,
+    /// They hear of every namespace that has an id in this one.
+    all: bool,
     buffer: Box<[u8]>,
     stats: Rc<Stats>,
 }
@@ -125,6 +127,7 @@ impl Notices {
         Ok(Notices {
             shards: vec![Netlink::open()?],
             next: 0,
+            all: false,
             buffer: vec![0; NOTICE_ROOM].into_boxed_slice(),
             stats,
         })
@@ -138,6 +141,19 @@ impl Notices {
         for shard in &self.shards {
             shard.join(group.number())?;
         }
+        Ok(())
+    }
+
+    /// Hears of every namespace that has an id in this one, or of this one alone
+    /// again.
+    ///
+    /// # Errors
+    /// See [`Netlink::listen_all`]; then it is as it was before.
+    pub fn listen_all(&mut self, on: bool) -> io::Result<()> {
+        for shard in &self.shards {
+            shard.listen_all(on)?;
+        }
+        self.all = on;
         Ok(())
     }
 
@@ -184,16 +200,27 @@ impl Notices {
     }
 
     /// Hands over what is there, at most `limit` notices, until every socket is
-    /// empty. An overrun does not end it: what was queued before is still good.
+    /// empty; each with the id of its namespace, where that is not this one. An
+    /// overrun does not end it: what was queued before is still good.
     ///
     /// # Errors
     /// Those of recvfrom(2) that are neither of the above.
-    pub fn drain(&mut self, limit: usize, each: &mut dyn FnMut(Notice)) -> io::Result<Drained> {
+    pub fn drain(
+        &mut self,
+        limit: usize,
+        each: &mut dyn FnMut(Option<i32>, Notice),
+    ) -> io::Result<Drained> {
         let mut drained = Drained::default();
         let mut empty = 0;
         for _ in 0..limit {
-            let length = match self.shards[self.next].recv(&mut self.buffer) {
-                Ok(length) => length,
+            let shard = &self.shards[self.next];
+            let received = if self.all {
+                shard.recv_from_any(&mut self.buffer)
+            } else {
+                shard.recv(&mut self.buffer).map(|length| (length, None))
+            };
+            let (length, from) = match received {
+                Ok(received) => received,
                 Err(RecvError::WouldBlock) => {
                     empty += 1;
                     self.next = (self.next + 1) % self.shards.len();
@@ -221,7 +248,7 @@ impl Notices {
                 match notice {
                     Ok(Some(notice)) => {
                         self.stats.notices.bump();
-                        each(notice);
+                        each(from, notice);
                     }
                     Ok(None) => {}
                     Err(malformed) => {

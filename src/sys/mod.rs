@@ -11,6 +11,7 @@ mod child;
 mod folder;
 pub mod memory;
 mod netlink;
+mod netns;
 pub mod output;
 mod own;
 mod packet;
@@ -23,9 +24,8 @@ mod unix;
 pub use child::{Child, Ending, Spawned, keep_descriptors, reap_strangers};
 pub use folder::{Folder, Item, Items, Scratch};
 pub use netlink::{Netlink, RecvError, share_of};
-pub use own::{
-    capabilities, connect_nowhere, hostname, netns, own_cookies, thread_cpu, unbound_socket_cookie,
-};
+pub use netns::Namespace;
+pub use own::{connect_nowhere, hostname, netns, own_cookies, thread_cpu, unbound_socket_cookie};
 pub use packet::{Packets, Received, Way};
 pub use place::{boot_id, lock, monotonic_ms, netns_cookie};
 #[cfg(feature = "bpf")]

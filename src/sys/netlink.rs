@@ -1,17 +1,23 @@
-//! A NETLINK_SOCK_DIAG socket: non-blocking, bound, and suspicious of what it
-//! receives.
+//! A netlink socket: non-blocking, bound, and suspicious of what it receives.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, RawFd};
 
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
+use netlink_sys::{
+    Socket, SocketAddr,
+    protocols::{NETLINK_ROUTE, NETLINK_SOCK_DIAG},
+};
 
-/// One sock_diag socket (sock_diag(7)).
+/// One netlink socket, of sock_diag(7) or rtnetlink(7).
 #[derive(Debug)]
 pub struct Netlink {
     socket: Socket,
     port: u32,
 }
+
+/// The option, and the type of the control message (linux/netlink.h).
+const LISTEN_ALL_NSID: libc::c_int = 8;
 
 /// Where the low word of the cookie stands in a notice: behind the netlink header
 /// (16 bytes), and 44 bytes into `struct inet_diag_msg`.
@@ -53,7 +59,19 @@ impl Netlink {
     /// The kernel's: EPROTONOSUPPORT where sock_diag is not built in, EPERM or
     /// EACCES under a security policy, EMFILE.
     pub fn open() -> io::Result<Netlink> {
-        let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
+        Netlink::of(NETLINK_SOCK_DIAG)
+    }
+
+    /// The same for rtnetlink(7).
+    ///
+    /// # Errors
+    /// As [`Netlink::open`].
+    pub fn open_route() -> io::Result<Netlink> {
+        Netlink::of(NETLINK_ROUTE)
+    }
+
+    fn of(protocol: isize) -> io::Result<Netlink> {
+        let mut socket = Socket::new(protocol)?;
         socket.set_non_blocking(true)?;
         let port = socket.bind_auto()?.port_number();
         Ok(Netlink { socket, port })
@@ -64,12 +82,43 @@ impl Netlink {
         self.port
     }
 
-    /// Joins a multicast group (`enum sknetlink_groups`, linux/sock_diag.h).
+    /// Joins a multicast group (`enum sknetlink_groups`, linux/sock_diag.h; `enum
+    /// rtnetlink_groups`, linux/rtnetlink.h).
     ///
     /// # Errors
     /// EINVAL where the kernel has no such group (before Linux 4.2).
     pub fn join(&self, group: u32) -> io::Result<()> {
         self.socket.add_membership(group)
+    }
+
+    /// Has multicast messages come from every network namespace that has an id in
+    /// this socket's (NETLINK_LISTEN_ALL_NSID, netlink(7)), or from this one alone
+    /// again.
+    ///
+    /// # Errors
+    /// EPERM without CAP_NET_BROADCAST. A namespace in whose user namespace it is
+    /// missing stays silent.
+    pub fn listen_all(&self, on: bool) -> io::Result<()> {
+        self.set(libc::SOL_NETLINK, LISTEN_ALL_NSID, libc::c_int::from(on))
+    }
+
+    /// The cookie of the network namespace that the socket is in (Linux 5.14):
+    /// unlike its inode it is never given again. `None` on an older kernel.
+    pub fn netns_cookie(&self) -> Option<u64> {
+        let mut value: u64 = 0;
+        let mut length = size_of::<u64>() as libc::socklen_t;
+        // SAFETY: `value` and `length` are valid for writes, and `length` says how
+        // large `value` is; the option writes eight bytes.
+        let answer = unsafe {
+            libc::getsockopt(
+                self.socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_NETNS_COOKIE,
+                (&raw mut value).cast(),
+                &raw mut length,
+            )
+        };
+        (answer == 0).then_some(value)
     }
 
     /// Asks for a receive buffer of `bytes` and returns what was granted, both
@@ -139,12 +188,16 @@ impl Netlink {
     }
 
     fn set_int(&self, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
+        self.set(libc::SOL_SOCKET, option, value)
+    }
+
+    fn set(&self, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
         // SAFETY: `value` lives across the call and its size is passed with it;
         // the kernel only reads it. The descriptor is open: `self` owns it.
         let answer = unsafe {
             libc::setsockopt(
                 self.socket.as_raw_fd(),
-                libc::SOL_SOCKET,
+                level,
                 option,
                 (&raw const value).cast(),
                 size_of::<libc::c_int>() as libc::socklen_t,
@@ -197,6 +250,78 @@ impl Netlink {
             }
         }
     }
+}
+
+impl Netlink {
+    /// As [`Netlink::recv`], with the id of the network namespace that the message
+    /// came from, where that is another one ([`Netlink::listen_all`]).
+    ///
+    /// # Errors
+    /// See [`RecvError`].
+    pub fn recv_from_any(&self, buffer: &mut [u8]) -> Result<(usize, Option<i32>), RecvError> {
+        let room = buffer.len();
+        let mut from = MaybeUninit::<libc::sockaddr_nl>::zeroed();
+        // Room for one control message with an int, aligned as cmsghdr is.
+        let mut control = [0_u64; 4];
+        let mut part = libc::iovec {
+            iov_base: buffer.as_mut_ptr().cast(),
+            iov_len: room,
+        };
+        // SAFETY: a msghdr of zeros is a valid one: no name, no parts.
+        let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+        header.msg_name = from.as_mut_ptr().cast();
+        header.msg_namelen = size_of::<libc::sockaddr_nl>() as libc::socklen_t;
+        header.msg_iov = &raw mut part;
+        header.msg_iovlen = 1;
+        header.msg_control = control.as_mut_ptr().cast();
+        let length = loop {
+            header.msg_controllen = size_of_val(&control) as _;
+            // SAFETY: the header points to buffers that live across the call and
+            // gives their sizes; the descriptor is open: `self` owns it.
+            let length = unsafe {
+                libc::recvmsg(
+                    self.socket.as_raw_fd(),
+                    &raw mut header,
+                    libc::MSG_TRUNC | libc::MSG_DONTWAIT,
+                )
+            };
+            if let Ok(length) = usize::try_from(length) {
+                break length;
+            }
+            let error = io::Error::last_os_error();
+            match error.raw_os_error() {
+                Some(libc::EINTR) => {}
+                Some(libc::EAGAIN) => return Err(RecvError::WouldBlock),
+                Some(libc::ENOBUFS) => return Err(RecvError::Overrun),
+                _ => return Err(RecvError::Io(error)),
+            }
+        };
+        // SAFETY: zeros are a valid sockaddr_nl, and the kernel wrote over them.
+        if unsafe { from.assume_init() }.nl_pid != 0 {
+            return Err(RecvError::Foreign);
+        }
+        if length > room {
+            return Err(RecvError::Truncated);
+        }
+        Ok((length, nsid(&header)))
+    }
+}
+
+/// The namespace id among the control messages of a message received.
+fn nsid(header: &libc::msghdr) -> Option<i32> {
+    // SAFETY: the header is one that recvmsg(2) filled in, and its control buffer
+    // is still there; the macros stay within the length that it gives.
+    let mut next = unsafe { libc::CMSG_FIRSTHDR(header) };
+    // SAFETY: CMSG_FIRSTHDR and CMSG_NXTHDR give a whole, aligned cmsghdr or null.
+    while let Some(message) = unsafe { next.as_ref() } {
+        if message.cmsg_level == libc::SOL_NETLINK && message.cmsg_type == LISTEN_ALL_NSID {
+            // SAFETY: a control message of this type holds an int.
+            return Some(unsafe { libc::CMSG_DATA(next).cast::<i32>().read_unaligned() });
+        }
+        // SAFETY: as for the first one.
+        next = unsafe { libc::CMSG_NXTHDR(header, next) };
+    }
+    None
 }
 
 impl AsRawFd for Netlink {

@@ -37,18 +37,6 @@ pub fn thread_cpu() -> Duration {
     Duration::from_secs(seconds) + Duration::from_nanos(nanos)
 }
 
-/// The effective capabilities of this process, a bit each (CapEff in
-/// /proc/self/status, proc_pid_status(5)).
-///
-/// # Errors
-/// Those of reading /proc, where it is not mounted.
-pub fn capabilities() -> io::Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let held = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    held.and_then(|text| u64::from_str_radix(text.trim(), 16).ok())
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no CapEff in /proc/self/status"))
-}
-
 /// The host's name (uname(2)); bytes that are no text are replaced.
 pub fn hostname() -> String {
     let mut buffer = [0_u8; 256];

@@ -354,6 +354,7 @@ impl Entry {
             direction: self.direction(),
             cookie: self.cookie,
             netns: self.netns,
+            netns_name: None,
             owner: self.owner(),
             user: None,
             process: self.process(),
@@ -364,6 +365,7 @@ impl Entry {
                 Err(why) => Placed::nowhere(why),
             }),
             between_ticks: false,
+            closed_first: None,
             life: None,
             traffic: None,
         }

@@ -4,5 +4,6 @@
 pub mod bytecode;
 pub mod connect;
 pub mod dns;
+pub mod nsid;
 pub mod request;
 pub mod sock_diag;

@@ -127,7 +127,7 @@ pub fn misplaced(data: &Value) -> Option<String> {
     let why = &said["cgroup_reason"];
     let good = match data["inode_reason"].as_str() {
         Some(reason @ ("not_read" | "minisocket")) if said["cgroup_id"].is_null() => *why == reason,
-        _ if *why == "not_read" => data["process_reason"] == *why,
+        _ if *why == "not_read" => data["action"] == "closed" || data["evidence"] == "restart",
         // A machine that is busy enough can miss any deadline.
         _ if *why == "timeout" => said["cgroup_id"].is_u64(),
         _ if mounted().is_none() => *why == "not_mounted",

@@ -247,6 +247,7 @@ fn row(ident: Ident, state: &str) -> Value {
         "state": state,
         "remote_host": null,
         "cookie": ident.cookie,
+        "netns": netns::inode(),
         "inode": ident.inode,
         "uid": uid,
     });

@@ -32,6 +32,7 @@ mod before_start;
 mod capture;
 mod cgroups;
 mod churn;
+mod closing;
 mod command;
 mod congestion;
 mod connect;
@@ -49,6 +50,7 @@ mod ledger;
 mod leftovers;
 mod listeners;
 mod names;
+mod namespaces;
 mod overrun;
 mod processes;
 mod push_down;
@@ -61,6 +63,7 @@ mod shards;
 mod syn_sent;
 mod tcp_connect;
 mod udp;
+mod unprivileged;
 
 // Shared with the tests of the same bytes as files.
 #[path = "../wire/lines.rs"]

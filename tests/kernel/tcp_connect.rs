@@ -280,7 +280,7 @@ fn without_any_privilege_the_table_has_to_do() {
                 .iter()
                 .map(|own| own["data"]["source"].clone())
                 .collect();
-            assert_eq!(sources, ["process", "connect", "dns_tap"]);
+            assert_eq!(sources, ["connect", "dns_tap"]);
         },
     );
 }

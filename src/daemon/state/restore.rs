@@ -22,7 +22,7 @@ impl Keeper {
         pipeline: &mut Pipeline,
         now: Now,
     ) -> Result<(), RunError> {
-        pipeline.keep_journal();
+        pipeline.keep_journal(sensor.netns());
         sensor.note_graves();
         let Some(summary) = self.found.take() else {
             return Ok(());

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::model::{
-    Action, Attempt, Attribution, Caller, CgroupInfo, CgroupUnknown, Comm, ConnectData, Cookie,
-    Data, Degraded, Direction, Endpoint, Event, Evidence, Family, Gap, GapCause, Holders, Host,
-    HostUnknown, Life, Listener, Name, Netns, NoResults, Origin, Owner, OwnerUnknown, Placed,
-    Process, ProcessUnknown, Proto, Restored, Sighting, SockId, SocketData, TcpState, Traffic,
+    Action, Attempt, Attribution, Caller, CgroupInfo, CgroupUnknown, ClosedFirst, Comm,
+    ConnectData, Cookie, Data, Degraded, Direction, Endpoint, Event, Evidence, Family, Gap,
+    GapCause, Holders, Host, HostUnknown, Life, Listener, Name, Netns, NoResults, Origin, Owner,
+    OwnerUnknown, Placed, Process, ProcessUnknown, Proto, Restored, Sighting, SockId, SocketData,
+    TcpState, Traffic,
 };
 
 fn ts() -> SystemTime {
@@ -58,6 +59,7 @@ pub(super) fn opened() -> SocketData {
         direction: Some(Direction::Outbound),
         cookie: Cookie(4097),
         netns: Netns(4_026_531_833),
+        netns_name: None,
         owner: Owner::Known {
             uid: 1000,
             inode: 12593,
@@ -72,6 +74,7 @@ pub(super) fn opened() -> SocketData {
             None,
         )),
         between_ticks: false,
+        closed_first: None,
         life: None,
         traffic: None,
     }
@@ -82,6 +85,8 @@ pub(super) fn closed() -> SocketData {
         action: Some((Action::Closed, Evidence::Notified)),
         process: Some(caller()),
         host: Host::Named(Name::escaped(b"example.org")),
+        state: TcpState::FinWait2,
+        closed_first: Some(ClosedFirst::Local),
         life: Some(Life::Seen { ms: 1503 }),
         traffic: Some(Traffic {
             bytes_sent: Some(1200),
@@ -98,6 +103,8 @@ pub(super) fn closed() -> SocketData {
 pub(super) fn between_ticks() -> SocketData {
     SocketData {
         direction: Some(Direction::Unknown),
+        state: TcpState::Established,
+        closed_first: None,
         process: None,
         owner: Owner::Unknown(OwnerUnknown::NotRead),
         cgroup: Some(Placed::nowhere(CgroupUnknown::NotRead)),
@@ -358,6 +365,7 @@ pub(super) fn connect() -> ConnectData {
         results: [&b"example.org"[..], b"cdn.example.net"]
             .map(Name::escaped)
             .into(),
+        netns_name: None,
         no_results: None,
         cgroup: placed("/user.slice/session-1.scope", Some("session-1.scope"), None),
         user: None,
@@ -401,6 +409,7 @@ pub(super) fn connect_seen() -> ConnectData {
             ..connect().attempt
         },
         results: Vec::new(),
+        netns_name: None,
         no_results: Some(NoResults::NotSeen),
         cgroup: Placed::nowhere(CgroupUnknown::NotRead),
         user: None,
@@ -483,7 +492,25 @@ pub(super) fn own_event(what: &str, data: Data) -> Event {
 }
 
 /// Every kind of record, by the name of its fixtures.
-pub(super) fn events() -> [(&'static str, Event); 16] {
+/// In another namespace, whose name is meant to do harm.
+pub(super) fn elsewhere() -> SocketData {
+    SocketData {
+        action: Some((Action::Closed, Evidence::Verified)),
+        netns: Netns(4_026_532_246),
+        netns_name: Some("/run/netns/blue\x1b[2J\" \n".into()),
+        ..udp()
+    }
+}
+
+/// A connect() in another namespace.
+pub(super) fn connect_elsewhere() -> ConnectData {
+    let mut data = connect();
+    data.attempt.netns = Some(Netns(4_026_532_246));
+    data.netns_name = Some("/run/netns/blue".into());
+    data
+}
+
+pub(super) fn events() -> [(&'static str, Event); 18] {
     [
         ("opened", socket_event(opened())),
         ("closed", socket_event(closed())),
@@ -492,6 +519,8 @@ pub(super) fn events() -> [(&'static str, Event); 16] {
         ("v4-mapped", socket_event(v4_mapped())),
         ("udp", socket_event(udp())),
         ("restart", socket_event(restart())),
+        ("elsewhere", socket_event(elsewhere())),
+        ("connect-elsewhere", connect_event(connect_elsewhere())),
         ("connect", connect_event(connect())),
         ("connect-mapped", connect_event(connect_mapped())),
         ("connect-seen", connect_event(connect_seen())),

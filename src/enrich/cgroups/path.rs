@@ -34,6 +34,16 @@ pub fn read(path: &[u8]) -> CgroupInfo {
     }
 }
 
+/// The container that the text of /proc/PID/cgroup tells (cgroups(7)): in whatever
+/// hierarchy has one.
+pub fn container_in(text: &[u8]) -> Option<String> {
+    let mut lines = text.split(|byte| *byte == b'\n');
+    lines.find_map(|line| {
+        let path = line.splitn(3, |byte| *byte == b':').nth(2)?;
+        read(path).container.map(String::from)
+    })
+}
+
 /// systemd puts `_` before a name that the kernel would take for a file of its
 /// own (cg_escape), and before one that has it already. The `\x2d` in a unit's
 /// name is part of the name, and stays.
@@ -88,6 +98,18 @@ mod tests {
             count += 1;
         }
         assert!(count >= 20, "only {count} fixtures");
+    }
+
+    #[test]
+    fn a_container_is_told_by_whatever_hierarchy_has_it() {
+        let id = "0123456789abcdef".repeat(4);
+        let of = |text: String| container_in(text.as_bytes());
+        let docker = format!("0::/system.slice/docker-{id}.scope\n");
+        assert_eq!(of(docker), Some(id.clone()));
+        let hybrid = format!("12:pids:/docker/{id}\n0::/\n");
+        assert_eq!(of(hybrid), Some(id));
+        assert_eq!(of("0::/user.slice/a:b:c\n".to_owned()), None);
+        assert_eq!(of(String::new()), None);
     }
 
     proptest! {

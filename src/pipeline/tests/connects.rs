@@ -45,9 +45,9 @@ fn a_connect_goes_to_the_sensors_of_its_kind_with_what_each_collects() {
     let names = [Name::escaped(b"example.org")];
     let now = bench.at(0);
     let attempt = attempt("203.0.113.7:443");
-    bench.pipeline.connect(&attempt, &names, None, now);
+    bench.pipeline.connect(&attempt, None, &names, None, now);
     let none = Some(NoResults::NotSeen);
-    bench.pipeline.connect(&attempt, &[], none, now);
+    bench.pipeline.connect(&attempt, None, &[], none, now);
     let told: Vec<_> = bench.kept.events.take();
     let told: Vec<_> = told
         .iter()
@@ -86,7 +86,7 @@ fn a_connect_is_locked_as_a_socket_is() {
     let connect = |bench: &mut Bench, remote: &str| {
         bench
             .pipeline
-            .connect(&attempt(remote), &[], Some(NoResults::NotSeen), now);
+            .connect(&attempt(remote), None, &[], Some(NoResults::NotSeen), now);
         bench.kept.events.take().len()
     };
     *bench.kept.refuse.borrow_mut() = true;

@@ -3,6 +3,7 @@
 
 mod carry;
 mod machine;
+mod narrow;
 mod ways;
 
 use std::rc::Rc;

@@ -164,6 +164,10 @@ fn another_cgroup() {
         let caller = Caller::current();
         assert_eq!(caller.cgroup, inode(&place));
         watch.expect_call(call(Domain::V6));
+        // Its path can be told only while it is there.
+        watch.daemon.wait_for("the connect", |event| {
+            event["data"]["cgroup_id"] == caller.cgroup
+        });
         join(&home).expect("and back");
         fs::remove_dir(&place).expect("nobody is left in it");
     });

@@ -45,6 +45,7 @@ pub struct Launch {
     refusal: Option<Refusal>,
     place: Option<PathBuf>,
     nobody: bool,
+    through: Vec<String>,
 }
 
 impl Launch {
@@ -61,6 +62,7 @@ impl Launch {
             refusal: None,
             place: None,
             nobody: false,
+            through: Vec::new(),
         }
     }
 
@@ -104,6 +106,12 @@ impl Launch {
     /// As a user without any privilege, where the test itself has some.
     pub fn without_privilege(mut self) -> Launch {
         self.nobody = true;
+        self
+    }
+
+    /// Started by this command, which is told what to start.
+    pub fn through(mut self, command: &[&str]) -> Launch {
+        self.through = command.iter().map(ToString::to_string).collect();
         self
     }
 
@@ -165,7 +173,13 @@ impl Launch {
             }
             None => scratch.write("sockwatch.yaml", &self.config()),
         };
-        let mut command = Command::new(binary());
+        let mut words = self.through.into_iter().map(OsString::from);
+        let program = words.next().unwrap_or_else(binary);
+        let mut command = Command::new(program);
+        command.args(words);
+        if command.get_program() != binary() {
+            command.arg(binary());
+        }
         command.arg("--config").arg(config);
         if self.nobody && crate::netns::is_root() {
             command.gid(NOBODY).uid(NOBODY);

@@ -70,6 +70,7 @@ fn they_get_the_event_and_nothing_else() {
                 ("SOCKWATCH_EVIDENCE", "notified".to_owned()),
                 ("SOCKWATCH_LISTENER", "net.socket".to_owned()),
                 ("SOCKWATCH_LOCAL", text(&told["data"]["local"])),
+                ("SOCKWATCH_NETNS", text(&told["data"]["netns"])),
                 ("SOCKWATCH_PROTO", "udp".to_owned()),
                 ("SOCKWATCH_REMOTE", "0.0.0.0:0".to_owned()),
                 ("SOCKWATCH_SENSOR", "w".to_owned()),

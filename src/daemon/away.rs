@@ -1,0 +1,508 @@
+//! Every other network namespace: found, followed, dumped one after the other, and
+//! told when it ends.
+//!
+//! A namespace is found by a look (every half second, and when an id is announced)
+//! and has a [`Place`] from then on. Its notices come through the socket of our
+//! own. To read its counters or open the sockets for a dump the [`Scout`] goes
+//! there; between ticks nothing of ours is in it, so that it ends when its last
+//! user leaves. The announcement of that comes behind all its notices, and what
+//! is left of it then is told as closed.
+//!
+//! A namespace that an earlier look did not show is taken for new: what is in it
+//! was opened since. What the first look finds was there before.
+
+mod asked;
+mod found;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::RunError;
+use super::place::{Place, Shared, Watched};
+use super::schedule::Mask;
+use crate::enrich::cgroups::path;
+use crate::enrich::pool::Wake;
+use crate::model::{Coverage, Gap, Netns, Notice, Now, Renumbering};
+use crate::pipeline::Pipeline;
+use crate::sensor::NetSocket;
+use crate::source::Notices;
+use crate::source::netns::{Announcements, Job, Number, Scout, Setup};
+use crate::stats::Stats;
+
+/// How often namespaces are looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How soon a dump that has nothing to say is looked at again. One is written
+/// while it is read, so this is rare.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// How many notices of namespaces that are not known yet are kept.
+const STRAYS: usize = 4096;
+
+/// Where the dumps have come to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum At {
+    /// None is being dumped.
+    Home,
+    /// The scout fetches the sockets of this one.
+    Going(Number),
+    /// This one is being dumped.
+    There(Number),
+}
+
+/// The looks for namespaces.
+#[derive(Debug)]
+struct Looks {
+    /// One is under way.
+    under_way: bool,
+    /// When the next one is due.
+    due: Instant,
+    /// Announcements of ends may have been lost: it has to find out.
+    check: bool,
+    /// The first one has been answered.
+    begun: bool,
+    /// When the last one began that has seen everything.
+    complete: Option<Instant>,
+    /// It was said that there are more than are watched.
+    told_left_out: bool,
+}
+
+/// All other namespaces.
+pub(super) struct Away {
+    scout: Scout,
+    announcements: Announcements,
+    /// There may be announcements.
+    pub news_ready: bool,
+    watched: Watched,
+    places: BTreeMap<Number, Place>,
+    by_id: HashMap<i32, Number>,
+    by_netns: HashMap<Netns, Number>,
+    looks: Looks,
+    /// Notices of namespaces that are not known yet, in their order.
+    strays: VecDeque<(i32, Notice)>,
+    /// Ended, and to be told of when every notice is read.
+    ended: BTreeSet<Number>,
+    /// Ended before it was known.
+    ended_early: Vec<i32>,
+    /// Ended, and to be forgotten by the scout.
+    forget: Vec<Number>,
+    /// Whose ticks are due.
+    due: Mask,
+    /// Whose ticks wait for the counters that the scout reads.
+    reading: Option<Mask>,
+    /// Those that have something to be dumped, in order.
+    line: VecDeque<Number>,
+    at: At,
+    /// When the dump under way is looked at again.
+    look_at: Option<Instant>,
+    /// Those that have not been read since they were found, of the first look.
+    unread: BTreeSet<Number>,
+    /// Those in which something may have ended unheard.
+    gaps: BTreeSet<Number>,
+    /// Gaps that cannot be reconciled.
+    abandoned: Vec<Gap>,
+    /// The id that our own namespace has given itself.
+    own_id: Option<i32>,
+    stats: Rc<Stats>,
+}
+
+impl Away {
+    /// Begins to watch. `notices` hears of all namespaces from then on. On failure
+    /// says what was refused, and everything is as before.
+    ///
+    /// # Errors
+    /// EPERM without CAP_NET_BROADCAST (to hear) or CAP_SYS_ADMIN (to go).
+    pub fn open(
+        watched: Watched,
+        notices: &mut Notices,
+        wake: Wake,
+        stats: &Rc<Stats>,
+        now: Now,
+    ) -> Result<Away, (&'static str, io::Error)> {
+        let announcements = Announcements::open(Rc::clone(stats))
+            .map_err(|error| ("hear of namespaces that end", error))?;
+        let setup = Setup {
+            ids: true,
+            container: path::container_in,
+        };
+        let scout = Scout::start(setup, wake).map_err(|error| ("enter namespaces", error))?;
+        if let Err(error) = notices.listen_all(true) {
+            return Err(("hear notices of other namespaces", error));
+        }
+        Ok(Away {
+            scout,
+            announcements,
+            news_ready: true,
+            watched,
+            places: BTreeMap::new(),
+            by_id: HashMap::new(),
+            by_netns: HashMap::new(),
+            looks: Looks {
+                under_way: false,
+                due: now.mono,
+                check: false,
+                begun: false,
+                complete: None,
+                told_left_out: false,
+            },
+            strays: VecDeque::new(),
+            ended: BTreeSet::new(),
+            ended_early: Vec::new(),
+            forget: Vec::new(),
+            due: 0,
+            reading: None,
+            line: VecDeque::new(),
+            at: At::Home,
+            look_at: None,
+            unread: BTreeSet::new(),
+            gaps: BTreeSet::new(),
+            abandoned: Vec::new(),
+            own_id: None,
+            stats: Rc::clone(stats),
+        })
+    }
+
+    /// The descriptor to wait on (readable) for announcements.
+    pub fn fd(&self) -> RawFd {
+        self.announcements.as_raw_fd()
+    }
+
+    /// The sensor of a namespace.
+    pub fn sensor(&mut self, netns: Netns) -> Option<&mut NetSocket> {
+        let number = self.by_netns.get(&netns)?;
+        self.places.get_mut(number).map(|place| &mut place.sensor)
+    }
+
+    /// The name of a namespace.
+    pub fn name(&self, netns: Netns) -> Option<&Arc<str>> {
+        let number = self.by_netns.get(&netns)?;
+        self.places.get(number)?.sensor.name()
+    }
+
+    /// All sensors, in the order of [`Number`], from one on.
+    pub fn sensors_from(&self, number: Number) -> impl Iterator<Item = (Number, &NetSocket)> {
+        let places = self.places.range(number..);
+        places.map(|(number, place)| (*number, &place.sensor))
+    }
+
+    /// All sensors.
+    pub fn sensors(&mut self) -> impl Iterator<Item = &mut NetSocket> {
+        self.places.values_mut().map(|place| &mut place.sensor)
+    }
+
+    /// How many sockets are held.
+    pub fn sockets(&self) -> usize {
+        self.places.values().map(|place| place.sensor.len()).sum()
+    }
+
+    /// How many namespaces there are.
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Goes on for other sensors.
+    pub fn replace(
+        &mut self,
+        watched: Watched,
+        sensors: &Renumbering,
+        pipeline: &mut Pipeline,
+        now: Now,
+    ) {
+        for place in self.places.values_mut() {
+            place.replace(watched.clone(), sensors, pipeline, now);
+        }
+        // The masks speak of those that were.
+        self.due = 0;
+        self.watched = watched;
+    }
+
+    /// Whether our own namespace has this id.
+    pub fn is_home(&self, id: i32) -> bool {
+        self.own_id == Some(id)
+    }
+
+    /// A notice of another namespace.
+    pub fn hear(&mut self, id: i32, notice: Notice, now: Now, pipeline: &mut Pipeline) {
+        let place = self.by_id.get(&id).and_then(|at| self.places.get_mut(at));
+        match place {
+            Some(place) => {
+                place.noticed[notice.id.proto as usize] = true;
+                place.sensor.notice(notice, now, pipeline);
+            }
+            None => {
+                if self.strays.len() == STRAYS {
+                    self.strays.pop_front();
+                    self.stats.notices_strange.bump();
+                }
+                self.strays.push_back((id, notice));
+            }
+        }
+    }
+
+    /// Notices were dropped: whose is not known, so all are reconciled.
+    pub fn overrun(&mut self, now: Now, shared: &Shared) {
+        for (number, place) in &mut self.places {
+            place.sensor.overrun(now);
+            self.gaps.insert(*number);
+            place.reconcile(shared);
+            queue(place, *number, &mut self.line);
+        }
+    }
+
+    /// Notices of a kind come after all.
+    pub fn sees(&mut self, mut sees: impl FnMut(&mut Place)) {
+        for (number, place) in &mut self.places {
+            sees(place);
+            self.gaps.insert(*number);
+        }
+    }
+
+    /// Whether a gap of any namespace is not accounted for.
+    pub fn has_gap(&self) -> bool {
+        !self.gaps.is_empty()
+    }
+
+    /// Takes the gaps that are accounted for.
+    pub fn settled_gaps(&mut self, now: Now, settled: &mut impl FnMut(Gap)) {
+        self.abandoned.drain(..).for_each(&mut *settled);
+        let places = &mut self.places;
+        self.gaps.retain(|number| {
+            let Some(place) = places.get_mut(number) else {
+                return false;
+            };
+            if let Some(gap) = place.sensor.settled_gap(now) {
+                settled(gap);
+            }
+            place.sensor.has_gap()
+        });
+    }
+
+    /// There is no time for gaps any more.
+    pub fn abandoned_gaps(&mut self, now: Now, abandoned: &mut impl FnMut(Gap)) {
+        for place in self.places.values_mut() {
+            place.sensor.abandon_gap(now).map(&mut *abandoned);
+        }
+        self.gaps.clear();
+    }
+
+    /// The ticks of these sensors are due.
+    pub fn tick(&mut self, due: Mask, shared: &Shared) {
+        self.due |= due & self.watched.gates.concerned();
+        if self.due != 0 && self.reading.is_some() {
+            shared.stats.ticks_late.bump();
+        }
+        self.read_counters();
+    }
+
+    fn read_counters(&mut self) {
+        if self.due == 0 || self.reading.is_some() || self.places.is_empty() {
+            return;
+        }
+        let numbers = self.places.keys().copied().collect();
+        if self.ask(Job::Read(numbers)) {
+            self.reading = Some(std::mem::take(&mut self.due));
+        }
+    }
+
+    /// Asks the scout; false when it is no more, which its last answer tells.
+    fn ask(&self, job: Job) -> bool {
+        match self.scout.ask(job) {
+            Ok(()) => true,
+            Err(error) => {
+                log::debug!("namespaces: {error}");
+                false
+            }
+        }
+    }
+
+    /// Hears of ids, and has namespaces looked for when that is due.
+    pub fn look(&mut self, now: Now) -> io::Result<()> {
+        if std::mem::take(&mut self.news_ready) {
+            let news = self.announcements.drain()?;
+            for id in news.ended {
+                match self.by_id.get(&id) {
+                    Some(number) => {
+                        self.ended.insert(*number);
+                    }
+                    None if self.looks.under_way => self.ended_early.push(id),
+                    None => {}
+                }
+            }
+            let strange = |id: &i32| !self.by_id.contains_key(id);
+            if news.lost || news.given.iter().any(strange) {
+                self.looks.due = now.mono;
+            }
+            self.looks.check |= news.lost;
+        }
+        if !self.looks.under_way && self.looks.due <= now.mono {
+            let job = Job::Look {
+                forget: std::mem::take(&mut self.forget),
+                bounded: self.looks.begun,
+                check: std::mem::take(&mut self.looks.check),
+            };
+            self.looks.under_way = self.ask(job);
+            self.looks.due = now.mono + LOOK_EVERY;
+        }
+        Ok(())
+    }
+
+    /// Every notice has been read: tells of what was left in the namespaces that
+    /// have ended. A gap of theirs is accounted for by that.
+    pub fn tell_ends(&mut self, pipeline: &mut Pipeline, now: Now, gap: &mut impl FnMut(Gap)) {
+        while let Some(number) = self.ended.pop_first() {
+            let Some(mut place) = self.places.remove(&number) else {
+                continue;
+            };
+            place.sensor.end_all(now, pipeline);
+            place.sensor.abandon_gap(now).map(&mut *gap);
+            self.by_id.retain(|_, at| *at != number);
+            let netns = place.sensor.netns();
+            if self.by_netns.get(&netns) == Some(&number) {
+                self.by_netns.remove(&netns);
+            }
+            self.unread.remove(&number);
+            self.gaps.remove(&number);
+            self.forget.push(number);
+            if matches!(self.at, At::There(at) if at == number) {
+                self.at = At::Home;
+            }
+            self.stats.netns_ended.bump();
+            log::debug!("namespace {} has ended", netns.0);
+        }
+        self.stats.netns.set(self.places.len() as u64);
+    }
+
+    /// Goes on with the dumps. What one has covered that was read to its end.
+    pub fn work(
+        &mut self,
+        shared: &mut Shared,
+        pipeline: &mut Pipeline,
+        now: Now,
+    ) -> Result<Option<(Number, Coverage)>, RunError> {
+        if self.at == At::Home {
+            self.go(now);
+        }
+        let At::There(number) = self.at else {
+            return Ok(None);
+        };
+        let Some(place) = self.places.get_mut(&number) else {
+            self.at = At::Home;
+            return Ok(None);
+        };
+        if self.look_at.take_if(|at| *at <= now.mono).is_some() {
+            place.dump_ready = true;
+        }
+        place.ask_about_suspects(shared, pipeline, now);
+        place.reconcile(shared);
+        if let Some(coverage) = place.work(shared, pipeline, now)? {
+            return Ok(Some((number, coverage)));
+        }
+        if place.is_dumping() {
+            if !place.dump_ready {
+                self.look_at.get_or_insert(now.mono + LOOK_AGAIN);
+            }
+        } else if place.scope.is_none() || !place.is_busy(now) {
+            self.leave(number);
+        }
+        Ok(None)
+    }
+
+    /// A dump of this one is complete, and counts.
+    pub fn completed(
+        &mut self,
+        (number, coverage): (Number, Coverage),
+        shared: &mut Shared,
+        pipeline: &mut Pipeline,
+        now: Now,
+    ) {
+        if let Some(place) = self.places.get_mut(&number) {
+            place.completed(coverage, shared, pipeline, now);
+        }
+    }
+
+    /// Has the scout fetch the sockets of the next one.
+    fn go(&mut self, now: Now) {
+        let places = &self.places;
+        let is_due = |number: &Number| match places.get(number) {
+            Some(place) => place.is_busy(now),
+            // It has ended.
+            None => true,
+        };
+        let Some(at) = self.line.iter().position(is_due) else {
+            return;
+        };
+        let Some(number) = self.line.remove(at) else {
+            return;
+        };
+        if let Some(place) = self.places.get_mut(&number) {
+            place.in_line = false;
+            if self.ask(Job::Enter(number)) {
+                self.at = At::Going(number);
+            }
+        }
+    }
+
+    /// Nothing more is to be done there for now.
+    fn leave(&mut self, number: Number) {
+        self.at = At::Home;
+        self.look_at = None;
+        if let Some(place) = self.places.get_mut(&number) {
+            place.scope = None;
+            place.dump_ready = false;
+            if place.is_read() {
+                self.unread.remove(&number);
+            }
+            // What failed is tried again.
+            queue(place, number, &mut self.line);
+        }
+    }
+
+    /// Whether there is something to do now.
+    pub fn is_busy(&self, now: Now) -> bool {
+        let is_busy = |number: &Number| {
+            let place = self.places.get(number);
+            place.is_none_or(|place| place.is_busy(now))
+        };
+        self.news_ready
+            || match self.at {
+                At::Home => self.line.iter().any(is_busy),
+                At::Going(_) => false,
+                // One that is not being dumped is to be left.
+                At::There(number) => {
+                    let place = self.places.get(&number);
+                    place.is_none_or(|place| !place.is_dumping() || place.dump_ready)
+                }
+            }
+    }
+
+    /// Whether everything that was there at the start has been read.
+    pub fn is_read(&self) -> bool {
+        self.looks.begun && self.unread.is_empty()
+    }
+
+    /// When something is due that no descriptor tells of.
+    pub fn deadline(&self, now: Now) -> Option<Instant> {
+        let looks = (!self.looks.under_way).then_some(self.looks.due);
+        let dumps = match self.at {
+            At::Home => {
+                let waiting = self.line.iter();
+                let waiting = waiting.filter_map(|number| self.places.get(number));
+                waiting.filter_map(|place| place.deadline(now)).min()
+            }
+            At::Going(_) => None,
+            At::There(_) => self.look_at,
+        };
+        looks.into_iter().chain(dumps).min()
+    }
+}
+
+/// Puts a place in the line, if there is something to be dumped.
+fn queue(place: &mut Place, number: Number, line: &mut VecDeque<Number>) {
+    let wanted = !place.dumps.is_empty() || place.sensor.has_suspects();
+    if wanted && place.scope.is_none() && !place.in_line {
+        place.in_line = true;
+        line.push_back(number);
+    }
+}

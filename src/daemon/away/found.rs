@@ -1,0 +1,138 @@
+//! What a look has found: namespaces come, and have names.
+
+use super::{Away, queue};
+use crate::daemon::place::{Place, Shared};
+use crate::log::Plain;
+use crate::model::{Now, Proto};
+use crate::pipeline::Pipeline;
+use crate::sensor::{NetSocket, Reader};
+use crate::source::Dumps;
+use crate::source::netns::{Found, Looked, MOST, Refused};
+
+impl Away {
+    /// Takes a look's answer.
+    pub(super) fn looked(
+        &mut self,
+        looked: Looked,
+        home: &mut NetSocket,
+        shared: &mut Shared,
+        pipeline: &mut Pipeline,
+        now: Now,
+    ) {
+        self.looks.under_way = false;
+        if let Some(name) = looked.own {
+            home.set_name(name);
+        }
+        self.ended.extend(looked.ended);
+        for (number, name) in looked.named {
+            if let Some(place) = self.places.get_mut(&number) {
+                place.sensor.set_name(name);
+            }
+        }
+        for refused in &looked.refused {
+            self.refused(refused, shared, now);
+        }
+        self.left_out(looked.left_out);
+        for found in looked.found {
+            self.arrived(found, shared, pipeline, now);
+        }
+        self.looks.begun = true;
+        if looked.complete {
+            self.looks.complete = Some(looked.began);
+        }
+        self.stats.netns.set(self.places.len() as u64);
+        // What they are is known now, or it will never be.
+        for (id, notice) in std::mem::take(&mut self.strays) {
+            if looked.own_id == Some(id) {
+                home.notice(notice, now, pipeline);
+            } else if self.by_id.contains_key(&id) {
+                self.hear(id, notice, now, pipeline);
+            } else {
+                self.stats.notices_strange.bump();
+            }
+        }
+        self.own_id = looked.own_id;
+        for id in std::mem::take(&mut self.ended_early) {
+            self.ended.extend(self.by_id.get(&id));
+        }
+        // A tick may have come before there was a place.
+        self.read_counters();
+    }
+
+    /// A namespace that was not known.
+    fn arrived(&mut self, found: Found, shared: &Shared, pipeline: &mut Pipeline, now: Now) {
+        let Found {
+            number,
+            netns,
+            id,
+            name,
+        } = found;
+        log::debug!(
+            "namespace {}{}",
+            netns.0,
+            name.as_deref().map_or(String::new(), shown)
+        );
+        let mut place = Place::new(netns, self.watched.clone(), &self.stats, now);
+        place.sensor.set_name(name);
+        for reader in [Reader::Clients, Reader::Processes] {
+            let keep = shared.listed[reader as usize];
+            place.sensor.keep_places(reader, keep);
+        }
+        for group in &shared.deaf {
+            place.sensor.blind(group.family, group.proto);
+        }
+        if self.looks.begun {
+            if let Some(since) = self.looks.complete {
+                was_empty(&mut place, Now { mono: since, ..now }, pipeline);
+            }
+        } else {
+            self.unread.insert(number);
+        }
+        place.dumps.ask(place.needs);
+        queue(&mut place, number, &mut self.line);
+        if !place.in_line {
+            self.unread.remove(&number);
+        }
+        self.places.insert(number, place);
+        self.by_netns.insert(netns, number);
+        if let Some(id) = id {
+            self.by_id.insert(id, number);
+        }
+    }
+
+    fn refused(&self, refused: &Refused, shared: &mut Shared, now: Now) {
+        self.stats.netns_refused.bump();
+        shared.warn("netns", now, || {
+            let name = refused.name.as_deref().map_or(String::new(), shown);
+            let (netns, error) = (refused.netns.0, &refused.error);
+            format!(
+                "network namespace {netns}{name} cannot be entered ({error}): its sockets are not seen"
+            )
+        });
+    }
+
+    fn left_out(&mut self, count: usize) {
+        self.stats.netns_left_out.set(count as u64);
+        if count > 0 && !std::mem::replace(&mut self.looks.told_left_out, true) {
+            log::warn!(
+                "there are {count} network namespaces more than the {MOST} that are watched: their \
+                 sockets are not seen"
+            );
+        }
+    }
+}
+
+fn shown(name: &str) -> String {
+    format!(" ({})", Plain(name))
+}
+
+/// The namespace came to be since then: as good as a dump that held nothing.
+fn was_empty(place: &mut Place, since: Now, pipeline: &mut Pipeline) {
+    let mut dumps = Dumps::default();
+    dumps.ask(place.needs);
+    while let Some(coverage) = dumps.next(since.mono) {
+        place.sensor.begin_dump(coverage, since);
+        let found = place.sensor.end_dump(since, pipeline);
+        debug_assert_eq!((found, Proto::ALL.len()), (0, 2), "nothing was read");
+    }
+}

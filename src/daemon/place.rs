@@ -1,0 +1,444 @@
+//! One network namespace: its dumps, slice by slice, what its counters spare, who
+//! is suspected of having ended, and the sensor that all of this feeds.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use log::Level;
+
+use super::RunError;
+use super::balance::Balance;
+use super::budget::Budget;
+use super::narrow::Narrow;
+use super::schedule::{Gates, Mask};
+use crate::log::RateLimit;
+use crate::model::{Cookie, Coverage, Needs, Netns, Now, Proto, Renumbering, Sought, StateGroups};
+use crate::pipeline::Pipeline;
+use crate::sensor::{NetSocket, View};
+use crate::source::counters::{Counters, Reading};
+use crate::source::diag::{Found, Progress, Scope};
+use crate::source::gate;
+use crate::source::{Dumps, Group};
+use crate::stats::Stats;
+use crate::sys;
+
+/// Exact queries asked in one go: some 5 µs each.
+const QUERIES_A_TURN: usize = 64;
+/// How often one kind of failure is logged.
+const LOG_EVERY: Duration = Duration::from_secs(60);
+
+/// What sensors want of a namespace.
+#[derive(Clone, Debug)]
+pub(super) struct Watched {
+    pub views: Vec<View>,
+    pub gates: Gates,
+    /// What of TCP they could want by the ends of sockets.
+    pub sought: Sought,
+    /// Whether the kernel is asked to leave the rest out of dumps.
+    pub push_down: bool,
+}
+
+/// What all places share.
+pub(super) struct Shared {
+    /// Notices were dropped, and the queue has not been empty since.
+    pub congested: bool,
+    /// Groups whose notices cannot be had.
+    pub deaf: Vec<Group>,
+    /// Who goes through the sockets piece by piece, by
+    /// [`Reader`](crate::sensor::Reader).
+    pub listed: [bool; 3],
+    /// What dumps may cost, all together.
+    pub budget: Budget,
+    limit: RateLimit,
+    pub stats: Rc<Stats>,
+}
+
+impl Shared {
+    pub fn new(stats: Rc<Stats>, now: Now) -> Shared {
+        Shared {
+            congested: false,
+            deaf: Vec::new(),
+            listed: [false; 3],
+            budget: Budget::new(None, now.mono),
+            limit: RateLimit::new(3, LOG_EVERY),
+            stats,
+        }
+    }
+
+    pub fn is_deaf(&self, proto: Proto) -> bool {
+        self.deaf.iter().any(|group| group.proto == proto)
+    }
+
+    pub fn warn(&mut self, kind: &'static str, now: Now, message: impl Fn() -> String) {
+        self.tell(Level::Warn, kind, now, message);
+    }
+
+    /// Logs what can happen at any rate, at a bounded one.
+    pub fn tell(
+        &mut self,
+        level: Level,
+        kind: &'static str,
+        now: Now,
+        message: impl Fn() -> String,
+    ) {
+        match self.limit.admit(kind, now.mono) {
+            Some(0) => log::log!(level, "{}", message()),
+            Some(more) => log::log!(level, "{} ({more} more like it were not logged)", message()),
+            None => {}
+        }
+    }
+
+    /// Says how much was not logged, where that is over.
+    pub fn tell_unlogged(&mut self, now: Now) {
+        for (kind, more) in self.limit.over(now.mono) {
+            log::warn!("{more} more messages about \"{kind}\" were not logged");
+        }
+    }
+}
+
+/// A namespace and its sensor.
+pub(super) struct Place {
+    pub sensor: NetSocket,
+    /// The sockets to its kernel: of our own namespace for good, of another for as
+    /// long as a dump takes.
+    pub scope: Option<Scope>,
+    /// There may be rows to read.
+    pub dump_ready: bool,
+    /// It waits for its turn to be dumped.
+    pub in_line: bool,
+    pub(super) dumps: Dumps,
+    pub(super) needs: Needs,
+    pub(super) gates: Gates,
+    pub(super) at_home: bool,
+    own: Vec<u64>,
+    /// What spares dumps of our own namespace; `None` where it cannot be read, so
+    /// that none is spared.
+    counters: Option<Counters>,
+    /// The ledger of TCP opens, where it can run.
+    pub(super) balance: Option<Balance>,
+    /// What dumps leave out.
+    pub(super) narrow: Narrow,
+    /// Notices of TCP, UDP came since the last tick.
+    pub noticed: [bool; 2],
+    /// The dumps of the last tick, of TCP and UDP, that nothing but the time
+    /// spoke for.
+    forced: [bool; 2],
+    /// Failed dumps in a row, of TCP and UDP.
+    pub(super) failures: [u32; 2],
+}
+
+impl Place {
+    /// Our own namespace.
+    pub fn home(scope: Scope, watched: Watched, stats: &Rc<Stats>, now: Now) -> Place {
+        let mut place = Place::new(scope.netns(), watched, stats, now);
+        place.at_home = true;
+        place.counters = counters();
+        place.balance = Balance::new(place.needs, place.narrow.sought());
+        place.scope = Some(scope);
+        place
+    }
+
+    /// Another one.
+    pub fn new(netns: Netns, watched: Watched, stats: &Rc<Stats>, now: Now) -> Place {
+        let Watched {
+            views,
+            gates,
+            sought,
+            push_down,
+        } = watched;
+        let needs = gates.needs();
+        let mut sensor = NetSocket::new(netns, views, needs, Rc::clone(stats), now);
+        sensor.count_from(sys::monotonic_ms());
+        sensor.seek(sought.clone());
+        Place {
+            sensor,
+            scope: None,
+            dump_ready: false,
+            in_line: false,
+            dumps: Dumps::default(),
+            needs,
+            gates,
+            at_home: false,
+            own: Vec::new(),
+            counters: None,
+            balance: None,
+            narrow: Narrow::new(sought, push_down),
+            noticed: [false; 2],
+            forced: [false; 2],
+            failures: [0; 2],
+        }
+    }
+
+    /// Goes on for other sensors.
+    pub fn replace(
+        &mut self,
+        watched: Watched,
+        sensors: &Renumbering,
+        pipeline: &mut Pipeline,
+        now: Now,
+    ) {
+        let Watched {
+            views,
+            gates,
+            sought,
+            push_down,
+        } = watched;
+        self.needs = gates.needs();
+        self.gates = gates;
+        self.sensor
+            .replace(views, self.needs, sensors, now, pipeline);
+        self.seek(sought, push_down);
+    }
+
+    /// Queues the dumps that the ticks of these sensors call for.
+    pub fn tick(&mut self, due: Mask, reading: Option<Reading>, shared: &mut Shared, now: Now) {
+        for proto in Proto::ALL {
+            if std::mem::take(&mut self.noticed[proto as usize]) {
+                self.gates.noticed(proto);
+            }
+            let undecided = proto == Proto::Tcp && self.sensor.has_candidates();
+            if shared.congested
+                || self.sensor.has_gap()
+                || shared.is_deaf(proto)
+                || undecided
+                || self.dumps.lacks(proto)
+            {
+                self.gates.forget(proto);
+            }
+        }
+        let tick = gate::Tick {
+            now: now.mono,
+            reading,
+            handshakes: self.sensor.has_handshakes(),
+        };
+        let due = self.gates.pass(due, tick);
+        for proto in Proto::ALL.into_iter().filter(|it| due.spared.proto(*it)) {
+            shared.stats.dumps_spared.bump();
+            log::trace!("the gate spared a {} dump", proto.as_str());
+        }
+        self.sensor.quiet(due.spared, now);
+        self.forced = due.forced;
+        if due.needs != Needs::default() {
+            if self.is_dumping() || !self.dumps.is_empty() {
+                shared.stats.ticks_late.bump();
+            }
+            self.dumps.ask(due.needs);
+        }
+    }
+
+    /// The counters of our own namespace now; none where they cannot be read, so
+    /// that every tick dumps.
+    pub fn reading(&mut self, shared: &mut Shared, now: Now) -> Option<Reading> {
+        match self.counters.as_mut()?.read() {
+            Ok(reading) => Some(reading),
+            Err(error) => {
+                shared.warn("counters", now, || {
+                    format!("the kernel's counters cannot be read, so this tick dumps: {error}")
+                });
+                None
+            }
+        }
+    }
+
+    pub fn is_dumping(&self) -> bool {
+        self.scope.as_ref().is_some_and(Scope::is_dumping)
+    }
+
+    /// Whether there is something to do now, as far as is known.
+    pub fn is_busy(&self, now: Now) -> bool {
+        let dumps = if self.is_dumping() {
+            self.dump_ready
+        } else {
+            let next = self.dumps.next_at(now.mono);
+            next.is_some_and(|at| at <= now.mono)
+        };
+        dumps || self.sensor.has_suspects()
+    }
+
+    /// When the dump under way is given up, or else the next one may begin.
+    pub fn deadline(&self, now: Now) -> Option<Instant> {
+        match self.scope.as_ref().and_then(Scope::stalls_at) {
+            Some(at) => Some(at),
+            None => self.dumps.next_at(now.mono),
+        }
+    }
+
+    /// Begins the next dump, or reads a slice of the one under way. What one has
+    /// covered that has just been read to its end: [`Place::completed`] has it
+    /// count.
+    pub fn work(
+        &mut self,
+        shared: &mut Shared,
+        pipeline: &mut Pipeline,
+        now: Now,
+    ) -> Result<Option<Coverage>, RunError> {
+        if !self.is_dumping() && !self.narrow.is_comparing() {
+            self.begin_next(shared, pipeline, now)?;
+        }
+        let stalls = self.scope.as_ref().and_then(Scope::stalls_at);
+        if self.dump_ready || stalls.is_some_and(|at| at <= now.mono) {
+            self.read_slice(shared, pipeline, now)
+        } else {
+            Ok(None)
+        }
+    }
+
+    fn begin_next(
+        &mut self,
+        shared: &mut Shared,
+        pipeline: &mut Pipeline,
+        now: Now,
+    ) -> Result<(), RunError> {
+        if self.scope.is_none() {
+            return Ok(());
+        }
+        let Some(coverage) = self.dumps.next(now.mono) else {
+            return Ok(());
+        };
+        self.balance_before(coverage, shared, now);
+        let condition = self.condition(coverage, shared);
+        let Some(scope) = &mut self.scope else {
+            return Ok(());
+        };
+        let before = sys::thread_cpu();
+        let begun = scope.begin_where(coverage, condition.as_ref(), now);
+        shared
+            .budget
+            .spend(sys::thread_cpu().saturating_sub(before));
+        match begun {
+            Ok(()) => {
+                self.sensor.begin_dump(coverage, now);
+                self.narrow_begun(coverage, shared);
+                self.dump_ready = true;
+                Ok(())
+            }
+            Err(error) => self.failed(coverage, &error, shared, pipeline, now),
+        }
+    }
+
+    /// Leaves out the sockets that look-ups of our own have open right now.
+    fn disown(&mut self, pipeline: &Pipeline) {
+        if self.at_home && pipeline.is_looking_up() {
+            match sys::own_cookies(&mut self.own) {
+                Ok(()) => {
+                    let cookies: Vec<_> = self.own.iter().map(|cookie| Cookie(*cookie)).collect();
+                    self.sensor.disown(&cookies);
+                }
+                Err(error) => log::debug!("cannot tell sockwatch's own sockets: {error}"),
+            }
+        }
+    }
+
+    fn read_slice(
+        &mut self,
+        shared: &mut Shared,
+        pipeline: &mut Pipeline,
+        now: Now,
+    ) -> Result<Option<Coverage>, RunError> {
+        self.disown(pipeline);
+        let Some(scope) = &mut self.scope else {
+            return Ok(None);
+        };
+        let sensor = &mut self.sensor;
+        let before = sys::thread_cpu();
+        let progress = scope.read(now, &mut |row| sensor.row(row, now));
+        shared
+            .budget
+            .spend(sys::thread_cpu().saturating_sub(before));
+        match progress {
+            Progress::More => Ok(None),
+            Progress::Waiting => {
+                self.dump_ready = false;
+                Ok(None)
+            }
+            Progress::Done(coverage) => Ok(Some(coverage)),
+            Progress::Failed(coverage, error) => {
+                self.sensor.fail_dump(now);
+                self.balance_after(coverage, false, shared, now);
+                self.failed(coverage, &error, shared, pipeline, now)?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// A dump was read to its end: it counts.
+    pub fn completed(
+        &mut self,
+        coverage: Coverage,
+        shared: &mut Shared,
+        pipeline: &mut Pipeline,
+        now: Now,
+    ) {
+        self.regain_proto(coverage.proto, shared, pipeline, now);
+        let found = self.sensor.end_dump(now, pipeline);
+        self.narrow_completed(coverage);
+        self.balance_after(coverage, true, shared, now);
+        if self.forced[coverage.proto as usize] {
+            shared.stats.dumps_forced.bump();
+            shared.stats.forced_found.add(found);
+        }
+    }
+
+    /// Asks about some of those who may have ended.
+    pub fn ask_about_suspects(&mut self, shared: &mut Shared, pipeline: &mut Pipeline, now: Now) {
+        let Some(scope) = &mut self.scope else {
+            return;
+        };
+        for _ in 0..QUERIES_A_TURN {
+            let Some(suspect) = self.sensor.next_suspect() else {
+                return;
+            };
+            match scope.ask(&suspect.id, suspect.key.cookie) {
+                Ok(Found::Row(row)) => self.sensor.answered(suspect, Some(row), now, pipeline),
+                Ok(Found::Gone) => self.sensor.answered(suspect, None, now, pipeline),
+                Err(error) => {
+                    self.sensor.unanswered(suspect);
+                    shared.warn("query", now, || format!("an exact query failed: {error}"));
+                }
+            }
+        }
+    }
+
+    /// Queues the dump that a gap needs next.
+    pub fn reconcile(&mut self, shared: &Shared) {
+        if !shared.congested
+            && !self.is_dumping()
+            && let Some(needs) = self.sensor.wants_dump()
+        {
+            self.dumps.ask(needs);
+        }
+    }
+
+    /// Whether everything that sensors need has been read once.
+    pub fn is_read(&self) -> bool {
+        let read = |proto: &Proto| {
+            !self.needs.proto(*proto) || self.dumps.lacks(*proto) || self.sensor.is_read(*proto)
+        };
+        Proto::ALL.iter().all(read)
+    }
+}
+
+/// What of `needs` was not needed before.
+pub(super) fn added(before: Needs, needs: Needs) -> Needs {
+    let new = |proto| needs.proto(proto) && !before.proto(proto);
+    Needs {
+        tcp: if new(Proto::Tcp) {
+            needs.tcp
+        } else {
+            StateGroups::NONE
+        },
+        udp: new(Proto::Udp),
+    }
+}
+
+/// The counters of this thread's namespace. Without /proc there are none, and
+/// every tick dumps.
+fn counters() -> Option<Counters> {
+    match Counters::open() {
+        Ok(counters) => Some(counters),
+        Err(error) => {
+            log::info!("the kernel's counters cannot be read, so every tick dumps: {error}");
+            None
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Which network namespaces the processes of /proc are in.
+//!
+//! A process is looked at when it is new, and again in turn, since it may go
+//! elsewhere at any time without a word. Each look has a budget: what it does not
+//! get to is left for the next one. A process is as its main thread is; one that
+//! must not be looked into is left out.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::time::{Duration, Instant};
+
+use crate::sys::{Folder, Scratch};
+
+/// How many processes are tried as a way into one namespace.
+const WAYS: usize = 4;
+
+/// Where each process was when it was last looked at, by its number; `None` where
+/// that is not to be known.
+#[derive(Debug)]
+pub(super) struct Procs {
+    root: Folder,
+    scratch: Scratch,
+    seen: BTreeMap<u32, Option<u32>>,
+    /// The process up to which the last look has come.
+    turn: u32,
+}
+
+impl Procs {
+    /// The processes of a /proc.
+    pub fn open(path: &std::path::Path) -> io::Result<Procs> {
+        Ok(Procs {
+            root: Folder::open(path)?,
+            scratch: Scratch::default(),
+            seen: BTreeMap::new(),
+            turn: 0,
+        })
+    }
+
+    /// Looks again; without a budget, at every process. True when every process
+    /// has been looked at once.
+    pub fn look(&mut self, budget: Option<Duration>) -> io::Result<bool> {
+        let until = budget.map(|budget| Instant::now() + budget);
+        let is_over = || until.is_some_and(|until| Instant::now() >= until);
+        let present = self.list()?;
+        let mut seen = std::mem::take(&mut self.seen);
+        let (mut new, mut known) = (Vec::new(), Vec::new());
+        for pid in present {
+            match seen.remove(&pid) {
+                None => new.push(pid),
+                Some(at) => {
+                    self.seen.insert(pid, at);
+                    known.push(pid);
+                }
+            }
+        }
+        for pid in new {
+            if is_over() {
+                return Ok(false);
+            }
+            let at = self.namespace_of(pid);
+            self.seen.insert(pid, at);
+        }
+        let behind = known.partition_point(|pid| *pid <= self.turn);
+        known.rotate_left(behind);
+        for pid in known {
+            if is_over() {
+                break;
+            }
+            let at = self.namespace_of(pid);
+            self.seen.insert(pid, at);
+            self.turn = pid;
+        }
+        Ok(true)
+    }
+
+    /// The numbers of all processes, in order.
+    fn list(&mut self) -> io::Result<Vec<u32>> {
+        let mut present = Vec::with_capacity(self.seen.len() + 64);
+        self.root.rewind()?;
+        while let Some(items) = self.root.next(&mut self.scratch)? {
+            let names = items.filter_map(|item| std::str::from_utf8(item.name).ok());
+            present.extend(names.filter_map(|name| name.parse::<u32>().ok()));
+        }
+        present.sort_unstable();
+        Ok(present)
+    }
+
+    fn namespace_of(&self, pid: u32) -> Option<u32> {
+        let mut room = [0; 64];
+        let link = self
+            .root
+            .link(format!("{pid}/ns/net").as_bytes(), &mut room)
+            .ok()?;
+        let inode = link.strip_prefix(b"net:[")?.strip_suffix(b"]")?;
+        std::str::from_utf8(inode).ok()?.parse().ok()
+    }
+
+    /// The namespaces seen, each with some of its processes, the lowest numbers
+    /// first.
+    pub fn namespaces(&self) -> BTreeMap<u32, Vec<u32>> {
+        let mut found: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        for (pid, inode) in &self.seen {
+            if let Some(inode) = inode {
+                let pids = found.entry(*inode).or_default();
+                if pids.len() < WAYS {
+                    pids.push(*pid);
+                }
+            }
+        }
+        found
+    }
+
+    /// The text of /proc/PID/cgroup (cgroups(7)).
+    pub fn cgroup(&mut self, pid: u32) -> io::Result<&[u8]> {
+        let name = format!("{pid}/cgroup");
+        self.root.text(name.as_bytes(), &mut self.scratch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+    use std::path::{Path, PathBuf};
+
+    struct Made(PathBuf);
+
+    impl Made {
+        fn new(name: &str) -> Made {
+            let name = format!("sockwatch-procs-{name}-{}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            std::fs::create_dir_all(&path).unwrap();
+            Made(path)
+        }
+
+        fn process(&self, pid: u32, link: &str) {
+            let ns = self.0.join(format!("{pid}/ns"));
+            std::fs::create_dir_all(&ns).unwrap();
+            drop(std::fs::remove_file(ns.join("net")));
+            symlink(link, ns.join("net")).unwrap();
+        }
+    }
+
+    impl Drop for Made {
+        fn drop(&mut self) {
+            drop(std::fs::remove_dir_all(&self.0));
+        }
+    }
+
+    #[test]
+    fn processes_come_move_and_go() {
+        let made = Made::new("move");
+        for pid in 1..=9 {
+            made.process(pid, "net:[100]");
+        }
+        made.process(10, "net:[200]");
+        made.process(11, "something else");
+        std::fs::create_dir_all(made.0.join("sys")).unwrap();
+        let mut procs = Procs::open(&made.0).unwrap();
+        assert!(procs.look(None).unwrap());
+        let found = procs.namespaces();
+        assert_eq!(found[&100], [1, 2, 3, 4]);
+        assert_eq!((found[&200].as_slice(), found.len()), (&[10][..], 2));
+        made.process(1, "net:[300]");
+        std::fs::remove_dir_all(made.0.join("10")).unwrap();
+        assert!(procs.look(None).unwrap());
+        let found = procs.namespaces();
+        assert_eq!((found[&300].as_slice(), found.len()), (&[1][..], 2));
+    }
+
+    #[test]
+    fn a_budget_is_made_up_for_later() {
+        let made = Made::new("budget");
+        for pid in 1..=20 {
+            made.process(pid, "net:[100]");
+        }
+        let mut procs = Procs::open(&made.0).unwrap();
+        assert!(!procs.look(Some(Duration::ZERO)).unwrap(), "none was seen");
+        assert!(procs.look(None).unwrap());
+        made.process(7, "net:[200]");
+        // However little time there is, each comes to its turn.
+        let mut looks = 0;
+        while !procs.namespaces().contains_key(&200) {
+            looks += 1;
+            assert!(looks < 10_000);
+            procs.look(Some(Duration::from_micros(20))).unwrap();
+        }
+    }
+
+    #[test]
+    fn this_process_is_found() {
+        let mut procs = Procs::open(Path::new("/proc")).unwrap();
+        procs.look(None).unwrap();
+        let own = crate::sys::netns().unwrap();
+        assert!(procs.namespaces().contains_key(&own));
+        assert!(procs.cgroup(std::process::id()).unwrap().ends_with(b"\n"));
+    }
+}

@@ -28,6 +28,7 @@ use crate::model::{
     Attributed, Attribution, Change, Evidence, Host, Now, Owner, ProcessUnknown, SocketData, Step,
     TcpState,
 };
+use crate::sys::memory;
 
 /// Everything that waits for processes.
 #[derive(Default)]
@@ -306,6 +307,11 @@ impl Pipeline {
         }
         self.attribution.found = found;
         self.attribution.ask_more(now);
+        if self.attribution.silents.are_done() {
+            // Questions by the thousand are rare, and what they took is given back.
+            self.attribution.found = Vec::new();
+            memory::give_back();
+        }
     }
 
     /// Lets go on what has waited long enough.

@@ -17,6 +17,7 @@ use sockwatch::wire::bytecode::Condition;
 use crate::daemon::{BEACON, Launch, Tick};
 use crate::dump::sample;
 use crate::netns;
+use crate::proc_net;
 use crate::record::Record;
 use crate::refused::counted;
 use crate::sock::{Domain, Sock};
@@ -346,7 +347,13 @@ fn it_changes_no_event() {
                 daemon.ticks(1);
             }
             for _ in 0..25 {
-                on.paused(|| off.paused(|| (0..6).for_each(|_| traffic.step())));
+                on.paused(|| {
+                    off.paused(|| {
+                        (0..6).for_each(|_| traffic.step());
+                        // Both find every end where it is to stay.
+                        proc_net::quiet();
+                    });
+                });
                 for daemon in [&on, &off] {
                     daemon.ticks(1);
                 }

@@ -317,25 +317,31 @@ impl Away {
         }
     }
 
-    /// Hears of ids, and has namespaces looked for when that is due.
-    pub fn look(&mut self, now: Now) -> io::Result<()> {
-        if std::mem::take(&mut self.news_ready) {
-            let news = self.announcements.drain()?;
-            for id in news.ended {
-                match self.by_id.get(&id) {
-                    Some(number) => {
-                        self.ended.insert(*number);
-                    }
-                    None if self.looks.under_way => self.ended_early.push(id),
-                    None => {}
-                }
-            }
-            let strange = |id: &i32| !self.by_id.contains_key(id);
-            if news.lost || news.given.iter().any(strange) {
-                self.looks.due = now.mono;
-            }
-            self.looks.check |= news.lost;
+    /// Hears of ids that are given, and of namespaces that end.
+    pub fn news(&mut self, now: Now) -> io::Result<()> {
+        if !std::mem::take(&mut self.news_ready) {
+            return Ok(());
         }
+        let news = self.announcements.drain()?;
+        for id in news.ended {
+            match self.by_id.get(&id) {
+                Some(number) => {
+                    self.ended.insert(*number);
+                }
+                None if self.looks.under_way => self.ended_early.push(id),
+                None => {}
+            }
+        }
+        let strange = |id: &i32| !self.by_id.contains_key(id);
+        if news.lost || news.given.iter().any(strange) {
+            self.looks.due = now.mono;
+        }
+        self.looks.check |= news.lost;
+        Ok(())
+    }
+
+    /// Has namespaces looked for when that is due.
+    pub fn look(&mut self, now: Now) {
         if !self.looks.under_way && self.looks.due <= now.mono {
             let job = Job::Look {
                 forget: std::mem::take(&mut self.forget),
@@ -345,7 +351,6 @@ impl Away {
             self.looks.under_way = self.ask(job);
             self.looks.due = now.mono + LOOK_EVERY;
         }
-        Ok(())
     }
 
     /// Every notice has been read: tells of what was left in the namespaces that

@@ -51,7 +51,13 @@ impl Place {
         }
         let proto = coverage.proto.as_str();
         if error.is_unknown() && self.dumps.fall_back(coverage) {
-            log::info!(
+            let level = if self.at_home {
+                log::Level::Info
+            } else {
+                log::Level::Debug
+            };
+            log::log!(
+                level,
                 "one dump for both TCP families failed ({error}); asking for each on its own"
             );
             return Ok(());

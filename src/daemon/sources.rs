@@ -70,30 +70,14 @@ impl Sources {
 
     /// Joins the notice groups with as much room as is granted.
     pub fn join(&mut self, receive_buffer: usize, pipeline: &mut Pipeline, now: Now) {
-        self.resize(receive_buffer);
+        told(self.notices.request_buffer(receive_buffer));
         let unusable = self.probes.join(&self.notices, self.home.needs, now.mono);
         self.lose(&unusable, pipeline, now);
     }
 
     /// Asks for another receive buffer.
     pub fn resize(&mut self, receive_buffer: usize) {
-        match self.notices.request_buffer(receive_buffer) {
-            Ok(Room {
-                bytes,
-                shards: 1,
-                notices,
-            }) => log::info!(
-                "the receive buffer for notices has {bytes} bytes: room for {notices} between two wake-ups"
-            ),
-            Ok(Room {
-                bytes,
-                shards,
-                notices,
-            }) => log::info!(
-                "{shards} sockets share the notices, each with {bytes} bytes: room for {notices} between two wake-ups"
-            ),
-            Err(error) => log::warn!("the receive buffer for notices keeps its size: {error}"),
-        }
+        told(self.notices.resize(receive_buffer));
     }
 
     /// Watches every other namespace, or says why that cannot be and what it
@@ -240,6 +224,8 @@ impl Sources {
         let Some(away) = &mut self.away else {
             return Ok(());
         };
+        // An inode is given again once the end of its namespace was announced.
+        away.news(now)?;
         let home = &mut self.home.sensor;
         if let Err(error) = away.collect(home, &mut self.shared, pipeline, now) {
             self.stay_home();
@@ -247,7 +233,8 @@ impl Sources {
             no_other_namespaces(reason, pipeline, now);
             return Ok(());
         }
-        Ok(away.look(now)?)
+        away.look(now);
+        Ok(())
     }
 
     /// Hears the notices that are there, up to a bound.
@@ -487,6 +474,27 @@ impl Sources {
         let away = self.away.as_ref().and_then(|away| away.deadline(now));
         let due = [self.probes.deadline(), home, away];
         due.into_iter().flatten().min()
+    }
+}
+
+/// Says how much room there is.
+fn told(room: io::Result<Room>) {
+    match room {
+        Ok(Room {
+            bytes,
+            shards: 1,
+            notices,
+        }) => log::info!(
+            "the receive buffer for notices has {bytes} bytes: room for {notices} between two wake-ups"
+        ),
+        Ok(Room {
+            bytes,
+            shards,
+            notices,
+        }) => log::info!(
+            "{shards} sockets share the notices, each with {bytes} bytes: room for {notices} between two wake-ups"
+        ),
+        Err(error) => log::warn!("the receive buffer for notices keeps its size: {error}"),
     }
 }
 

@@ -220,7 +220,8 @@ pub struct Gap {
 /// A source that is missing, and what that costs.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Degraded {
-    /// What is missing, in one word: `notices`, `udp`, `tcp`, `connect`, `dns_tap`.
+    /// What is missing, in one word: `notices`, `udp`, `tcp`, `connect`, `dns_tap`,
+    /// `netns`.
     pub source: &'static str,
     /// The parts of it that are missing, such as multicast groups.
     pub missing: Vec<&'static str>,

@@ -25,7 +25,10 @@ impl Away {
         }
         self.ended.extend(looked.ended);
         for (number, name) in looked.named {
-            if let Some(place) = self.places.get_mut(&number) {
+            // What leads there now may lead to another one with its inode.
+            if !self.ended.contains(&number)
+                && let Some(place) = self.places.get_mut(&number)
+            {
                 place.sensor.set_name(name);
             }
         }

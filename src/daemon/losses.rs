@@ -4,7 +4,8 @@
 
 use super::RunError;
 use super::groups::{self, Unusable};
-use super::place::{Place, Shared};
+use super::place::Place;
+use super::shared::Shared;
 use super::sources::Sources;
 use crate::model::{Coverage, Degraded, Family, Now, Proto, Restored};
 use crate::pipeline::Pipeline;

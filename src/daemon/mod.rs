@@ -10,13 +10,16 @@ mod balance;
 mod budget;
 mod connects;
 mod control;
+mod gaps;
 mod groups;
 mod handlers;
+mod hearing;
 mod listing;
 mod losses;
 mod place;
 mod reload;
 mod schedule;
+mod shared;
 mod sources;
 mod state;
 

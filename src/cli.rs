@@ -301,10 +301,14 @@ fn check(flags: &Flags) -> ExitCode {
     match flags.settings() {
         Ok(settings) => {
             let sensors = settings.sensors.len();
-            print(&format!(
+            let mut text = format!(
                 "good: {sensors} sensor{} would run\n",
                 if sensors == 1 { "" } else { "s" }
-            ))
+            );
+            for asked in daemon::would_ask(&settings) {
+                text += &format!("asked of the kernel: {asked}\n");
+            }
+            print(&text)
         }
         Err(code) => code,
     }

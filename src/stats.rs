@@ -54,6 +54,14 @@ stats! {
     dumps_failed,
     /// Dumps that the gate spared: the counters said that nothing was new.
     dumps_spared,
+    /// Dumps for which the kernel was asked to leave out what no pattern could
+    /// match.
+    dumps_narrowed,
+    /// Of those, the ones that missed a socket in the table, and were followed by a
+    /// whole one.
+    dumps_widened,
+    /// Times that the kernel refused a condition on the rows of a dump.
+    conditions_refused,
     /// Dumps that nothing but the time since the last one spoke for.
     dumps_forced,
     /// Sockets that such dumps found: opened without moving a counter.
@@ -84,6 +92,10 @@ stats! {
     netlink_rejected,
     /// TCP opens that the kernel has counted and nothing accounts for, by now.
     opens_unaccounted,
+    /// Records that went on without the path of a cgroup: it took too long.
+    cgroups_timed_out,
+    /// Records that went on without it because too many were waiting.
+    cgroups_overload,
     /// Exact queries asked.
     queries,
     /// Exact queries that failed, so that nothing was concluded.

@@ -81,13 +81,14 @@ fn what_is_left_out_has_the_documented_default() {
     );
     assert_eq!(daemon.gate, Some(Duration::from_secs(30)));
     assert_eq!(daemon.cpu_budget, Some(10));
+    assert!(daemon.push_down);
 }
 
 #[test]
 fn every_setting_arrives() {
     let settings = good(
         r#"
-daemon: {interval: 2s, receive-buffer: 4KiB, queue: 7, stdout: false, gate: off, cpu-budget: 25%}
+daemon: {interval: 2s, receive-buffer: 4KiB, queue: 7, stdout: false, gate: off, cpu-budget: 25%, push-down: false}
 sensors:
     second: {listener: net.socket}
     first:

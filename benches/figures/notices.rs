@@ -9,8 +9,8 @@ use std::time::Duration;
 use netlink_sys::{Socket, protocols::NETLINK_SOCK_DIAG};
 use sockwatch::emit::Json;
 use sockwatch::model::{
-    Change, Data, Event, Host, Judge, Life, Listener, Needs, Netns, Now, Proto, SocketData, Step,
-    Traffic, Verdict,
+    Change, Data, Event, Host, Judge, Life, Listener, Needs, Netns, Now, Placed, Proto, SocketData,
+    Step, Traffic, Verdict,
 };
 use sockwatch::sensor::NetSocket;
 use sockwatch::source::Group;
@@ -56,11 +56,16 @@ impl Rendering {
                 user: None,
                 holders: None,
                 cmdline: false,
+                cgroup: Some(match &change.cgroup {
+                    Ok(cgroup) => cgroup.placed(),
+                    Err(why) => Placed::nowhere(*why),
+                }),
                 cookie: change.key.cookie,
                 netns: change.key.netns,
                 netns_name: None,
                 owner: change.owner,
                 between_ticks: change.between_ticks,
+                closed_first: None,
                 life,
                 traffic,
             }),
@@ -81,7 +86,7 @@ impl Judge for Rendering {
     }
 
     fn close(&mut self, change: Change, now: Now) {
-        if let Step::Closed { life, traffic } = change.step {
+        if let Step::Closed { life, traffic, .. } = change.step {
             self.render(change, now, life, traffic);
         }
     }

@@ -77,6 +77,7 @@ pub(super) fn daemon(files: &[(Arc<Path>, Outline, typed::File)]) -> Daemon {
         daemon.gate = given.gate.map_or(daemon.gate, |limit| limit.0);
         daemon.cpu_budget = given.cpu_budget.map_or(daemon.cpu_budget, |share| share.0);
         daemon.queue = given.queue.unwrap_or(daemon.queue);
+        daemon.push_down = given.push_down.unwrap_or(daemon.push_down);
         daemon.stdout = given.stdout.unwrap_or(daemon.stdout);
         let state = given.state.as_ref().map(PathBuf::from);
         daemon.state = state.or(daemon.state);

@@ -203,6 +203,9 @@ pub struct Daemon {
     /// How many percent of one core dumps may cost before ticks stretch; `None`
     /// where they never do.
     pub cpu_budget: Option<u32>,
+    /// Whether the kernel is asked to leave out of a dump what no pattern could
+    /// match by its ends.
+    pub push_down: bool,
     /// Whether events go to standard output.
     pub stdout: bool,
     /// The directory of what survives a restart, where anything is to.
@@ -223,6 +226,7 @@ impl Default for Daemon {
             queue: 65_536,
             gate: Some(GATE),
             cpu_budget: Some(10),
+            push_down: true,
             stdout: true,
             state: None,
             control: None,

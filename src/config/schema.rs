@@ -193,6 +193,7 @@ pub(super) const DAEMON: &[Key] = &[
     key("queue", Value::Count(1, 1 << 20)),
     key("cpu-budget", Value::Share),
     key("gate", Value::Limit(MS_10, Duration::from_secs(24 * 3600))),
+    key("push-down", Value::Flag),
     key("stdout", Value::Flag),
     key("state", Value::Text),
     key("control", Value::SocketPath),

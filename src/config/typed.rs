@@ -123,6 +123,7 @@ pub(super) struct Daemon {
     pub queue: Option<usize>,
     pub gate: Option<Limit>,
     pub cpu_budget: Option<Share>,
+    pub push_down: Option<bool>,
     pub stdout: Option<bool>,
     pub state: Option<String>,
     pub control: Option<PathBuf>,

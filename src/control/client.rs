@@ -288,7 +288,9 @@ impl Client {
                 replies::ok(&mut self.output, name, |line| {
                     replies::introduce(line, desk.uptime);
                     let status = desk.commands.status();
-                    replies::count(line, status, locks, connected, desk.commands.stats());
+                    let (asked, stats) = (desk.commands.asked(), desk.commands.stats());
+                    replies::missing(line, desk.commands.missing());
+                    replies::count(line, status, locks, connected, &asked, stats);
                 });
             }
             Request::Locks => return self.task = Some(Task::locks()),

@@ -10,7 +10,7 @@
 //! | request | besides `request` | lines before the reply | the reply |
 //! | --- | --- | --- | --- |
 //! | `ping` | | | `version`, `pid`, `uptime_ms` |
-//! | `stats` | | | these, and `seq`, `sockets`, `locks`, `clients`, `subscribers`, `counters` |
+//! | `stats` | | | these, and `seq`, `sockets`, `locks`, `clients`, `subscribers`, `asked`, `counters` |
 //! | `locks` | | a lock each | `locks`, how many |
 //! | `unlock` | `eid`: an event id, a glob, or a list of them | a released lock each | `locks`, `muted`; not `ok` with `unknown` when an id is not locked |
 //! | `subscribe` | `glob`: over the event id; `format`: `json` or `text` | | then events, as on standard output |
@@ -61,7 +61,7 @@ pub use listen::ListenError;
 pub use server::Server;
 
 use crate::lock::Locks;
-use crate::model::{Now, SocketData};
+use crate::model::{Degraded, Now, SocketData};
 use crate::sensor::Listing;
 use crate::stats::Stats;
 
@@ -90,11 +90,17 @@ pub struct Status {
 
 /// What a daemon does for its control socket.
 pub trait Commands {
+    /// What is missing now.
+    fn missing(&self) -> &[Degraded];
+
     /// What it is at the moment.
     fn status(&self) -> Status;
 
     /// Its counters.
     fn stats(&self) -> &Stats;
+
+    /// What it asks of the kernel, a line for each protocol.
+    fn asked(&self) -> Vec<String>;
 
     /// Its locks.
     fn locks(&self) -> &Locks;

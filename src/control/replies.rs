@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Status;
 use crate::emit::Object;
 use crate::lock::Lock;
+use crate::model::Degraded;
 use crate::stats::Stats;
 
 /// How many problems one reply tells.
@@ -46,12 +47,23 @@ pub(super) fn introduce(line: &mut Object<'_>, uptime: Duration) {
     );
 }
 
+/// What is missing now, and what that costs.
+pub(super) fn missing(line: &mut Object<'_>, missing: &[Degraded]) {
+    line.objects("missing", missing, |one, object| {
+        object.word("source", one.source);
+        object.words("missing", &one.missing);
+        object.text("reason", &one.reason);
+        object.text("cost", &one.cost);
+    });
+}
+
 /// Everything that is counted.
 pub(super) fn count(
     line: &mut Object<'_>,
     status: Status,
     locks: usize,
     (clients, subscribers): (usize, usize),
+    asked: &[String],
     stats: &Stats,
 ) {
     line.number("seq", status.seq);
@@ -59,6 +71,7 @@ pub(super) fn count(
     line.number("locks", locks as u64);
     line.number("clients", clients as u64);
     line.number("subscribers", subscribers as u64);
+    line.texts("asked", asked);
     let mut counters = line.object("counters");
     for (name, count) in stats.all() {
         counters.number(name, count);

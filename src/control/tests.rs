@@ -21,12 +21,20 @@ struct Daemon {
 }
 
 impl Commands for Daemon {
+    fn missing(&self) -> &[Degraded] {
+        &[]
+    }
+
     fn status(&self) -> Status {
         Status { seq: 1, sockets: 2 }
     }
 
     fn stats(&self) -> &Stats {
         &self.stats
+    }
+
+    fn asked(&self) -> Vec<String> {
+        vec!["tcp: LISTEN".into()]
     }
 
     fn locks(&self) -> &Locks {

@@ -157,6 +157,13 @@ fn stats(reply: &Value, out: &mut String) -> std::fmt::Result {
     for key in ["seq", "sockets", "locks", "clients", "subscribers"] {
         writeln!(out, "{key:24}{}", cell(&reply[key]))?;
     }
+    for asked in reply["asked"].as_array().into_iter().flatten() {
+        writeln!(out, "{:24}{}", "asked", cell(asked))?;
+    }
+    for one in reply["missing"].as_array().into_iter().flatten() {
+        let [source, reason, cost] = ["source", "reason", "cost"].map(|key| cell(&one[key]));
+        writeln!(out, "{:24}{source}: {reason}; {cost}", "missing")?;
+    }
     let counters = reply["counters"].as_object();
     for (name, count) in counters.into_iter().flatten() {
         writeln!(out, "{:24}{}", Plain(name).to_string(), cell(count))?;

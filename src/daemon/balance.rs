@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::place::Place;
 use super::shared::Shared;
-use crate::model::{Coverage, Gap, Needs, Now, Proto, StateGroups};
+use crate::model::{Coverage, Gap, Needs, Now, Proto, Sought, StateGroups};
 use crate::sensor::Ledger;
 
 /// How long opens may be unaccounted for before the log says so: the kernel holds
@@ -23,8 +23,8 @@ pub(super) struct Balance {
 impl Balance {
     /// A ledger for these needs: only where every connection is asked for, as one
     /// that nobody reads accounts for nothing.
-    pub fn new(needs: Needs) -> Option<Balance> {
-        if covers_all(needs.tcp) {
+    pub fn new(needs: Needs, sought: &Sought) -> Option<Balance> {
+        if covers_all(needs.tcp) && sought.is_all() {
             return Some(Balance::default());
         }
         if needs.proto(Proto::Tcp) {

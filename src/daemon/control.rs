@@ -11,7 +11,7 @@ use crate::config;
 use crate::control::{Access, Commands, Server, Status};
 use crate::emit::Subscribers;
 use crate::lock::Locks;
-use crate::model::{Now, SocketData};
+use crate::model::{Degraded, Now, SocketData};
 use crate::sensor::{Listing, Reader};
 use crate::stats::Stats;
 
@@ -81,8 +81,16 @@ impl Commands for Daemon {
         }
     }
 
+    fn missing(&self) -> &[Degraded] {
+        self.pipeline.missing()
+    }
+
     fn stats(&self) -> &Stats {
         &self.stats
+    }
+
+    fn asked(&self) -> Vec<String> {
+        self.sources.home.asked()
     }
 
     fn locks(&self) -> &Locks {

@@ -16,6 +16,8 @@ mod handlers;
 mod hearing;
 mod listing;
 mod losses;
+mod missing;
+mod narrow;
 mod place;
 mod reload;
 mod schedule;
@@ -51,6 +53,7 @@ use crate::sys::output::OpenError;
 use crate::sys::{self, Signal, Signals};
 use budget::Budget;
 use connects::{ConnectSources, Wanted};
+pub use narrow::would_ask;
 pub use reload::Reloaded;
 use reload::Running;
 use schedule::Schedule;
@@ -258,6 +261,7 @@ impl Daemon {
         let stages = reload::stages(settings.sensors);
         let mut pipeline = Pipeline::new(stages, names, fan, Rc::clone(&stats));
         pipeline.attribute_with(Arc::clone(&wake));
+        pipeline.place_with(Arc::clone(&wake));
         if let Some(keeper) = &mut keeper {
             keeper.restore(&mut sources.home.sensor, &mut pipeline, now)?;
             // Who has the sockets that were taken over is to be told at their close.
@@ -272,6 +276,7 @@ impl Daemon {
             }
             sources.connects = Some(connects);
         }
+        missing::processes(&mut pipeline, now);
         sources.join(settings.daemon.receive_buffer, &mut pipeline, now);
         if let Some(watched) = elsewhere {
             sources.watch_all(watched, Arc::clone(&wake), &mut pipeline, now);
@@ -353,6 +358,16 @@ impl Daemon {
                 sensor.attribute(attributed);
             }
         }
+    }
+
+    /// Has the paths of cgroups looked for that sockets were met of.
+    fn meet_cgroups(&mut self, now: Now) {
+        let pipeline = &mut self.pipeline;
+        self.sources.each_sensor(|sensor| {
+            for cgroup in sensor.take_cgroups() {
+                pipeline.meet(&cgroup, now);
+            }
+        });
     }
 
     /// Has those looked for who have the sockets that this turn brought; true when
@@ -546,6 +561,7 @@ impl Handler for Daemon {
         if scope.is_some_and(Scope::take_replaced) {
             self.watch_dumps()?;
         }
+        self.meet_cgroups(now);
         let busy = self.attribute(now) || busy;
         let busy = self.work_handlers(now) || busy;
         self.flush(now)?;

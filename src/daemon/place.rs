@@ -6,9 +6,10 @@ use std::time::Instant;
 
 use super::RunError;
 use super::balance::Balance;
+use super::narrow::Narrow;
 use super::schedule::{Gates, Mask};
 use super::shared::Shared;
-use crate::model::{Cookie, Coverage, Needs, Netns, Now, Proto, Renumbering, StateGroups};
+use crate::model::{Cookie, Coverage, Needs, Netns, Now, Proto, Renumbering, Sought, StateGroups};
 use crate::pipeline::Pipeline;
 use crate::sensor::{NetSocket, View};
 use crate::source::Dumps;
@@ -25,6 +26,10 @@ const QUERIES_A_TURN: usize = 64;
 pub(super) struct Watched {
     pub views: Vec<View>,
     pub gates: Gates,
+    /// What of TCP they could want by the ends of sockets.
+    pub sought: Sought,
+    /// Whether the kernel is asked to leave the rest out of dumps.
+    pub push_down: bool,
 }
 
 /// A namespace and its sensor.
@@ -47,6 +52,8 @@ pub(super) struct Place {
     counters: Option<Counters>,
     /// The ledger of TCP opens, where it can run.
     pub(super) balance: Option<Balance>,
+    /// What dumps leave out.
+    pub(super) narrow: Narrow,
     /// Notices of TCP, UDP came since the last tick.
     pub noticed: [bool; 2],
     /// The dumps of the last tick, of TCP and UDP, that nothing but the time
@@ -62,17 +69,23 @@ impl Place {
         let mut place = Place::new(scope.netns(), watched, stats, now);
         place.at_home = true;
         place.counters = counters();
-        place.balance = Balance::new(place.needs);
+        place.balance = Balance::new(place.needs, place.narrow.sought());
         place.scope = Some(scope);
         place
     }
 
     /// Another one.
     pub fn new(netns: Netns, watched: Watched, stats: &Rc<Stats>, now: Now) -> Place {
-        let Watched { views, gates } = watched;
+        let Watched {
+            views,
+            gates,
+            sought,
+            push_down,
+        } = watched;
         let needs = gates.needs();
         let mut sensor = NetSocket::new(netns, views, needs, Rc::clone(stats), now);
         sensor.count_from(sys::monotonic_ms());
+        sensor.seek(sought.clone());
         Place {
             sensor,
             scope: None,
@@ -85,6 +98,7 @@ impl Place {
             own: Vec::new(),
             counters: None,
             balance: None,
+            narrow: Narrow::new(sought, push_down),
             noticed: [false; 2],
             forced: [false; 2],
             failures: [0; 2],
@@ -99,11 +113,17 @@ impl Place {
         pipeline: &mut Pipeline,
         now: Now,
     ) {
-        let Watched { views, gates } = watched;
+        let Watched {
+            views,
+            gates,
+            sought,
+            push_down,
+        } = watched;
         self.needs = gates.needs();
         self.gates = gates;
         self.sensor
             .replace(views, self.needs, sensors, now, pipeline);
+        self.seek(sought, push_down);
     }
 
     /// Queues the dumps that the ticks of these sensors call for.
@@ -188,7 +208,7 @@ impl Place {
         pipeline: &mut Pipeline,
         now: Now,
     ) -> Result<Option<Coverage>, RunError> {
-        if !self.is_dumping() {
+        if !self.is_dumping() && !self.narrow.is_comparing() {
             self.begin_next(shared, pipeline, now)?;
         }
         let stalls = self.scope.as_ref().and_then(Scope::stalls_at);
@@ -212,17 +232,19 @@ impl Place {
             return Ok(());
         };
         self.balance_before(coverage, shared, now);
+        let condition = self.condition(coverage, shared);
         let Some(scope) = &mut self.scope else {
             return Ok(());
         };
         let before = sys::thread_cpu();
-        let begun = scope.begin(coverage, now);
+        let begun = scope.begin_where(coverage, condition.as_ref(), now);
         shared
             .budget
             .spend(sys::thread_cpu().saturating_sub(before));
         match begun {
             Ok(()) => {
                 self.sensor.begin_dump(coverage, now);
+                self.narrow_begun(coverage, shared);
                 self.dump_ready = true;
                 Ok(())
             }
@@ -285,6 +307,7 @@ impl Place {
     ) {
         self.regain_proto(coverage.proto, shared, pipeline, now);
         let found = self.sensor.end_dump(now, pipeline);
+        self.narrow_completed(coverage);
         self.balance_after(coverage, true, shared, now);
         if self.forced[coverage.proto as usize] {
             shared.stats.dumps_forced.bump();

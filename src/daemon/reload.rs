@@ -13,6 +13,8 @@ use std::sync::Arc;
 use super::Daemon;
 use super::budget::Budget;
 use super::connects::Wanted;
+use super::missing;
+use super::narrow;
 use super::place::Watched;
 use super::schedule::{Gates, Schedule};
 use crate::config::{self, Provenance, Settings};
@@ -172,8 +174,10 @@ impl Daemon {
         reloaded.released = self.pipeline.locks_mut().release_where(orphaned);
         self.schedule = schedule;
         if running.daemon.receive_buffer != self.running.daemon.receive_buffer {
-            self.sources.resize(running.daemon.receive_buffer);
+            let bytes = running.daemon.receive_buffer;
+            self.sources.resize(bytes, &mut self.pipeline, now);
         }
+        missing::processes(&mut self.pipeline, now);
         self.sources.shared.budget = Budget::new(running.daemon.cpu_budget, now.mono);
         self.pipeline.fan_mut().set_limit(running.daemon.queue);
         self.running.sensors = running.sensors;
@@ -262,6 +266,8 @@ pub(super) fn watched(settings: &Settings, new: impl Fn(&config::Sensor) -> bool
     Watched {
         views,
         gates: gates(settings, |_| true),
+        sought: narrow::sought(settings.sensors.iter()),
+        push_down: settings.daemon.push_down,
     }
 }
 
@@ -272,6 +278,8 @@ pub(super) fn elsewhere(settings: &Settings) -> Option<Watched> {
     wanted.then(|| Watched {
         views: views(settings, everywhere),
         gates: gates(settings, everywhere),
+        sought: narrow::sought(settings.sensors.iter().filter(|sensor| everywhere(sensor))),
+        push_down: false,
     })
 }
 

@@ -9,6 +9,7 @@ use super::RunError;
 use super::away::Away;
 use super::connects::{ConnectSources, Everywhere};
 use super::groups::Probes;
+use super::missing;
 use super::place::{Place, Watched, added};
 use super::schedule::Schedule;
 use super::shared::Shared;
@@ -64,14 +65,20 @@ impl Sources {
 
     /// Joins the notice groups with as much room as is granted.
     pub fn join(&mut self, receive_buffer: usize, pipeline: &mut Pipeline, now: Now) {
-        told(self.notices.request_buffer(receive_buffer));
+        let granted = self.notices.request_buffer(receive_buffer);
+        told(granted, receive_buffer, pipeline, now);
         let unusable = self.probes.join(&self.notices, self.home.needs, now.mono);
         self.lose(&unusable, pipeline, now);
     }
 
     /// Asks for another receive buffer.
-    pub fn resize(&mut self, receive_buffer: usize) {
-        told(self.notices.resize(receive_buffer));
+    pub fn resize(&mut self, receive_buffer: usize, pipeline: &mut Pipeline, now: Now) {
+        told(
+            self.notices.resize(receive_buffer),
+            receive_buffer,
+            pipeline,
+            now,
+        );
     }
 
     /// Watches every other namespace, or says why that cannot be and what it
@@ -235,12 +242,17 @@ impl Sources {
     pub fn work(&mut self, pipeline: &mut Pipeline, now: Now) -> Result<bool, RunError> {
         self.judge_probes(pipeline, now)?;
         self.shared.tell_unlogged(now);
+        if !self.notices_ready && !self.home.is_dumping() {
+            self.home.compare(&self.shared);
+        }
         let shared = &mut self.shared;
         if let Some(coverage) = self.home.work(shared, pipeline, now)? {
             self.catch_up(pipeline, now);
             self.home
                 .completed(coverage, &mut self.shared, pipeline, now);
             self.settle_calls(pipeline, now);
+            // The ends of what it could not hold are heard before it is compared.
+            self.notices_ready |= self.home.narrow.is_comparing();
         }
         self.home
             .ask_about_suspects(&mut self.shared, pipeline, now);
@@ -302,9 +314,12 @@ impl Sources {
     }
 }
 
-/// Says how much room there is.
-fn told(room: io::Result<Room>) {
-    match room {
+/// Says how much room there is, of how much was asked for.
+fn told(granted: io::Result<Room>, asked: usize, pipeline: &mut Pipeline, now: Now) {
+    if let Ok(room) = &granted {
+        missing::receive_buffer(asked, room, pipeline, now);
+    }
+    match granted {
         Ok(Room {
             bytes,
             shards: 1,

@@ -1,6 +1,7 @@
 //! `--dump`: the socket table once, through the same source, table and filter as
 //! the daemon's.
 
+mod cgroups;
 mod elsewhere;
 mod names;
 mod print;
@@ -19,7 +20,7 @@ use mio::{Interest, Poll, Token};
 use crate::emit::Format;
 use crate::filter::{Answer, Filter};
 use crate::model::{
-    Coverage, Needs, Netns, Now, Proto, Row, SockId, SocketData, StateGroups, TcpState,
+    Coverage, Needs, Netns, Now, Proto, Row, SockId, SocketData, Sought, StateGroups, TcpState,
 };
 use crate::reactor::{self, Handler, Turn};
 use crate::source::Dumps;
@@ -27,6 +28,7 @@ use crate::source::diag::{DumpError, Progress, Scope};
 use crate::stats::Stats;
 use crate::sys;
 use crate::sys::output::{OpenError, Output, Patient};
+use crate::wire::bytecode::Condition;
 
 use elsewhere::Elsewhere;
 use rows::{Kept, Shelf};
@@ -110,6 +112,19 @@ impl Request {
             .fold(everything, |all, needs| all & needs)
     }
 
+    /// Which of them, by their ends: the kernel leaves out the others.
+    fn condition(&self, proto: Proto) -> Option<Condition> {
+        // A row must pass every set; the one that leaves out most stands for all.
+        let each = self.filters.iter().map(|set| {
+            let each = set.iter().map(|filter| filter.sought_in_dump(proto));
+            each.fold(Sought::NONE, Sought::or)
+        });
+        let narrow = each.filter(|sought| !sought.is_all());
+        narrow
+            .min_by_key(Sought::accepted)
+            .and_then(|sought| Condition::of(&sought))
+    }
+
     fn judge(&self, id: &SockId, state: TcpState, host: Option<&str>) -> Answer {
         let mut answer = Answer::Pass;
         for set in &self.filters {
@@ -149,7 +164,8 @@ pub fn run(request: &Request) -> Result<(), DumpFailed> {
     let elsewhere = request.everywhere.then(Elsewhere::look).flatten();
     let mut reading = Reading::new(scope, elsewhere, request);
     reactor::run(&mut poll, &mut reading, Now::read)?;
-    let rows = reading.shelf.into_rows();
+    let mut rows = reading.shelf.into_rows();
+    rows.find_cgroups();
     let printed = if request.dns || request.process || request.everywhere {
         let mut rows: Vec<SocketData> = rows.iter().collect();
         if let Some(elsewhere) = &reading.elsewhere {
@@ -186,6 +202,8 @@ struct Reading<'a> {
     /// The protocol that nobody answers for.
     missing: Option<Proto>,
     ready: bool,
+    /// What TCP and UDP rows must be, for the kernel.
+    conditions: [Option<Condition>; 2],
     shelf: Shelf,
     /// What of the datagram under way can pass.
     kept: Vec<Kept>,
@@ -206,6 +224,7 @@ impl<'a> Reading<'a> {
             tries: 0,
             missing: None,
             ready: false,
+            conditions: Proto::ALL.map(|proto| request.condition(proto)),
             shelf: Shelf::default(),
             kept: Vec::new(),
             number: 0,
@@ -278,7 +297,8 @@ impl Handler for Reading<'_> {
                 return Ok(if self.go_on() { Turn::Busy } else { Turn::Done });
             };
             self.number += 1;
-            if let Err(error) = self.scope.begin(coverage, now) {
+            let condition = self.conditions[coverage.proto as usize].as_ref();
+            if let Err(error) = self.scope.begin_where(coverage, condition, now) {
                 self.failed(coverage, error, now)?;
                 return Ok(Turn::Busy);
             }

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 
+use super::cgroups::Places;
 use super::rows::{Kept, Rows};
 use crate::emit::{self, Format, Json};
 use crate::model::SocketData;
@@ -56,9 +57,10 @@ pub(super) fn rows(rows: &Rows, format: Format, mut out: Patient) -> io::Result<
     thread::scope(|scope| {
         let (rendered, theirs) = mpsc::sync_channel(AHEAD);
         let odd = move || {
+            let places = rows.places().apart();
             for piece in rows.pieces().skip(1).step_by(2) {
                 // Nobody listens once writing has failed.
-                if rendered.send(lines(piece)).is_err() {
+                if rendered.send(lines(piece, &places)).is_err() {
                     return;
                 }
             }
@@ -82,18 +84,18 @@ fn alternate(
                 let next = theirs.recv();
                 next.expect("the other thread renders every other piece")
             }
-            _ => lines(piece),
+            _ => lines(piece, rows.places()),
         };
         out.write_all(&lines?)?;
     }
     Ok(())
 }
 
-fn lines(piece: &[Kept]) -> io::Result<Vec<u8>> {
+fn lines(piece: &[Kept], places: &Places) -> io::Result<Vec<u8>> {
     let json = Json::new("");
     let mut lines = Vec::with_capacity(piece.len() * 256);
     for kept in piece {
-        json.row(&kept.data(), &mut lines)?;
+        json.row(&kept.data(places), &mut lines)?;
     }
     Ok(lines)
 }

@@ -7,6 +7,7 @@
 use std::sync::mpsc::{self, SyncSender};
 use std::thread::{self, JoinHandle};
 
+use super::cgroups::Places;
 use crate::model::{Host, HostUnknown, Netns, Row, SocketData, SocketKey};
 use crate::table::{Keyed, Table};
 
@@ -33,8 +34,8 @@ impl Keyed for Kept {
 }
 
 impl Kept {
-    /// It as a row that is shown.
-    pub fn data(&self) -> SocketData {
+    /// It as a row that is shown; of the paths of cgroups these are known.
+    pub fn data(&self, places: &Places) -> SocketData {
         SocketData {
             action: None,
             id: self.row.id,
@@ -50,7 +51,9 @@ impl Kept {
             process: None,
             holders: None,
             cmdline: false,
+            cgroup: Some(places.of(&self.row)),
             between_ticks: false,
+            closed_first: None,
             life: None,
             traffic: None,
         }
@@ -62,6 +65,7 @@ impl Kept {
 pub(super) struct Rows {
     /// Full sockets and minisockets.
     tables: [Table<Kept>; 2],
+    places: Places,
 }
 
 impl Rows {
@@ -92,7 +96,19 @@ impl Rows {
 
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = SocketData> + Clone {
-        self.tables.iter().flat_map(Table::iter).map(Kept::data)
+        let all = self.tables.iter().flat_map(Table::iter);
+        all.map(|kept| kept.data(&self.places))
+    }
+
+    /// Finds the paths of all their cgroups.
+    pub fn find_cgroups(&mut self) {
+        let all = self.tables.iter().flat_map(Table::iter);
+        self.places = Places::find(all.map(|kept| kept.row.cgroup));
+    }
+
+    /// What is known of these.
+    pub fn places(&self) -> &Places {
+        &self.places
     }
 
     /// All of them in the same order, in pieces of at most a thousand or so.
@@ -117,11 +133,8 @@ struct Beside {
 }
 
 impl Beside {
-    /// None where there is no thread to be had, or no core for it.
+    /// None where there is no thread to be had.
     fn begin() -> Option<Beside> {
-        if thread::available_parallelism().is_ok_and(|cores| cores.get() == 1) {
-            return None;
-        }
         let (orders, heard) = mpsc::sync_channel(WAITING);
         let put_away = move || {
             let mut rows = Rows::default();
@@ -220,6 +233,7 @@ mod tests {
                 state: TcpState::Established,
                 kind,
                 owner: Owner::Known { uid: 1, inode: 2 },
+                cgroup: 0,
             },
             netns: Netns(1),
             dump,

@@ -9,6 +9,7 @@
 use std::io;
 use std::sync::Arc;
 
+use super::cgroup::write_placed;
 use super::object::Object;
 use super::process::{write_caller, write_user, write_who};
 use crate::model::{
@@ -94,7 +95,14 @@ fn write_socket(data: &SocketData, mut out: Object<'_>) {
     write_netns(data, &mut out);
     write_owner(data.owner, &mut out);
     write_who(data, &mut out);
+    if let Some(placed) = &data.cgroup {
+        write_placed(placed, &mut out);
+    }
     out.flag("between_ticks", data.between_ticks);
+    out.maybe_word(
+        "closed_first",
+        data.closed_first.map(|first| first.as_str()),
+    );
     match data.life {
         None => {}
         Some(Life::Seen { ms }) => out.number("duration_ms", ms),
@@ -132,6 +140,9 @@ fn write_row(data: &SocketData, mut out: Object<'_>) {
     write_netns(data, &mut out);
     write_owner(data.owner, &mut out);
     write_who(data, &mut out);
+    if let Some(placed) = &data.cgroup {
+        write_placed(placed, &mut out);
+    }
     out.close();
 }
 
@@ -182,7 +193,7 @@ fn write_no_uid(why: OwnerUnknown, out: &mut Object<'_>) {
     out.word("uid_reason", why.as_str());
 }
 
-/// `process_reason` and `cgroup_id_reason` of a connect() that no hook saw.
+/// `process_reason` of a connect() that no hook saw.
 const NO_HOOK: &str = "no_hook";
 
 /// `netns_reason` where the hook cannot tell one other namespace from another.
@@ -214,16 +225,10 @@ fn write_connect(data: &ConnectData, mut out: Object<'_>) {
     out.flag("v4_mapped", attempt.v4_mapped);
     out.flag("mptcp", attempt.mptcp);
     match &attempt.sighting {
-        Sighting::Hook {
-            caller,
-            uid,
-            cgroup_id,
-            ..
-        } => {
+        Sighting::Hook { caller, uid, .. } => {
             write_caller(caller, &mut out);
             out.number("uid", *uid);
             write_user(data.user.as_deref(), &mut out);
-            out.number("cgroup_id", *cgroup_id);
         }
         Sighting::Table { owner, .. } => {
             out.null("process");
@@ -233,10 +238,9 @@ fn write_connect(data: &ConnectData, mut out: Object<'_>) {
                 Owner::Unknown(why) => write_no_uid(why, &mut out),
             }
             write_user(data.user.as_deref(), &mut out);
-            out.null("cgroup_id");
-            out.word("cgroup_id_reason", NO_HOOK);
         }
     }
+    write_placed(&data.cgroup, &mut out);
     match attempt.netns {
         Some(netns) => {
             out.number("netns", netns.0);

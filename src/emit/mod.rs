@@ -6,6 +6,7 @@
 //! writes the `gap` record. The contract of that exchange is at [`Sink::loss`].
 
 mod backlog;
+mod cgroup;
 mod digits;
 mod fan;
 mod file;

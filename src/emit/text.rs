@@ -10,7 +10,7 @@ use std::fmt;
 use std::io::{self, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::digits;
+use super::{cgroup, digits};
 use crate::log::Plain;
 use crate::model::{
     Comm, ConnectData, Data, Degraded, Direction, Endpoint, Event, Family, Gap, GapCause, Host,
@@ -149,6 +149,7 @@ fn connect(data: &ConnectData, out: &mut Vec<u8>) -> io::Result<()> {
             evidence,
             state,
             owner,
+            ..
         } => {
             let state = state.as_str(Proto::Tcp);
             write!(out, " inexact {} {state}", evidence.as_str())?;
@@ -157,6 +158,7 @@ fn connect(data: &ConnectData, out: &mut Vec<u8>) -> io::Result<()> {
             }
         }
     }
+    cgroup::details(&data.cgroup, out)?;
     if attempt.v4_mapped {
         out.write_all(b" v4-mapped")?;
     }
@@ -202,12 +204,18 @@ fn details(data: &SocketData, out: &mut Vec<u8>) -> io::Result<()> {
         write!(out, " uid={uid}")?;
     }
     user(data.user.as_deref(), out)?;
+    if let Some(placed) = &data.cgroup {
+        cgroup::details(placed, out)?;
+    }
     if data.id.v4_mapped {
         out.write_all(b" v4-mapped")?;
     }
     place(data.netns_name.as_deref(), out)?;
     if data.between_ticks {
         out.write_all(b" between-ticks")?;
+    }
+    if let Some(first) = data.closed_first {
+        write!(out, " closed-first={}", first.as_str())?;
     }
     match data.life {
         Some(Life::Seen { ms }) => write!(out, " lived={}", Span(ms))?,

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use super::Lookup;
 use super::cache::Cache;
 use super::pool::{Outcome, Wake, Workers};
-use crate::model::{CgroupInfo, CgroupUnknown, Now};
+use crate::model::{CgroupAnswer, CgroupUnknown, Now};
 
 /// Cgroups that may be asked for at one time.
 const LINE: usize = 1024;
@@ -34,15 +34,11 @@ const TTL: Duration = Duration::from_secs(30);
 /// For good.
 const EVER: Duration = Duration::MAX;
 
-/// The path of a cgroup and what it says, or why that is not known. Shared by
-/// its sockets.
-pub type Cgroup = Result<Arc<CgroupInfo>, CgroupUnknown>;
-
 /// The paths of cgroups, as far as they are known or being looked for.
 #[derive(Debug)]
 pub struct Cgroups {
-    workers: Workers<u64, Cgroup>,
-    cache: Cache<u64, Cgroup>,
+    workers: Workers<u64, CgroupAnswer>,
+    cache: Cache<u64, CgroupAnswer>,
     /// Until when somebody waits for an id.
     pending: HashMap<u64, Instant>,
 }
@@ -79,7 +75,7 @@ impl Cgroups {
     }
 
     /// What is known of a cgroup; asks nobody.
-    pub fn recall(&mut self, id: u64, now: Now) -> Option<Cgroup> {
+    pub fn recall(&mut self, id: u64, now: Now) -> Option<CgroupAnswer> {
         let ever = self.cache.recall(id, EVER, now.mono)?;
         if ever.is_ok() {
             return Some(ever);
@@ -89,7 +85,7 @@ impl Cgroups {
 
     /// Asks for the cgroup with this id. After `until` the asker waits no longer.
     /// Id 0 is none.
-    pub fn ask(&mut self, id: u64, until: Instant, now: Now) -> Lookup<Cgroup> {
+    pub fn ask(&mut self, id: u64, until: Instant, now: Now) -> Lookup<CgroupAnswer> {
         if id == 0 {
             return Lookup::Known(Err(CgroupUnknown::NotTold));
         }
@@ -119,7 +115,7 @@ impl Cgroups {
 
     /// Takes what came in: remembers it and adds it to `found`. To be called
     /// whenever the thread has woken the reactor.
-    pub fn collect(&mut self, now: Now, found: &mut Vec<(u64, Cgroup)>) {
+    pub fn collect(&mut self, now: Now, found: &mut Vec<(u64, CgroupAnswer)>) {
         for (id, outcome) in self.workers.collect() {
             let cgroup = match outcome {
                 Outcome::Done(cgroup) => {

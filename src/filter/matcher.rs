@@ -3,9 +3,10 @@
 use std::cell::OnceCell;
 
 use super::automaton::{Automaton, Spot, Tuple, Verdict};
+use super::literals::{self, Match};
 use super::shape::{self, Cell, Cells, Subject};
 use super::syntax::{GlobError, Pattern};
-use crate::model::{Family, Proto, TcpState};
+use crate::model::{Ends, Family, Proto, TcpState};
 use globset::GlobBuilder;
 
 /// A compiled glob.
@@ -13,6 +14,8 @@ use globset::GlobBuilder;
 pub struct Matcher {
     automaton: Automaton,
     subject: Subject,
+    /// The glob, for the literals in it.
+    text: Box<str>,
     /// What protocol, family and state decide alone.
     pub(super) cells: Cells,
     /// The state that is literally its last word, after a literal space.
@@ -74,6 +77,7 @@ impl Matcher {
             cells: Cells::of(&automaton, subject),
             automaton,
             subject,
+            text: pattern.glob.as_str().into(),
             ends_in,
             mentions_host: OnceCell::new(),
             needs_name: OnceCell::new(),
@@ -130,6 +134,23 @@ impl Matcher {
         // Most globs are one answer for a whole protocol.
         !Family::ALL.into_iter().all(certain)
             && shape::names_uncounted(&self.automaton, proto, ignore)
+    }
+
+    /// What it can match of a protocol, by the ports and addresses that it insists
+    /// on. None where that is too much to find out. Walks the automaton.
+    pub(super) fn can_match(&self, proto: Proto) -> Option<Vec<Match>> {
+        literals::matches(&self.automaton, &self.text, proto, false)
+    }
+
+    /// The ends with which it matches every socket of a protocol. Walks the
+    /// automaton.
+    pub(super) fn must_match(&self, proto: Proto) -> Vec<Ends> {
+        let all = literals::matches(&self.automaton, &self.text, proto, true).unwrap_or_default();
+        let is_certain = |ends: &Ends| {
+            let mut within = all.iter().filter(|one| ends.contain(&one.ends));
+            within.all(|one| one.always)
+        };
+        all.iter().map(|one| one.ends).filter(is_certain).collect()
     }
 
     /// Whether, as a pattern, it has minisockets in this state open something:

@@ -17,6 +17,7 @@ mod check;
 mod ends;
 mod globs;
 mod ids;
+mod literals;
 mod matcher;
 mod nfa;
 #[cfg(test)]
@@ -36,7 +37,9 @@ use std::cell::RefCell;
 use std::fmt::Write;
 use std::rc::Rc;
 
-use crate::model::{Endpoint, Family, Name, Needs, Proto, SockId, StateGroups, TcpState};
+use crate::model::{
+    Endpoint, Ends, Family, Name, Needs, Proto, SockId, Sought, StateGroups, TcpState,
+};
 use automaton::{Spot, Tuple, Verdict};
 use matcher::Matcher;
 use shape::{CONNECT, Cell, Cells, NO_LOCAL};
@@ -198,6 +201,76 @@ impl Filter {
             tcp,
             udp: self.certain.possible(Proto::Udp).next().is_some(),
         }
+    }
+
+    /// What could open something, by literal ports and addresses. Of UDP that is
+    /// everything: a UDP socket is connected anew at will, and what it was before
+    /// tells a `rebound` from an opening. Of TCP it holds every socket without a
+    /// peer, for the same reason, and since listeners tell which way a connection
+    /// was opened.
+    ///
+    /// `ignore` counts only as far as it holds for what tcp_disconnect() leaves of
+    /// an end too: otherwise the notice of a socket that was ignored would be the
+    /// first word of one that is not.
+    pub fn sought(&self, proto: Proto) -> Sought {
+        if proto == Proto::Udp {
+            return Sought::ALL;
+        }
+        let groups = self.needs().tcp;
+        if groups.is_empty() {
+            return Sought::NONE;
+        }
+        let counts = |state| match state {
+            // Without a peer.
+            TcpState::Listen => false,
+            TcpState::TimeWait => self.watches(state),
+            _ => true,
+        };
+        let lasts = |ends: &Ends| ends.local.ip.is_none() && ends.remote.port.is_none();
+        let sought = self.sought_in(proto, counts, lasts).with_unconnected();
+        // Where connections matter, so does what they were bound to before.
+        if groups == StateGroups::LISTEN && !self.can_pass_bound() {
+            return sought.without_bound();
+        }
+        sought
+    }
+
+    fn can_pass_bound(&self) -> bool {
+        let mut states = self.certain.possible(Proto::Tcp);
+        states.any(|state| state == TcpState::Close)
+    }
+
+    /// What could match at all, by literal ports and addresses: in a table that is
+    /// printed once.
+    pub fn sought_in_dump(&self, proto: Proto) -> Sought {
+        let sought = self.sought_in(proto, |_| true, |_| true);
+        if proto == Proto::Tcp && !self.can_pass_bound() {
+            return sought.without_bound();
+        }
+        sought
+    }
+
+    fn sought_in(
+        &self,
+        proto: Proto,
+        counts: impl Fn(TcpState) -> bool,
+        refuses: impl Fn(&Ends) -> bool,
+    ) -> Sought {
+        let states = shape::states(proto).filter(|&state| counts(state));
+        let states = states.fold(0, |all, state| all | literals::bit(state));
+        let matches = self.patterns.iter().map(|glob| glob.can_match(proto));
+        let accept: Option<Vec<Ends>> = matches
+            .map(|matches| {
+                let each = matches?.into_iter().filter(|it| it.states & states != 0);
+                Some(each.map(|it| it.ends).collect::<Vec<_>>())
+            })
+            .collect::<Option<Vec<_>>>()
+            .map(|all| all.concat());
+        let ignore = self.ignore.iter().flat_map(|glob| glob.must_match(proto));
+        Sought::new(
+            accept.filter(|_| !self.all),
+            ignore.filter(refuses).collect(),
+        )
     }
 
     /// Whether a socket of this protocol can enter by a change of state that no

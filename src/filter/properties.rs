@@ -113,6 +113,7 @@ fn glob() -> impl Strategy<Value = String> {
     let first =
         "(tcp|udp|tcp4|udp6|\\{tcp4,udp\\}|tcp\\?|\\*|\\*4|\\*p6|t\\*|\\?\\*|[tu]*[cd]p[46]?)";
     let end = "(\\*|\\*:443|10\\.\\*:\\*|\\[\\*\\]:\\*|\\[2001:db8:\\*\\]:443|\\?\\?\\*|\\*0\\*|[0-9]{1,2}\\*)";
+    let literal = "(\\*|\\*:(443|22)|10\\.0\\.0\\.2:(22|\\*)|\\[2001:db8::1\\]:(443|\\*)|\\*:\\{22,443\\}|:22|0\\.0\\.0\\.0:0)";
     let host = "(\\*|-|\\*\\.example\\.org|a\\*|\\*[a-c]\\*|\\[!a\\]\\*|\\?|\\{a,b\\}|\\?\\*|\\*t\\*\\?\\*|\\*\\*)";
     let state =
         "(\\*|ESTABLISHED|LISTEN|TIME_WAIT|\\*WAIT|\\*[12]|\\{LISTEN,CLOSE\\}|[A-U]\\*|\\?\\*N\\*)";
@@ -121,6 +122,9 @@ fn glob() -> impl Strategy<Value = String> {
         pattern(format!("{first} {host} {state}")),
         pattern(format!("{first} {state}")),
         pattern(format!("{first}{end}{host}{state}")),
+        pattern(format!("{first} {literal} {literal} {host} {state}")),
+        pattern(format!("{first} {literal} {state}")),
+        pattern(format!("\\*{literal} \\*")),
         pattern("[tcpud46*? :.a0E]{0,12}".into()),
         pattern("([tcpud46*?:., ]|\\[|\\]|\\{|\\}|!|-){0,16}".into()),
     ]
@@ -170,6 +174,27 @@ proptest! {
             if truth.contains(&true) && (state != TcpState::TimeWait || filter.watches(state)) {
                 prop_assert!(needs.proto(id.proto));
                 prop_assert!(id.proto == Proto::Udp || needs.tcp.contains(StateGroups::of(state)));
+            }
+        }
+    }
+
+    /// What could pass, with any host, is asked of the kernel.
+    #[test]
+    fn whatever_could_pass_is_of_interest(patterns in globs(), ignore in globs(), sockets in prop::collection::vec(socket(), 1..20)) {
+        let filter = Filter::new(&patterns, &ignore).unwrap();
+        let plain = Plain::new(&patterns, &ignore);
+        let soughts = Proto::ALL.map(|proto| {
+            [filter.sought(proto), filter.sought_in_dump(proto)]
+        });
+        for (mut id, state) in sockets {
+            if state == TcpState::Listen {
+                id.remote.port = 0;
+            }
+            if HOSTS.into_iter().any(|host| plain.passes(&id, state, host)) {
+                let [running, once] = &soughts[id.proto as usize];
+                prop_assert!(once.wants(&id), "{:?} {:?}", once, id);
+                let watched = state != TcpState::TimeWait || filter.watches(state);
+                prop_assert!(!watched || running.wants(&id), "{:?} {:?}", running, id);
             }
         }
     }

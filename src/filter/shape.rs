@@ -182,7 +182,7 @@ pub(super) fn states(proto: Proto) -> impl Iterator<Item = TcpState> {
 }
 
 /// The first words to try, each with the families it stands for.
-fn spellings(
+pub(super) fn spellings(
     automaton: &Automaton,
     subject: Subject,
 ) -> Vec<(Proto, &'static str, &'static [Family])> {
@@ -311,15 +311,15 @@ pub(super) fn names_uncounted(automaton: &Automaton, proto: Proto, ignore: bool)
 
 /// The stages of a tuple's shape after the protocol: seven of the local end, seven
 /// of the remote end, then the host.
-const ENDPOINT: u8 = 7;
-const HOST_WORD: u8 = 2 * ENDPOINT;
-const END: u8 = HOST_WORD + 2;
+pub(super) const ENDPOINT: u8 = 7;
+pub(super) const HOST_WORD: u8 = 2 * ENDPOINT;
+pub(super) const END: u8 = HOST_WORD + 2;
 
 /// Everything that `next` takes somewhere.
-const ALPHABET: &[u8] = b" []:abcdefghijklmnopqrstuvwxyz0123456789._-\\";
+pub(super) const ALPHABET: &[u8] = b" []:abcdefghijklmnopqrstuvwxyz0123456789._-\\";
 
 /// The stage after this byte, where the shape allows it.
-fn next(stage: u8, byte: u8) -> Option<u8> {
+pub(super) fn next(stage: u8, byte: u8) -> Option<u8> {
     if stage >= HOST_WORD {
         return match byte {
             b' ' if stage > HOST_WORD => Some(END),

@@ -5,11 +5,11 @@
 //! these names.
 
 use crate::model::{
-    Comm, ConnectData, Data, Event, Host, Netns, Owner, Proto, Sighting, SocketData,
+    Comm, ConnectData, Data, Event, Host, Netns, Owner, Placed, Proto, Sighting, SocketData,
 };
 
 /// Every variable there can be.
-pub(super) const NAMES: [&str; 26] = [
+pub(super) const NAMES: [&str; 29] = [
     "SOCKWATCH_EID",
     "SOCKWATCH_SEQ",
     "SOCKWATCH_SENSOR",
@@ -33,6 +33,9 @@ pub(super) const NAMES: [&str; 26] = [
     "SOCKWATCH_NETNS_NAME",
     "SOCKWATCH_UID",
     "SOCKWATCH_USER",
+    "SOCKWATCH_CGROUP",
+    "SOCKWATCH_UNIT",
+    "SOCKWATCH_CONTAINER",
     "SOCKWATCH_CAUSE",
     "SOCKWATCH_SOURCE",
     "SOCKWATCH_SINK",
@@ -98,6 +101,20 @@ fn of_connect(connect: &ConnectData, vars: &mut Vec<(&'static str, String)>) {
         vars.push(("SOCKWATCH_UID", uid.to_string()));
     }
     of_user(connect.user.as_deref(), vars);
+    of_cgroup(&connect.cgroup, vars);
+}
+
+fn of_cgroup(placed: &Placed, vars: &mut Vec<(&'static str, String)>) {
+    let Ok(info) = &placed.cgroup else {
+        return;
+    };
+    vars.push(("SOCKWATCH_CGROUP", info.path.to_string()));
+    if let Some(unit) = &info.unit {
+        vars.push(("SOCKWATCH_UNIT", unit.to_string()));
+    }
+    if let Some(container) = &info.container {
+        vars.push(("SOCKWATCH_CONTAINER", container.to_string()));
+    }
 }
 
 fn of_process(pid: u32, comm: &Comm, vars: &mut Vec<(&'static str, String)>) {
@@ -148,4 +165,7 @@ fn of_socket(socket: &SocketData, vars: &mut Vec<(&'static str, String)>) {
         vars.push(("SOCKWATCH_UID", uid.to_string()));
     }
     of_user(socket.user.as_deref(), vars);
+    if let Some(placed) = &socket.cgroup {
+        of_cgroup(placed, vars);
+    }
 }

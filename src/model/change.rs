@@ -1,10 +1,11 @@
 //! What a sensor concluded, on its way to the pipeline.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::{
-    Attribution, Caller, Direction, Name, Netns, Now, Owner, RowKind, SensorIx, SockId, SocketKey,
-    TcpState, Traffic,
+    Attribution, Caller, Cgroup, CgroupUnknown, Direction, Name, Netns, Now, Owner, RowKind,
+    SensorIx, SockId, SocketKey, TcpState, Traffic,
 };
 
 /// What happened to a socket.
@@ -124,6 +125,39 @@ pub enum Life {
     },
 }
 
+/// Whose end of a TCP connection closed first, as this end saw it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum ClosedFirst {
+    /// Ours: it had sent its FIN before one came.
+    Local,
+    /// The peer's: its FIN had come before one was sent.
+    Remote,
+    /// Both at once: each sent its FIN before the other's came.
+    Both,
+}
+
+impl ClosedFirst {
+    /// What a state proves (RFC 9293, section 3.3.2); most prove nothing, and a
+    /// reset leaves no state.
+    pub fn shown_by(state: TcpState) -> Option<ClosedFirst> {
+        match state {
+            TcpState::FinWait1 | TcpState::FinWait2 => Some(ClosedFirst::Local),
+            TcpState::CloseWait | TcpState::LastAck => Some(ClosedFirst::Remote),
+            TcpState::Closing => Some(ClosedFirst::Both),
+            _ => None,
+        }
+    }
+
+    /// The word in `closed_first`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ClosedFirst::Local => "local",
+            ClosedFirst::Remote => "remote",
+            ClosedFirst::Both => "both",
+        }
+    }
+}
+
 /// One thing that happened to one socket, as one sensor may report it.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Change {
@@ -147,6 +181,8 @@ pub struct Change {
     pub process: Option<Caller>,
     /// Who has it open, where that was asked before.
     pub holders: Option<Attribution>,
+    /// The cgroup that it belongs to, or why its id is not known.
+    pub cgroup: Result<Rc<Cgroup>, CgroupUnknown>,
     /// How it is known.
     pub evidence: Evidence,
     /// Opened and closed between two ticks.
@@ -189,6 +225,8 @@ pub enum Step {
     },
     /// An end. It is not matched again.
     Closed {
+        /// Who closed first, where that is proven.
+        first: Option<ClosedFirst>,
         /// How long it lived.
         life: Option<Life>,
         /// What it did.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Cookie, Endpoint, Evidence, Family, Netns, Owner, SocketKey, TcpState};
+use super::{CgroupUnknown, Cookie, Endpoint, Evidence, Family, Netns, Owner, SocketKey, TcpState};
 
 /// What told of a connect(), best first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -163,6 +163,8 @@ pub enum Sighting {
         state: TcpState,
         /// Whose the socket is.
         owner: Owner,
+        /// The id of the socket's cgroup, where a row told it.
+        cgroup_id: Option<u64>,
     },
 }
 
@@ -200,6 +202,20 @@ impl Attempt {
     /// sees what was asked for, which may be port 0.
     pub fn is_wiped(&self) -> bool {
         self.remote.port == 0 && matches!(self.sighting, Sighting::Table { .. })
+    }
+
+    /// The id of the cgroup of who called, or of the socket where no hook saw the
+    /// call; or why there is none.
+    ///
+    /// # Errors
+    /// See [`CgroupUnknown`].
+    pub fn cgroup_id(&self) -> Result<u64, CgroupUnknown> {
+        match self.sighting {
+            Sighting::Hook { cgroup_id, .. } => Ok(cgroup_id),
+            Sighting::Table {
+                cgroup_id, owner, ..
+            } => cgroup_id.ok_or_else(|| owner.into()),
+        }
     }
 
     /// What told of it.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::{
-    Action, Attempt, Attribution, Caller, Comm, Cookie, Direction, Evidence, Host, Life, Name,
-    Netns, NoResults, Now, Owner, SockId, TcpInfo, TcpState,
+    Action, Attempt, Attribution, Caller, ClosedFirst, Comm, Cookie, Direction, Evidence, Host,
+    Life, Name, Netns, NoResults, Now, Owner, Placed, SockId, TcpInfo, TcpState,
 };
 
 /// The kind of a sensor.
@@ -96,8 +96,12 @@ pub struct SocketData {
     pub holders: Option<Attribution>,
     /// Command lines are wanted.
     pub cmdline: bool,
+    /// Its cgroup; `None` where nobody asked.
+    pub cgroup: Option<Placed>,
     /// Opened and closed between two ticks.
     pub between_ticks: bool,
+    /// Who closed first, where that is known (closed TCP).
+    pub closed_first: Option<ClosedFirst>,
     /// How long it lived (closed).
     pub life: Option<Life>,
     /// What it did (closed TCP).
@@ -133,6 +137,8 @@ pub struct ConnectData {
     pub results: Vec<Name>,
     /// Why there is none.
     pub no_results: Option<NoResults>,
+    /// The caller's cgroup, or the socket's where no hook saw the call.
+    pub cgroup: Placed,
     /// The name of the user, where /etc/passwd has one.
     pub user: Option<Arc<str>>,
 }
@@ -142,7 +148,10 @@ pub struct ConnectData {
 pub struct Traffic {
     /// Payload sent, each byte once (`bytes_sent - bytes_retrans`).
     pub bytes_sent: Option<u64>,
-    /// Payload received; may count the peer's FIN as 1.
+    /// Payload received. The peer's FIN counts as 1 where it came before the full
+    /// socket was gone: always where the peer closed first, and where this end did
+    /// so with shutdown(2); not where it did with close(2), after which what
+    /// remains of the connection takes it.
     pub bytes_received: Option<u64>,
     /// Segments sent.
     pub segments_sent: u32,
@@ -221,7 +230,7 @@ pub struct Gap {
 #[derive(Clone, PartialEq, Debug)]
 pub struct Degraded {
     /// What is missing, in one word: `notices`, `udp`, `tcp`, `connect`, `dns_tap`,
-    /// `netns`.
+    /// `netns`, `processes`, `receive_buffer`.
     pub source: &'static str,
     /// The parts of it that are missing, such as multicast groups.
     pub missing: Vec<&'static str>,

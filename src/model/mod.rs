@@ -13,10 +13,11 @@ mod event;
 mod identity;
 mod observation;
 mod process;
+mod sought;
 mod state;
 
 pub use change::{
-    Action, Change, Evidence, Host, HostUnknown, Judge, Life, Settled, Step, Verdict,
+    Action, Change, ClosedFirst, Evidence, Host, HostUnknown, Judge, Life, Settled, Step, Verdict,
 };
 pub use connect::{Attempt, Caller, Comm, Connect, Direction, Origin, Sighting};
 pub use coverage::{Coverage, Needs, Primed, StateGroups};
@@ -28,8 +29,10 @@ pub use event::{
 pub use identity::{Cookie, Name, Netns, Owner, OwnerUnknown, Renumbering, SensorIx, SocketKey};
 pub use observation::{Notice, Row, RowKind, TcpInfo};
 pub use process::{
-    Attributed, Attribution, CgroupInfo, CgroupUnknown, Holders, Process, ProcessUnknown, Who,
+    Attributed, Attribution, Cgroup, CgroupAnswer, CgroupInfo, CgroupUnknown, Holders, Placed,
+    Process, ProcessUnknown, Who,
 };
+pub use sought::{End, Ends, Sought};
 pub use state::TcpState;
 
 use std::time::{Instant, SystemTime};

@@ -1,6 +1,6 @@
 //! What the kernel said: a row of a dump, a notice of an end.
 
-use super::{Cookie, Direction, Owner, SockId, TcpState};
+use super::{ClosedFirst, Cookie, Direction, Owner, SockId, TcpState};
 
 /// One socket in a dump (`struct inet_diag_msg`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -15,6 +15,8 @@ pub struct Row {
     pub kind: RowKind,
     /// Whose it is.
     pub owner: Owner,
+    /// The id of its cgroup (INET_DIAG_CGROUP_ID); 0 where the kernel tells none.
+    pub cgroup: u64,
 }
 
 /// What stands behind a row.
@@ -107,6 +109,33 @@ impl Notice {
         } else {
             (acked == sent + 2).then_some(Direction::Outbound)
         }
+    }
+
+    /// Who closed first, where the counters prove it, of a connection that was
+    /// opened this way.
+    ///
+    /// The peer acknowledged our FIN: `bytes_acked` counts it, beyond what was sent
+    /// and an active opener's SYN. The peer's FIN counts among `bytes_received`
+    /// where it came before the full socket was gone. So where nothing at all was
+    /// received, ours came first. Nothing else is proven: one byte more than the
+    /// payload says that the peer's FIN came, but neither how much the payload was
+    /// nor which FIN came first; and an end by RST looks like one by timeout.
+    /// Measured on Linux 6.18 for both ends of every way to close: close() and
+    /// shutdown() on either side first, on both at once, RST by SO_LINGER and by
+    /// unread data; with and without payload.
+    pub fn proven_first(&self, direction: Option<Direction>) -> Option<ClosedFirst> {
+        let tcp = self.tcp?;
+        if self.id.remote.port == 0 || tcp.bytes_received? != 0 || tcp.segs_in.unwrap_or(0) == 0 {
+            return None;
+        }
+        let sent = tcp.bytes_sent?.saturating_sub(tcp.bytes_retrans?);
+        let own = match direction? {
+            Direction::Outbound => 2,
+            Direction::Inbound => 1,
+            // More than a SYN can only be both.
+            Direction::Unknown => 2,
+        };
+        (tcp.bytes_acked? == sent + own).then_some(ClosedFirst::Local)
     }
 
     /// A TCP connection whose remote port tcp_disconnect() wiped: it had a peer,

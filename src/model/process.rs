@@ -1,8 +1,11 @@
 //! Who has a socket open: processes, their users, their cgroup.
 
+use std::cell::RefCell;
+use std::hash::{Hash, Hasher};
+use std::rc::Rc;
 use std::sync::Arc;
 
-use super::{Caller, Comm, OwnerUnknown, SocketKey};
+use super::{Caller, Comm, Owner, OwnerUnknown, SocketKey};
 
 /// One process, as /proc showed it at one moment.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -59,6 +62,9 @@ pub struct Who {
     pub caller: Option<Caller>,
     /// Who had it open when it entered a view, where that was asked.
     pub holders: Option<Attribution>,
+    /// The cgroup that it belongs to: its own, as a row told; the caller's where
+    /// no row did.
+    pub cgroup: Option<Rc<Cgroup>>,
 }
 
 /// Who has a socket open, for whoever keeps it.
@@ -115,6 +121,89 @@ impl ProcessUnknown {
     }
 }
 
+/// A cgroup that sockets belong to, shared by all of them: what one of them made
+/// known of it is known to all, for as long as they live, also when the cgroup
+/// does not. One is equal to another by its id alone.
+#[derive(Debug)]
+pub struct Cgroup {
+    id: u64,
+    told: RefCell<Option<CgroupAnswer>>,
+}
+
+/// What was found out about a cgroup.
+pub type CgroupAnswer = Result<Arc<CgroupInfo>, CgroupUnknown>;
+
+impl Cgroup {
+    /// One of which nothing but the id is known: that of its kernfs node, which is
+    /// the inode of its directory in cgroup2.
+    pub fn new(id: u64) -> Cgroup {
+        Cgroup {
+            id,
+            told: RefCell::new(None),
+        }
+    }
+
+    /// Its id, which no other cgroup is given while the machine is up.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// What its path says, if that was found.
+    pub fn info(&self) -> Option<Arc<CgroupInfo>> {
+        self.told.borrow().as_ref()?.as_ref().ok().cloned()
+    }
+
+    /// Notes what was found out. What is known once stays.
+    pub fn learn(&self, answer: CgroupAnswer) {
+        let mut told = self.told.borrow_mut();
+        if !matches!(*told, Some(Ok(_))) {
+            *told = Some(answer);
+        }
+    }
+
+    /// It as an event shows it, with what is known by now.
+    pub fn placed(&self) -> Placed {
+        let told = self.told.borrow().clone();
+        Placed {
+            id: Some(self.id),
+            cgroup: told.unwrap_or(Err(CgroupUnknown::Timeout)),
+        }
+    }
+}
+
+impl PartialEq for Cgroup {
+    fn eq(&self, other: &Cgroup) -> bool {
+        self.id == other.id
+    }
+}
+
+impl Eq for Cgroup {}
+
+impl Hash for Cgroup {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.id.hash(state);
+    }
+}
+
+/// Where a socket belongs, as a record tells it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Placed {
+    /// The id of its cgroup, where the kernel told it.
+    pub id: Option<u64>,
+    /// What is known of that.
+    pub cgroup: CgroupAnswer,
+}
+
+impl Placed {
+    /// Without an id there is nothing to be looked for.
+    pub fn nowhere(why: CgroupUnknown) -> Placed {
+        Placed {
+            id: None,
+            cgroup: Err(why),
+        }
+    }
+}
+
 /// What the path of a cgroup tells. Not escaped.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct CgroupInfo {
@@ -128,12 +217,27 @@ pub struct CgroupInfo {
     pub container: Option<Box<str>>,
 }
 
+impl From<Owner> for CgroupUnknown {
+    /// Why there is no id, where whose the socket is says so.
+    fn from(owner: Owner) -> CgroupUnknown {
+        match owner {
+            Owner::Unknown(OwnerUnknown::NotRead) => CgroupUnknown::NotRead,
+            Owner::Unknown(OwnerUnknown::Minisocket) => CgroupUnknown::Minisocket,
+            Owner::Unknown(OwnerUnknown::NoFile) | Owner::Known { .. } => CgroupUnknown::NotTold,
+        }
+    }
+}
+
 /// Why there is no path for a cgroup's id.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum CgroupUnknown {
-    /// The kernel told no id: it is built without cgroups, or the row is of a
-    /// minisocket.
+    /// The kernel told no id: it is built without cgroups.
     NotTold,
+    /// No row told the id, and no hook saw who connected the socket.
+    NotRead,
+    /// It is the remains of a socket, or a request for one, of which the kernel
+    /// tells none.
+    Minisocket,
     /// cgroup2 is not mounted where sockwatch can see it.
     NotMounted,
     /// It is not below the mounted part of the hierarchy, or it was removed.
@@ -150,6 +254,8 @@ impl CgroupUnknown {
     pub fn as_str(self) -> &'static str {
         match self {
             CgroupUnknown::NotTold => "not_told",
+            CgroupUnknown::NotRead => "not_read",
+            CgroupUnknown::Minisocket => "minisocket",
             CgroupUnknown::NotMounted => "not_mounted",
             CgroupUnknown::Gone => "gone",
             CgroupUnknown::NotPermitted => "not_permitted",

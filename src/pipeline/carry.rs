@@ -67,6 +67,7 @@ impl Pipeline {
         // Their views are gone.
         self.settled.clear();
         self.release_all();
+        self.release_cgroups();
         self.stages = stages;
         self.find_processes();
         self.waiting.renumber(sensors);

@@ -14,7 +14,8 @@ impl Pipeline {
     pub fn deadline(&mut self) -> Option<Instant> {
         let attribution = self.attribution.deadline();
         let name = self.waiting.next_deadline();
-        name.into_iter().chain(attribution).min()
+        let cgroup = self.placing.deadline();
+        [name, attribution, cgroup].into_iter().flatten().min()
     }
 
     /// Takes the answers that came in and lets go on what waited for them.
@@ -28,6 +29,7 @@ impl Pipeline {
         }
         self.found = found;
         self.collect_holders(now);
+        self.collect_cgroups(now);
     }
 
     /// Lets go on, without a name, what has waited long enough.
@@ -37,6 +39,7 @@ impl Pipeline {
             self.advance(key, Some((ip, Host::Unknown(HostUnknown::TimedOut))), now);
         }
         self.expire_holders(now);
+        self.expire_cgroups(now);
     }
 
     /// Lets everything go on without a name: the program ends.
@@ -44,6 +47,7 @@ impl Pipeline {
         self.finish_where(|_| true, now);
         self.finishing = true;
         self.release_all();
+        self.release_cgroups();
     }
 
     /// Lets everything of some sensors go on without a name.

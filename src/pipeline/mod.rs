@@ -7,6 +7,7 @@
 
 mod attribution;
 mod carry;
+mod cgroups;
 mod lines;
 mod stage;
 #[cfg(test)]
@@ -24,13 +25,14 @@ use crate::emit::Fan;
 use crate::enrich::{Lookup, Names};
 use crate::lock::{Admission, Locks, Released};
 use crate::model::{
-    Attempt, Attribution, Change, Data, Degraded, Endpoint, Event, Gap, Host, HostUnknown, Judge,
-    Listener, Name, Netns, NoResults, Now, Owner, Restored, SensorIx, Settled, SocketData,
-    SocketKey, Step, TcpState, Verdict,
+    Attempt, Attribution, Change, ConnectData, Data, Degraded, Endpoint, Event, Gap, Host,
+    HostUnknown, Judge, Listener, Name, Netns, NoResults, Now, Owner, Placed, Restored, SensorIx,
+    Settled, SocketData, SocketKey, Step, TcpState, Verdict,
 };
 use crate::state::Journal;
 use crate::stats::Stats;
 use attribution::Attributing;
+use cgroups::{Placing, Record};
 use stage::Match;
 use waiting::{WaitKey, Waiting};
 
@@ -40,9 +42,12 @@ pub struct Pipeline {
     names: Names,
     waiting: Waiting,
     attribution: Attributing,
+    placing: Placing,
     locks: Locks,
     fan: Fan,
     seq: u64,
+    /// The sources that are missing, or parts of them: as many as there are.
+    missing: Vec<Degraded>,
     /// The program ends: nothing is asked any more.
     finishing: bool,
     /// What a restart must know of, where that is kept.
@@ -66,9 +71,11 @@ impl Pipeline {
             names,
             waiting: Waiting::default(),
             attribution: Attributing::default(),
+            placing: Placing::new(Rc::clone(&stats)),
             locks: Locks::default(),
             fan,
             seq: 0,
+            missing: Vec::new(),
             finishing: false,
             journal: None,
             journal_of: None,
@@ -117,13 +124,37 @@ impl Pipeline {
         self.own("gap", gap.cause.as_str(), Data::Gap(gap), now);
     }
 
-    /// Emits the record of a source that is missing.
+    /// Emits the record of a source that is missing, once.
     pub fn degraded(&mut self, degraded: Degraded, now: Now) {
+        if self.missing.contains(&degraded) {
+            return;
+        }
+        let same =
+            |known: &Degraded| known.source == degraded.source && known.missing == degraded.missing;
+        self.missing.retain(|known| !same(known));
+        self.missing.push(degraded.clone());
         self.own("degraded", degraded.source, Data::Degraded(degraded), now);
+    }
+
+    /// What is missing now.
+    pub fn missing(&self) -> &[Degraded] {
+        &self.missing
+    }
+
+    /// Whether some of this source is missing now.
+    pub fn is_missing(&self, source: &str) -> bool {
+        self.missing.iter().any(|known| known.source == source)
     }
 
     /// Emits the record of a source that is there after all.
     pub fn restored(&mut self, restored: Restored, now: Now) {
+        let back = |part: &&'static str| restored.parts.contains(part);
+        for known in &mut self.missing {
+            if known.source == restored.source {
+                known.missing.retain(|part| !back(part));
+            }
+        }
+        self.missing.retain(|known| !known.missing.is_empty());
         self.own("restored", restored.source, Data::Restored(restored), now);
     }
 
@@ -200,12 +231,34 @@ impl Pipeline {
         }
     }
 
+    /// Tells a change once it is known where the socket belongs.
     fn tell(
         &mut self,
         change: &Change,
         state: TcpState,
         host: &Host,
         holders: Option<Attribution>,
+        at: Now,
+    ) {
+        let record = || Record::Socket {
+            change: Box::new(change.clone()),
+            state,
+            host: host.clone(),
+            holders: holders.clone(),
+            at,
+        };
+        if let Some(placed) = self.place(change, at, record) {
+            self.write(change, state, host, holders, placed, at);
+        }
+    }
+
+    fn write(
+        &mut self,
+        change: &Change,
+        state: TcpState,
+        host: &Host,
+        holders: Option<Attribution>,
+        placed: Option<Placed>,
         at: Now,
     ) {
         if !change.is_silent() {
@@ -218,7 +271,7 @@ impl Pipeline {
                 Owner::Known { .. } | Owner::Unknown(_) => None,
             };
             let who = (holders, user, wanted);
-            let data = || Data::Socket(socket_data(change, state, host, who));
+            let data = || Data::Socket(socket_data(change, state, host, who, placed));
             self.pass(change.sensor, About::of(change), data, at);
         }
     }
@@ -245,9 +298,25 @@ impl Pipeline {
             {
                 data.user.clone_from(&user);
                 // As many stages as SensorIx can number.
-                self.pass(SensorIx(at as u8), about, || Data::Connect(data), now);
+                self.tell_connect(SensorIx(at as u8), data, about, now);
             }
         }
+    }
+
+    /// Tells a connect() once it is known where its caller belongs.
+    fn tell_connect(&mut self, sensor: SensorIx, mut data: ConnectData, about: About, at: Now) {
+        let record = || Record::Connect {
+            data: Box::new(data.clone()),
+            about,
+            at,
+        };
+        if let Ok(id) = data.attempt.cgroup_id() {
+            match self.place_connect(sensor, id, at, record) {
+                Some(placed) => data.cgroup = placed,
+                None => return,
+            }
+        }
+        self.pass(sensor, about, || Data::Connect(data), at);
     }
 
     /// The lock, and what passes it: the sinks.
@@ -390,11 +459,16 @@ fn socket_data(
     state: TcpState,
     host: &Host,
     who: (Option<Attribution>, Option<Arc<str>>, Option<Attribute>),
+    cgroup: Option<Placed>,
 ) -> SocketData {
     let (holders, user, wanted) = who;
-    let (life, traffic) = match change.step {
-        Step::Closed { life, traffic } => (life, traffic),
-        Step::Opened { .. } => (None, None),
+    let (closed_first, life, traffic) = match change.step {
+        Step::Closed {
+            first,
+            life,
+            traffic,
+        } => (first, life, traffic),
+        Step::Opened { .. } => (None, None, None),
     };
     SocketData {
         action: Some((change.action(), change.evidence)),
@@ -411,7 +485,9 @@ fn socket_data(
         process: change.process,
         holders,
         cmdline: wanted.is_some_and(|wanted| wanted.cmdline),
+        cgroup,
         between_ticks: change.between_ticks,
+        closed_first,
         life,
         traffic,
     }

@@ -9,7 +9,8 @@ use super::About;
 use crate::enrich;
 use crate::filter::{Answer, Filter};
 use crate::model::{
-    Action, Attempt, Change, ConnectData, Data, Event, Listener, Name, NoResults, Step, TcpState,
+    Action, Attempt, CgroupUnknown, Change, ConnectData, Data, Event, Listener, Name, NoResults,
+    Placed, Step, TcpState,
 };
 
 /// How a sensor looks names up.
@@ -142,6 +143,13 @@ impl Stage {
             netns_name: place.cloned(),
             results: names.to_vec(),
             no_results: none.filter(|_| names.is_empty()),
+            cgroup: Placed {
+                id: attempt.cgroup_id().ok(),
+                cgroup: Err(match attempt.cgroup_id() {
+                    Ok(_) => CgroupUnknown::Timeout,
+                    Err(why) => why,
+                }),
+            },
             user: None,
         })
     }

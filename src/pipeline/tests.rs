@@ -1,6 +1,7 @@
 //! The pipeline without a kernel, a resolver or a terminal.
 
 mod attribution;
+mod cgroups;
 mod connects;
 
 use std::cell::RefCell;
@@ -152,6 +153,7 @@ fn change(cookie: u64, remote: &str, step: Step) -> Change {
         direction: None,
         process: None,
         holders: None,
+        cgroup: Err(CgroupUnknown::NotTold),
         evidence: Evidence::Dump,
         between_ticks: false,
         owner: Owner::Known { uid: 0, inode: 1 },
@@ -189,6 +191,7 @@ fn closed(cookie: u64, remote: &str) -> Change {
         remote,
         Step::Closed {
             life: None,
+            first: None,
             traffic: None,
         },
     )

@@ -162,6 +162,13 @@ impl Absence {
         }
     }
 
+    /// What is read of this protocol from now on is read for the first time.
+    pub fn unread(&mut self, proto: Proto) {
+        for unit in &mut self.units[proto as usize] {
+            unit.primed = StateGroups::NONE;
+        }
+    }
+
     fn open_gap(&mut self, newest_dump: u32, now: Instant) -> &mut Gap {
         let gap = self.gap.get_or_insert(Gap {
             began: now,

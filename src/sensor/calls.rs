@@ -9,7 +9,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 
-use crate::model::{Caller, Connect, Cookie, Endpoint, Who};
+use crate::model::{Caller, Cgroup, Connect, Cookie, Endpoint, Who};
 
 /// How many calls may wait for their sockets.
 const BOUND: usize = 65_536;
@@ -63,11 +63,12 @@ pub(super) struct Calls {
 }
 
 impl Calls {
-    /// The caller of a connect(), shared by all its sockets.
-    pub fn caller(&mut self, caller: Caller) -> Rc<Who> {
+    /// The caller of a connect() and its cgroup, shared by all its sockets.
+    pub fn caller(&mut self, caller: Caller, cgroup: Option<Rc<Cgroup>>) -> Rc<Who> {
         self.who(Who {
             caller: Some(caller),
             holders: None,
+            cgroup,
         })
     }
 
@@ -217,7 +218,7 @@ mod tests {
 
     fn keep(calls: &mut Calls, cookie: u64, pid: u32) -> bool {
         let connect = connect(cookie, pid);
-        let caller = calls.caller(connect.caller);
+        let caller = calls.caller(connect.caller, None);
         calls.keep(&connect, caller)
     }
 
@@ -237,7 +238,7 @@ mod tests {
     #[test]
     fn a_subflow_is_known_by_its_destination_without_the_port_too() {
         let mut calls = Calls::default();
-        let caller = calls.caller(connect(1, 7).caller);
+        let caller = calls.caller(connect(1, 7).caller, None);
         let to = |last, port| Endpoint::new([10, 0, 0, last], port);
         calls.keep_mptcp(to(2, 80), caller, 1);
         for (remote, known) in [
@@ -283,7 +284,7 @@ mod tests {
     fn sockets_of_one_caller_share_it() {
         let mut calls = Calls::default();
         let caller = connect(1, 7).caller;
-        let one = calls.caller(caller);
-        assert!(Rc::ptr_eq(&one, &calls.caller(caller)));
+        let one = calls.caller(caller, None);
+        assert!(Rc::ptr_eq(&one, &calls.caller(caller, None)));
     }
 }

@@ -74,11 +74,14 @@ impl NetSocket {
     /// it before.
     pub fn restore(&mut self, saved: &Socket) {
         let key = self.key(saved.cookie);
-        let caller = saved.process.map(|caller| self.ways.caller(caller));
+        let caller = saved.process.map(|caller| self.ways.caller(caller, 0));
         if saved.state == TcpState::Listen {
             self.ways.listeners.listens(saved.cookie, &saved.id);
         }
-        let table = self.table_mut(saved.kind);
+        let table = match saved.kind {
+            RowKind::Full => &mut self.sockets,
+            RowKind::Mini => &mut self.minis,
+        };
         if table.find(key).is_none() {
             let seen = saved.first_seen_ms;
             table.insert(Entry::new(key, saved.id, saved.state, saved.owner, seen));
@@ -92,7 +95,7 @@ impl NetSocket {
         entry.set_state(saved.state);
         entry.set_owner(saved.owner);
         if let Some(caller) = caller {
-            entry.set_process(caller);
+            self.ways.note_caller(entry, caller);
         }
         if let Some(direction) = saved.direction {
             entry.set_direction(direction);

@@ -59,6 +59,9 @@ impl NetSocket {
         match self.sockets.remove(key) {
             // Never bound: it was in no table, so it is nothing.
             None if portless => return,
+            // Nobody's concern; but a row of what it was before may be unread.
+            None if notice.id.remote.port != 0
+                && !self.seeks(&notice.id, TcpState::Established) => {}
             None if primed || hearing != 0 => {
                 self.between_ticks(key, notice, heard, now, judge);
             }
@@ -117,6 +120,7 @@ impl NetSocket {
         let end = End {
             how,
             life: Some(Life::Between { min_ms, max_ms }),
+            first: notice.proven_first(entry.direction()),
             traffic: Traffic::of(notice),
         };
         self.views
@@ -169,6 +173,7 @@ impl NetSocket {
         let mut end = End {
             how: How::by(Evidence::Notified),
             life: Some(Life::Seen { ms: seen }),
+            first: notice.proven_first(entry.direction()),
             traffic: Traffic::of(notice),
         };
         if let Some(mut ghost) = wiped {

@@ -107,7 +107,7 @@ impl NetSocket {
     /// Forgets who has which socket open: it is to be asked again.
     pub fn forget_holders(&mut self) {
         for entry in self.sockets.iter_mut() {
-            entry.forget_holders();
+            self.ways.forget_holders(entry);
         }
     }
 

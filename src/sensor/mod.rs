@@ -5,6 +5,7 @@
 mod absence;
 mod calls;
 mod carry;
+mod cgroups;
 mod ends;
 mod ledger;
 mod listeners;

@@ -17,8 +17,8 @@ use super::rows::UnderWay;
 use super::views::{View, Views};
 use super::ways::Ways;
 use crate::model::{
-    Attempt, Attributed, Attribution, Connect, Cookie, Event, Family, Gap, GapCause, Needs, Netns,
-    Now, Proto, RowKind, Settled, SocketKey, StateGroups, Who,
+    Attempt, Attributed, Attribution, Cgroup, Connect, Cookie, Event, Family, Gap, GapCause, Needs,
+    Netns, Now, Proto, RowKind, Settled, SockId, SocketKey, Sought, StateGroups, TcpState, Who,
 };
 use crate::stats::Stats;
 use crate::table::{Entry, Table, Tombstones, Walk};
@@ -28,6 +28,9 @@ use crate::table::{Entry, Table, Tombstones, Walk};
 pub struct NetSocket {
     netns: Netns,
     pub(super) needs: Needs,
+    /// Which TCP sockets anybody could want by their ends: what else is read goes
+    /// by, unless it is in the table already.
+    pub(super) sought: Sought,
     pub(super) views: Views,
     pub(super) sockets: Table,
     pub(super) minis: Table,
@@ -68,6 +71,7 @@ impl NetSocket {
         NetSocket {
             netns,
             needs,
+            sought: Sought::ALL,
             views: Views::new(views, now.mono),
             sockets: Table::new(),
             minis: Table::new(),
@@ -85,6 +89,27 @@ impl NetSocket {
             handshakes: [0; 2],
             stats,
         }
+    }
+
+    /// From now on these TCP sockets are read and no others. What others there are
+    /// is nobody's concern: they enter no view and are not remembered, so that it
+    /// makes no difference whether the kernel leaves them out of its dumps
+    /// ([`NetSocket::narrowed`]).
+    pub fn seek(&mut self, sought: Sought) {
+        if self.sought == sought {
+            return;
+        }
+        self.sought = sought;
+        // What turns up now may have been there all the while.
+        self.absence.unread(Proto::Tcp);
+        if let Some(dump) = &mut self.dump {
+            dump.outdated = true;
+        }
+    }
+
+    /// Whether anybody could want this socket, as it is.
+    pub(super) fn seeks(&self, id: &SockId, state: TcpState) -> bool {
+        id.proto == Proto::Udp || self.sought.wants_in(id, state)
     }
 
     /// From now on [`NetSocket::take_attempts`] has the connect() calls that no
@@ -245,6 +270,12 @@ impl NetSocket {
         }
     }
 
+    /// The cgroups met since the last call, each once: sooner or later their paths
+    /// will be asked for.
+    pub fn take_cgroups(&mut self) -> Vec<Rc<Cgroup>> {
+        self.ways.cgroups.take_met()
+    }
+
     /// Notes who has a socket open, for its close. One that has ended meanwhile
     /// needs nothing.
     pub fn attribute(&mut self, attributed: Attributed) {
@@ -255,10 +286,11 @@ impl NetSocket {
         if matches!(entry.holders(), Some(Attribution::Held(_))) {
             return;
         }
-        let caller = entry.process();
+        let (caller, cgroup) = (entry.process(), entry.cgroup().cloned());
         let who = self.ways.who(Who {
             caller,
             holders: Some(attributed.holders),
+            cgroup,
         });
         if let Some(entry) = self.table_mut(RowKind::Full).find_mut(attributed.key) {
             entry.set_who(who);

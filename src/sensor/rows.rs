@@ -24,6 +24,12 @@ pub(super) struct UnderWay {
     confirmed: Vec<(SocketKey, RowKind)>,
     /// Full sockets whose handshake is under way.
     handshakes: u32,
+    /// The kernel was asked to leave out what is not sought.
+    narrowed: bool,
+    /// It follows a narrowed one at once, for what that did not hold.
+    widened: bool,
+    /// Something else is sought since it began.
+    pub(super) outdated: bool,
     /// Rows that say something new of sockets in the table.
     pub(super) changed: BTreeMap<(SocketKey, RowKind), Row>,
 }
@@ -44,17 +50,56 @@ impl NetSocket {
             staged: Vec::new(),
             confirmed: Vec::new(),
             handshakes: 0,
+            narrowed: false,
+            widened: false,
+            outdated: false,
             changed: BTreeMap::new(),
         });
+    }
+
+    /// The kernel was asked to leave what is not sought out of the dump that has
+    /// just begun: absence from it proves nothing. A socket that was connected
+    /// anew to where nobody looks is missing from it and lives, and what became of
+    /// it only a whole dump tells ([`NetSocket::misses`]).
+    pub fn narrowed(&mut self) {
+        if let Some(dump) = &mut self.dump {
+            dump.narrowed = true;
+        }
+    }
+
+    /// The dump that has just begun is the whole one that follows a narrowed one: to
+    /// what is remembered for some dumps they are one.
+    pub fn widened(&mut self) {
+        if let Some(dump) = &mut self.dump {
+            dump.widened = true;
+        }
+    }
+
+    /// The number of the newest dump.
+    pub fn dump_number(&self) -> u32 {
+        self.number
+    }
+
+    /// Whether a dump that completed, and was the newest until now, did not hold
+    /// a socket of the table that is sought and has not been heard to end.
+    pub fn misses(&self, coverage: Coverage, number: u32) -> bool {
+        self.sockets.iter().any(|entry| {
+            let (id, state) = (entry.id(), entry.state());
+            entry.seen != number && coverage.includes(&id, state) && self.seeks(&id, state)
+        })
     }
 
     /// A row of the dump under way.
     pub fn row(&mut self, row: Row, now: Now) {
         let key = self.key(row.cookie);
+        let sought = self.seeks(&row.id, row.state);
         let Some(dump) = &mut self.dump else {
             return;
         };
-        if row.kind == RowKind::Full && matches!(row.state, TcpState::SynSent | TcpState::SynRecv) {
+        if row.kind == RowKind::Full
+            && sought
+            && matches!(row.state, TcpState::SynSent | TcpState::SynRecv)
+        {
             dump.handshakes += 1;
         }
         let (table, walk, graves) = match row.kind {
@@ -75,7 +120,10 @@ impl NetSocket {
                 }
                 entry.seen = self.number;
                 if entry.is_current(&row) {
-                    entry.note(Mark::Carried, false);
+                    if entry.is(Mark::Carried) {
+                        entry.note(Mark::Carried, false);
+                        self.ways.belongs(entry, row.cgroup);
+                    }
                 } else if !half_made {
                     self.ways.changes(entry, &row, self.number);
                     entry.note(Mark::Changing, true);
@@ -84,7 +132,7 @@ impl NetSocket {
             }
             return;
         }
-        if half_made || graves.covers(key, self.number) {
+        if half_made || !sought || graves.covers(key, self.number) {
             return;
         }
         if self.own.contains_key(&row.cookie) {
@@ -95,6 +143,7 @@ impl NetSocket {
         let mut entry = Entry::new(key, row.id, row.state, row.owner, first_seen);
         entry.seen = self.number;
         entry.note(Mark::Staged, true);
+        self.ways.belongs(&mut entry, row.cgroup);
         if row.state == TcpState::Listen {
             self.ways.listeners.listens(row.cookie, &row.id);
         }
@@ -153,11 +202,16 @@ impl NetSocket {
         for row in dump.changed.into_values() {
             self.update(&row, now, judge);
         }
-        let once = self.look_for_absent(dump.coverage, now, judge);
+        let once = self.look_for_absent(dump.coverage, dump.narrowed, now, judge);
         self.absence
             .completed(dump.coverage, self.needs, self.number, dump.began, once);
+        if dump.outdated {
+            self.absence.unread(Proto::Tcp);
+        }
         self.views.completed(dump.coverage, self.number);
-        self.ways_after(dump.coverage);
+        if !dump.widened {
+            self.ways_after(dump.coverage);
+        }
         self.sweep(now);
         found
     }
@@ -215,6 +269,7 @@ impl NetSocket {
             RowKind::Full => {
                 if let Some(entry) = self.sockets.find_mut(key) {
                     entry.note(Mark::Changing, false);
+                    self.ways.belongs(entry, row.cgroup);
                     self.views.update(entry, row, &mut self.ways, now, judge);
                     entry.note(Mark::Carried, false);
                 }

@@ -9,15 +9,18 @@ use crate::table::{Entry, Mark, Table};
 
 impl NetSocket {
     /// Draws the conclusions from what a completed dump did not hold. Tells for
-    /// each family whether something must be missing once more.
+    /// each family whether something must be missing once more. A `narrowed` one
+    /// tells nothing of full sockets, whose ends can change; while absence matters
+    /// dumps are whole.
     pub(super) fn look_for_absent(
         &mut self,
         coverage: Coverage,
+        narrowed: bool,
         now: Now,
         judge: &mut dyn Judge,
     ) -> [bool; 2] {
         let mut once = [false; 2];
-        if self.absence.matter(coverage, self.needs, self.number) {
+        if !narrowed && self.absence.matter(coverage, self.needs, self.number) {
             let mut ended = Vec::new();
             for entry in self.sockets.iter_mut() {
                 let (id, state) = (entry.id(), entry.state());

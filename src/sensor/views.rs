@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use super::ways::Ways;
 use crate::model::{
-    Change, Coverage, Event, Evidence, Judge, Life, Now, Primed, Renumbering, Row, RowKind,
-    SensorIx, Settled, SockId, Step, TcpState, Traffic, Verdict,
+    Change, ClosedFirst, Coverage, Event, Evidence, Judge, Life, Now, Primed, Renumbering, Row,
+    RowKind, SensorIx, Settled, SockId, Step, TcpState, Traffic, Verdict,
 };
 use crate::table::Entry;
 
@@ -52,6 +52,8 @@ impl How {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct End {
     pub how: How,
+    /// Who closed first, where its notice proves it.
+    pub first: Option<ClosedFirst>,
     pub life: Option<Life>,
     pub traffic: Option<Traffic>,
 }
@@ -60,6 +62,7 @@ impl End {
     pub fn by(evidence: Evidence) -> End {
         End {
             how: How::by(evidence),
+            first: None,
             life: None,
             traffic: None,
         }
@@ -259,6 +262,7 @@ impl Views {
             .filter(|view| mask & view.sensor.bit() != 0)
         {
             let step = Step::Closed {
+                first: ClosedFirst::shown_by(entry.state()).or(end.first),
                 life: end.life,
                 traffic: end.traffic,
             };
@@ -307,7 +311,7 @@ impl Views {
         let was_owned = entry.has_inode();
         entry.set_owner(row.owner);
         if !was_owned && entry.has_inode() {
-            entry.forget_holders();
+            ways.forget_holders(entry);
             if entry.in_view != 0 {
                 judge.owned(entry.key(), entry.owner(), entry.in_view);
             }
@@ -348,6 +352,7 @@ impl Views {
             direction: entry.direction(),
             process: entry.process(),
             holders: entry.holders().cloned(),
+            cgroup: entry.belongs_to().cloned(),
             evidence: how.evidence,
             between_ticks: how.between_ticks,
             owner: entry.owner(),

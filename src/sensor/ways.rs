@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::calls::{Call, Calls, leads_to};
+use super::cgroups::Cgroups;
 use super::listeners::{Listeners, Local};
 use crate::model::{
     Attempt, Caller, Connect, Cookie, Coverage, Direction, Evidence, Family, Notice, Origin, Proto,
@@ -34,6 +35,7 @@ const BOUND: usize = 65_536;
 pub(super) struct Ways {
     pub listeners: Listeners,
     calls: Calls,
+    pub cgroups: Cgroups,
     /// Somebody wants to hear of connect() calls.
     wanted: bool,
     /// A hook reports them.
@@ -59,6 +61,7 @@ impl Ways {
         Ways {
             listeners: Listeners::default(),
             calls: Calls::default(),
+            cgroups: Cgroups::default(),
             wanted: false,
             hooked: false,
             candidates: BTreeMap::new(),
@@ -85,7 +88,7 @@ impl Ways {
 
     /// A hook saw a call; `entry` is its socket, if the table has it.
     pub fn call(&mut self, connect: &Connect, entry: Option<&mut Entry>, number: u32) {
-        let caller = self.calls.caller(connect.caller);
+        let caller = self.caller(connect.caller, connect.cgroup_id);
         if connect.mptcp {
             let caller = Rc::clone(&caller);
             self.calls.keep_mptcp(connect.remote, caller, number);
@@ -103,7 +106,7 @@ impl Ways {
                     && !entry.is(Mark::Staged)
                     && leads_to(&connect.remote, &entry.id().remote) =>
             {
-                entry.set_process(caller);
+                self.note_caller(entry, caller);
             }
             // The row with its new ends, or its notice, will take it.
             _ => {
@@ -114,9 +117,54 @@ impl Ways {
         }
     }
 
-    /// The caller of a connect(), shared by all its sockets.
-    pub fn caller(&mut self, caller: Caller) -> Rc<Who> {
-        self.calls.caller(caller)
+    /// The caller of a connect(), shared by all its sockets; id 0 is no cgroup.
+    pub fn caller(&mut self, caller: Caller, cgroup: u64) -> Rc<Who> {
+        let cgroup = self.cgroups.of(cgroup);
+        self.calls.caller(caller, cgroup)
+    }
+
+    /// Notes who connected a socket, beside what else is known of who has it.
+    pub fn note_caller(&mut self, entry: &mut Entry, caller: Rc<Who>) {
+        let who = match entry.who() {
+            None => caller,
+            Some(known) => {
+                let who = Who {
+                    caller: caller.caller,
+                    holders: known.holders.clone(),
+                    cgroup: known.cgroup.as_ref().or(caller.cgroup.as_ref()).cloned(),
+                };
+                self.calls.who(who)
+            }
+        };
+        entry.set_process(who);
+    }
+
+    /// Forgets who has a socket open: that is to be asked again.
+    pub fn forget_holders(&mut self, entry: &mut Entry) {
+        if entry.holders().is_some()
+            && let Some(known) = entry.who()
+        {
+            let who = Who {
+                holders: None,
+                ..Who::clone(known)
+            };
+            entry.set_who(self.calls.who(who));
+        }
+    }
+
+    /// Notes the cgroup of a socket, as its row told it; id 0 is none.
+    pub fn belongs(&mut self, entry: &mut Entry, cgroup: u64) {
+        if entry.cgroup().map_or(0, |known| known.id()) == cgroup {
+            return;
+        }
+        let Some(cgroup) = self.cgroups.of(cgroup) else {
+            return;
+        };
+        let known = entry.who().map(|who| Who::clone(who)).unwrap_or_default();
+        entry.set_who(self.calls.who(Who {
+            cgroup: Some(cgroup),
+            ..known
+        }));
     }
 
     /// A record of who has a socket, shared by all of theirs.
@@ -248,7 +296,7 @@ impl Ways {
         let caller = call.or_else(|| self.calls.mptcp(&entry.id().remote));
         let hooked = caller.is_some();
         if let Some(caller) = caller {
-            entry.set_process(caller);
+            self.note_caller(entry, caller);
         }
         hooked || entry.is(Mark::Hooked)
     }
@@ -296,6 +344,7 @@ impl Ways {
                 evidence,
                 state: entry.state(),
                 owner: entry.owner(),
+                cgroup_id: entry.cgroup().map(|cgroup| cgroup.id()),
             },
         })
     }

@@ -16,6 +16,7 @@ use super::Notices;
 use crate::model::{Cookie, Coverage, Netns, Now, Row, SockId};
 use crate::stats::Stats;
 use crate::sys::{Netlink, RecvError};
+use crate::wire::bytecode::Condition;
 use crate::wire::request;
 use crate::wire::sock_diag::{self, Body, Malformed, Messages};
 
@@ -55,6 +56,11 @@ impl DumpError {
             _ => None,
         };
         matches!(errno, Some(libc::EINVAL | libc::EOPNOTSUPP | libc::ENOENT))
+    }
+
+    /// The kernel found the request invalid.
+    fn is_invalid(&self) -> bool {
+        matches!(self, DumpError::Refused(error) if error.raw_os_error() == Some(libc::EINVAL))
     }
 
     /// Nobody answers for this protocol: its diag module is missing.
@@ -109,6 +115,8 @@ pub struct Scope {
     buffer: Box<[u8]>,
     job: Option<Job>,
     replaced: bool,
+    /// The kernel takes no conditions: the byte code of INET_DIAG_REQ_BYTECODE.
+    unconditional: bool,
     seq: u32,
     stats: Rc<Stats>,
 }
@@ -116,6 +124,8 @@ pub struct Scope {
 #[derive(Debug)]
 struct Job {
     coverage: Coverage,
+    /// The kernel was asked to leave rows out.
+    conditional: bool,
     seq: u32,
     /// When something last came.
     heard: std::time::Instant,
@@ -144,6 +154,7 @@ impl Scope {
             buffer: vec![0; DUMP_ROOM].into_boxed_slice(),
             job: None,
             replaced: false,
+            unconditional: false,
             seq: 0,
             stats,
         }
@@ -172,15 +183,35 @@ impl Scope {
     /// # Errors
     /// What the kernel refused at once: a failed dump like any other.
     pub fn begin(&mut self, coverage: Coverage, now: Now) -> Result<(), DumpError> {
+        self.begin_where(coverage, None, now)
+    }
+
+    /// As [`Scope::begin`], but for the rows that `condition` leaves out. A kernel that refuses it is asked
+    /// without, from then on: whoever gives a condition must do without those
+    /// rows, and not mind them.
+    ///
+    /// # Errors
+    /// As those of [`Scope::begin`].
+    pub fn begin_where(
+        &mut self,
+        coverage: Coverage,
+        condition: Option<&Condition>,
+        now: Now,
+    ) -> Result<(), DumpError> {
         debug_assert!(
             self.job.is_none(),
             "a netlink socket serves one dump at a time"
         );
+        let condition = condition.filter(|_| !self.unconditional);
         self.seq = self.seq.wrapping_add(1);
-        match self.dump.send(&request::dump(coverage, self.seq)) {
+        match self
+            .dump
+            .send(&request::dump_where(coverage, condition, self.seq))
+        {
             Ok(()) => {
                 self.job = Some(Job {
                     coverage,
+                    conditional: condition.is_some_and(|condition| condition.code.is_some()),
                     seq: self.seq,
                     heard: now.mono,
                 });
@@ -191,6 +222,11 @@ impl Scope {
                 Err(DumpError::Refused(error))
             }
         }
+    }
+
+    /// Whether the kernel has refused a condition.
+    pub fn is_unconditional(&self) -> bool {
+        self.unconditional
     }
 
     /// Reads one datagram of the dump under way and hands its rows over. Call
@@ -213,6 +249,19 @@ impl Scope {
                 return Progress::Done(job.coverage);
             }
             Ok(Step::Waiting) => DumpError::Stalled,
+            // Before the first row: nothing was handed over that must be taken back.
+            Err(error) if job.conditional && error.is_invalid() => {
+                self.unconditional = true;
+                self.stats.conditions_refused.bump();
+                log::warn!(
+                    "the kernel does not take the condition on ports and addresses \
+                     ({error}): it writes all rows, and they are weighed here"
+                );
+                return match self.begin(job.coverage, now) {
+                    Ok(()) => Progress::More,
+                    Err(error) => Progress::Failed(job.coverage, error),
+                };
+            }
             Err(error) => error,
         };
         self.stats.dumps_failed.bump();

@@ -4,9 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
 
 use crate::model::{
-    Attribution, Caller, Cookie, Direction, Endpoint, Family, Host, HostUnknown, Name, Netns,
-    Owner, OwnerUnknown, Proto, Renumbering, Row, SensorIx, SockId, SocketData, SocketKey,
-    TcpState, Who,
+    Attribution, Caller, Cgroup, CgroupUnknown, Cookie, Direction, Endpoint, Family, Host,
+    HostUnknown, Name, Netns, Owner, OwnerUnknown, Placed, Proto, Renumbering, Row, SensorIx,
+    SockId, SocketData, SocketKey, TcpState, Who,
 };
 
 /// A socket as it was last seen, and which sensors have it in view.
@@ -235,40 +235,45 @@ impl Entry {
         self.who.as_ref()?.holders.as_ref()
     }
 
-    /// Forgets who has it open: that is to be asked again.
-    pub fn forget_holders(&mut self) {
-        if self.holders().is_some() {
-            let caller = self.process();
-            let holders = None;
-            self.who = caller.map(|_| Rc::new(Who { caller, holders }));
-        }
+    /// The cgroup that it belongs to, where its id is known.
+    pub fn cgroup(&self) -> Option<&Rc<Cgroup>> {
+        self.who.as_ref()?.cgroup.as_ref()
     }
 
-    /// Notes who has it open: `who` says so, and who connected it as known here.
+    /// The same, or why that is not known.
+    pub fn belongs_to(&self) -> Result<&Rc<Cgroup>, CgroupUnknown> {
+        self.cgroup().ok_or_else(|| match self.owner() {
+            // No row of it was read since the restart.
+            Owner::Known { .. } if self.is(Mark::Carried) => CgroupUnknown::NotRead,
+            owner => owner.into(),
+        })
+    }
+
+    /// All of these.
+    pub fn who(&self) -> Option<&Rc<Who>> {
+        self.who.as_ref()
+    }
+
+    /// Notes all of these.
     pub fn set_who(&mut self, who: Rc<Who>) {
         self.who = Some(who);
     }
 
-    /// Other ends, and so another connect(); those who have it open stay.
+    /// Other ends, and so another connect(); those who have it open stay, and so
+    /// does its cgroup.
     fn forget_caller(&mut self) {
-        let holders = self.holders().cloned();
-        self.who = holders.map(|holders| {
-            Rc::new(Who {
+        if let Some(who) = self.who.as_ref().filter(|who| who.caller.is_some()) {
+            self.who = Some(Rc::new(Who {
                 caller: None,
-                holders: Some(holders),
-            })
-        });
+                ..Who::clone(who)
+            }));
+        }
     }
 
-    /// Notes who connected it, as a hook saw it.
-    pub fn set_process(&mut self, caller: Rc<Who>) {
-        self.who = match self.holders().cloned() {
-            None => Some(caller),
-            holders => Some(Rc::new(Who {
-                caller: caller.caller,
-                holders,
-            })),
-        };
+    /// Notes who connected it, as a hook saw it: `who` says so, and what else was
+    /// known of it.
+    pub fn set_process(&mut self, who: Rc<Who>) {
+        self.who = Some(who);
         self.note(Mark::Hooked, true);
         self.set_direction(Direction::Outbound);
     }
@@ -355,7 +360,12 @@ impl Entry {
             process: self.process(),
             holders: self.holders().cloned(),
             cmdline: false,
+            cgroup: Some(match self.belongs_to() {
+                Ok(cgroup) => cgroup.placed(),
+                Err(why) => Placed::nowhere(why),
+            }),
             between_ticks: false,
+            closed_first: None,
             life: None,
             traffic: None,
         }

@@ -4,8 +4,9 @@
 //! order is walked through memory as the rows come; in any other order each row
 //! is a hash look-up and two or three cache misses, which doubles what a row
 //! costs above the kernel's own time. New entries stand at the end, so order
-//! decays; when as many rows have been met out of place as a dump has, the next
-//! one puts entries where it meets them.
+//! decays; when half as many rows have been met out of place as a dump has, the
+//! next one puts entries where it meets them. That costs such a row twice what
+//! meeting it out of place once more would, and no other row anything.
 
 use super::{CHUNK, Entry, Table, hash};
 use crate::model::{Coverage, SocketKey};
@@ -47,7 +48,7 @@ impl Walk {
         self.kind =
             coverage.proto as usize * 3 + coverage.family.map_or(2, |family| family as usize);
         let kind = &mut self.kinds[self.kind];
-        self.ordering = kind.strays > kind.rows;
+        self.ordering = kind.strays > kind.rows / 2;
         if self.ordering {
             kind.strays = 0;
         }

@@ -1,6 +1,7 @@
 //! Bytes to model and back. Pure: no descriptor, no clock, and whatever the
 //! bytes are, no panic and no read beyond them.
 
+pub mod bytecode;
 pub mod connect;
 pub mod dns;
 pub mod nsid;

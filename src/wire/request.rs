@@ -11,13 +11,18 @@ use netlink_packet_sock_diag::{
     inet::{ExtensionFlags, InetRequest, SocketId, StateFlags},
 };
 
-use crate::model::{Cookie, Coverage, Family, Proto, SockId};
+use super::bytecode::{self, Condition};
+use crate::model::{Cookie, Coverage, Family, Proto, SockId, StateGroups, TcpState};
 
 /// The message type of the legacy TCP request and of its replies
 /// (linux/inet_diag.h).
 pub const TCPDIAG_GETSOCK: u16 = 18;
 
 const LEGACY_LENGTH: usize = 16 + 60;
+/// The state bit of listeners.
+const LISTEN: u32 = 1 << (TcpState::Listen as u32);
+/// `struct nlattr`.
+const NLA_HEADER: usize = 4;
 const NO_COOKIE: [u8; 8] = [0xff; 8];
 
 /// The AF_ constant of a family.
@@ -28,10 +33,34 @@ fn af(family: Family) -> u8 {
     }
 }
 
+/// A dump of what `coverage` says, but for the rows that `condition` leaves out.
+pub fn dump_where(coverage: Coverage, condition: Option<&Condition>, seq: u32) -> Vec<u8> {
+    let mask = coverage.groups.mask();
+    let Some(condition) = condition else {
+        return plain_dump(coverage, mask, seq);
+    };
+    let listeners = condition.listeners && coverage.groups == StateGroups::LISTEN;
+    let mask = if listeners { LISTEN } else { mask };
+    let mut request = plain_dump(coverage, mask, seq);
+    if let Some(code) = &condition.code {
+        // The code is a few KiB at most, a multiple of 4 like what it follows.
+        let length = (NLA_HEADER + code.len()) as u16;
+        request.extend_from_slice(&length.to_ne_bytes());
+        request.extend_from_slice(&bytecode::REQ_BYTECODE.to_ne_bytes());
+        request.extend_from_slice(code);
+        let length = request.len() as u32;
+        request[0..4].copy_from_slice(&length.to_ne_bytes());
+    }
+    request
+}
+
 /// A dump of what `coverage` says. TCP in both families is one legacy request;
 /// everything else names its family and is a v2 request.
 pub fn dump(coverage: Coverage, seq: u32) -> Vec<u8> {
-    let mask = coverage.groups.mask();
+    dump_where(coverage, None, seq)
+}
+
+fn plain_dump(coverage: Coverage, mask: u32, seq: u32) -> Vec<u8> {
     match (coverage.proto, coverage.family) {
         (Proto::Tcp, None) => legacy_dump(mask, seq).to_vec(),
         (proto, family) => {
@@ -115,7 +144,6 @@ fn legacy_dump(mask: u32, seq: u32) -> [u8; LEGACY_LENGTH] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::StateGroups;
 
     #[test]
     fn the_legacy_request_is_laid_out_as_the_kernel_reads_it() {
@@ -150,5 +178,46 @@ mod tests {
             u32::from_ne_bytes(bytes[20..24].try_into().unwrap()) & 1 << 13,
             1 << 13
         );
+    }
+
+    #[test]
+    fn a_condition_is_an_attribute_behind_either_request() {
+        for (family, length) in [(None, 76), (Some(Family::V4), 72)] {
+            let coverage = Coverage {
+                proto: Proto::Tcp,
+                family,
+                groups: StateGroups::CONNECTED,
+            };
+            let condition = Condition {
+                code: Some(Box::new([1, 4, 8, 0])),
+                listeners: true,
+            };
+            let bytes = dump_where(coverage, Some(&condition), 7);
+            let number = |at: usize| u16::from_ne_bytes([bytes[at], bytes[at + 1]]);
+            assert_eq!(bytes.len(), length + 8);
+            assert_eq!(usize::from(number(0)), bytes.len());
+            assert_eq!((number(length), number(length + 2)), (8, 1));
+            assert_eq!(bytes[4..length], dump(coverage, 7)[4..]);
+        }
+    }
+
+    #[test]
+    fn listeners_alone_are_one_bit() {
+        let condition = Condition {
+            code: None,
+            listeners: true,
+        };
+        let mut coverage = Coverage {
+            proto: Proto::Tcp,
+            family: None,
+            groups: StateGroups::LISTEN,
+        };
+        let mask = |coverage| {
+            let bytes = dump_where(coverage, Some(&condition), 7);
+            u32::from_ne_bytes(bytes[68..72].try_into().unwrap())
+        };
+        assert_eq!(mask(coverage), 1 << 10);
+        coverage.groups = StateGroups::ALL;
+        assert_eq!(mask(coverage), StateGroups::ALL.mask());
     }
 }

@@ -26,6 +26,7 @@ const DIAG_MSG: usize = 72;
 const INET_DIAG_INFO: u16 = 2;
 const INET_DIAG_SHUTDOWN: u16 = 8;
 const INET_DIAG_PROTOCOL: u16 = 10;
+const INET_DIAG_CGROUP_ID: u16 = 21;
 
 /// Bytes that are not what the kernel sends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -167,6 +168,10 @@ pub fn row(payload: &[u8], proto: Proto) -> Result<Row, Malformed> {
         state,
         kind,
         owner,
+        cgroup: match kind {
+            RowKind::Full => cgroup(payload),
+            RowKind::Mini => 0,
+        },
     })
 }
 
@@ -259,6 +264,15 @@ fn head(payload: &[u8], proto: Proto) -> Result<SockId, Malformed> {
 /// `idiag_cookie[2]`: the low word first, each in host byte order.
 fn cookie(payload: &[u8]) -> Cookie {
     Cookie(u64::from(long(payload, 44)) | u64::from(long(payload, 48)) << 32)
+}
+
+/// The id of the socket's cgroup in a row; 0 where there is none (the kernel has
+/// no CONFIG_SOCK_CGROUP_DATA) or it has not the length of one.
+fn cgroup(payload: &[u8]) -> u64 {
+    Attributes::of(payload)
+        .find(|(kind, _)| *kind == INET_DIAG_CGROUP_ID)
+        .and_then(|(_, value)| value.try_into().ok())
+        .map_or(0, u64::from_ne_bytes)
 }
 
 fn has_attribute(payload: &[u8], wanted: u16) -> bool {

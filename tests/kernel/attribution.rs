@@ -81,6 +81,25 @@ fn the_same_processes_as_ss() {
     });
 }
 
+/// The name of a user, as /etc/passwd has it.
+pub fn user(uid: u32) -> Option<String> {
+    let text = std::fs::read_to_string("/etc/passwd").expect("/etc/passwd");
+    let uid = uid.to_string();
+    let mut lines = text.lines().map(|line| line.split(':'));
+    lines.find_map(|mut fields| {
+        let name = fields.next()?;
+        (fields.nth(1) == Some(&uid)).then(|| name.to_string())
+    })
+}
+
+/// The same, into data that tells a uid.
+pub fn name_user(data: &mut Value) {
+    let uid = data["uid"].as_u64().and_then(|uid| u32::try_from(uid).ok());
+    if let Some(name) = uid.and_then(user) {
+        data["user"] = name.into();
+    }
+}
+
 fn held(row: &Value) -> (u64, (u64, BTreeSet<u64>)) {
     let pid = |process: &Value| process["pid"].as_u64();
     let pids = match row["processes"].as_array() {

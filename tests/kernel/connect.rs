@@ -7,7 +7,7 @@
 //! namespaces and its own process, all of them.
 
 mod burst;
-mod callers;
+pub mod callers;
 mod calls;
 mod fast_open;
 mod hooks;

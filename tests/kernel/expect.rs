@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
+use crate::cgroups;
 use crate::daemon::Tick;
 use crate::netns;
 use crate::sock::{Domain, Ident};
@@ -310,6 +311,30 @@ const ATTRIBUTION: [&str; 5] = [
     "user",
 ];
 
+/// Whether a key is not looked at as others are.
+fn is_told_apart(key: &str) -> bool {
+    ATTRIBUTION.contains(&key) || cgroups::is_told_by(key) || key == "closed_first"
+}
+
+/// What is wrong with what an event says of who closed first: what the state
+/// shows, else what the notice of a socket that received nothing may prove.
+fn misjudged(data: &serde_json::Map<String, Value>) -> Option<String> {
+    let said = data.get("closed_first").and_then(Value::as_str);
+    let closed = data.get("action").is_some_and(|action| action == "closed");
+    let good = match data.get("state").and_then(Value::as_str) {
+        _ if !closed => said.is_none(),
+        Some("FIN_WAIT1" | "FIN_WAIT2") => said == Some("local"),
+        Some("CLOSE_WAIT" | "LAST_ACK") => said == Some("remote"),
+        Some("CLOSING") => said == Some("both"),
+        _ => match said {
+            None => true,
+            Some("local") => data.get("bytes_received") == Some(&json!(0)),
+            Some(_) => false,
+        },
+    };
+    (!good).then(|| format!("wrong: closed_first: {said:?}"))
+}
+
 /// What is wrong with what an event says of who has the socket, whoever it is: a
 /// process, or a reason why there is none; and where nobody can be looked for,
 /// the reason is that of the inode. (A hook may know better.)
@@ -379,9 +404,11 @@ impl Frame {
             }
         }
         problems.extend(misattributed(data));
+        problems.extend(misjudged(data));
+        problems.extend(cgroups::misplaced(&event["data"]));
         for key in data
             .keys()
-            .filter(|key| !ATTRIBUTION.contains(&key.as_str()))
+            .filter(|key| !is_told_apart(key))
             .filter(|key| !expect.data.contains_key(key.as_str()))
         {
             problems.push(format!("too much: {key}: {}", data[key]));

@@ -32,6 +32,7 @@ mod before_start;
 mod capture;
 mod cgroups;
 mod churn;
+mod closing;
 mod command;
 mod congestion;
 mod connect;
@@ -52,6 +53,7 @@ mod names;
 mod namespaces;
 mod overrun;
 mod processes;
+mod push_down;
 mod rebound;
 mod refused;
 mod reload;
@@ -61,6 +63,7 @@ mod shards;
 mod syn_sent;
 mod tcp_connect;
 mod udp;
+mod unprivileged;
 
 // Shared with the tests of the same bytes as files.
 #[path = "../wire/lines.rs"]

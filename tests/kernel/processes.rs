@@ -480,6 +480,7 @@ fn asked_by_the_reactor() {
         }
         let mut found = Vec::new();
         while processes.is_busy() {
+            processes.search(Now::read());
             woken.recv_timeout(PATIENCE).expect("answers in time");
             processes.collect(Now::read(), &mut found);
         }

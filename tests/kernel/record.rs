@@ -42,12 +42,16 @@ impl Record {
         })
     }
 
-    /// The daemon's records about itself.
+    /// The daemon's records about itself, but for what it may not do: that depends
+    /// on whose test it is.
     pub fn own(&self) -> Vec<&Value> {
-        self.all
-            .iter()
-            .filter(|event| event["listener"] == "self")
-            .collect()
+        let own = self.all.iter().filter(|event| event["listener"] == "self");
+        own.filter(|event| !is_lack(event)).collect()
+    }
+
+    /// What it says that it may not do.
+    pub fn lacks(&self) -> Vec<&Value> {
+        self.all.iter().filter(|event| is_lack(event)).collect()
     }
 
     /// The cookies of all events with this action, in their order.
@@ -182,6 +186,11 @@ impl Record {
                 .find(|&cookie| expected.iter().all(|other| other.cookie() != Some(cookie)))
         })
     }
+}
+
+fn is_lack(event: &Value) -> bool {
+    let source = &event["data"]["source"];
+    event["listener"] == "self" && (source == "processes" || source == "receive_buffer")
 }
 
 /// The last events of a run for a person, a short line each.

@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
+use crate::cgroups;
+use crate::connect::callers::Caller;
 use crate::daemon::{Daemon, Launch, Tick};
 use crate::netns;
 use crate::record::Record;
@@ -82,12 +84,13 @@ fn the_table_shows_what_was_called() {
                 "state": "ESTABLISHED", "dstIP": local.ip().to_string(), "dstPort": local.port(),
                 "results": [], "results_reason": "not_seen", "proto": "tcp", "family": family,
                 "process": null, "process_reason": "no_hook", "uid": uid,
-                "cgroup_id": null, "cgroup_id_reason": "no_hook", "netns": netns::inode(),
-                "cookie": cookie,
+                "netns": netns::inode(), "cookie": cookie,
             });
+            cgroups::show(&mut expected, &Caller::current());
             if domain == Domain::Mapped {
                 expected["v4_mapped"] = json!(true);
             }
+            crate::attribution::name_user(&mut expected);
             let mut data = call(&record, cookie);
             if data["results_reason"] == "no_tap" {
                 data["results_reason"] = json!("not_seen");

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::model::{
-    Action, Attempt, Attribution, Caller, Comm, ConnectData, Cookie, Data, Degraded, Direction,
-    Endpoint, Event, Evidence, Family, Gap, GapCause, Holders, Host, HostUnknown, Life, Listener,
-    Name, Netns, NoResults, Origin, Owner, OwnerUnknown, Process, ProcessUnknown, Proto, Restored,
-    Sighting, SockId, SocketData, TcpState, Traffic,
+    Action, Attempt, Attribution, Caller, CgroupInfo, CgroupUnknown, ClosedFirst, Comm,
+    ConnectData, Cookie, Data, Degraded, Direction, Endpoint, Event, Evidence, Family, Gap,
+    GapCause, Holders, Host, HostUnknown, Life, Listener, Name, Netns, NoResults, Origin, Owner,
+    OwnerUnknown, Placed, Process, ProcessUnknown, Proto, Restored, Sighting, SockId, SocketData,
+    TcpState, Traffic,
 };
 
 fn ts() -> SystemTime {
@@ -30,6 +31,17 @@ fn id(proto: Proto, local: Endpoint, remote: Endpoint) -> SockId {
         local,
         remote,
         ifindex: 0,
+    }
+}
+
+fn placed(path: &str, unit: Option<&str>, container: Option<&str>) -> Placed {
+    Placed {
+        id: Some(4242),
+        cgroup: Ok(Arc::new(CgroupInfo {
+            path: path.into(),
+            unit: unit.map(Into::into),
+            container: container.map(Into::into),
+        })),
     }
 }
 
@@ -56,7 +68,13 @@ pub(super) fn opened() -> SocketData {
         process: None,
         holders: None,
         cmdline: false,
+        cgroup: Some(placed(
+            "/system.slice/curl.service",
+            Some("curl.service"),
+            None,
+        )),
         between_ticks: false,
+        closed_first: None,
         life: None,
         traffic: None,
     }
@@ -67,6 +85,8 @@ pub(super) fn closed() -> SocketData {
         action: Some((Action::Closed, Evidence::Notified)),
         process: Some(caller()),
         host: Host::Named(Name::escaped(b"example.org")),
+        state: TcpState::FinWait2,
+        closed_first: Some(ClosedFirst::Local),
         life: Some(Life::Seen { ms: 1503 }),
         traffic: Some(Traffic {
             bytes_sent: Some(1200),
@@ -83,8 +103,11 @@ pub(super) fn closed() -> SocketData {
 pub(super) fn between_ticks() -> SocketData {
     SocketData {
         direction: Some(Direction::Unknown),
+        state: TcpState::Established,
+        closed_first: None,
         process: None,
         owner: Owner::Unknown(OwnerUnknown::NotRead),
+        cgroup: Some(Placed::nowhere(CgroupUnknown::NotRead)),
         host: Host::Unknown(HostUnknown::TimedOut),
         between_ticks: true,
         life: Some(Life::Between {
@@ -145,6 +168,11 @@ pub(super) fn v4_mapped() -> SocketData {
         direction: Some(Direction::Inbound),
         state: TcpState::CloseWait,
         owner: Owner::Unknown(OwnerUnknown::NoFile),
+        cgroup: Some(placed(
+            &format!("/system.slice/docker-{}.scope", "3f4e".repeat(16)),
+            Some(&format!("docker-{}.scope", "3f4e".repeat(16))),
+            Some(&"3f4e".repeat(16)),
+        )),
         ..opened()
     }
 }
@@ -155,6 +183,10 @@ pub(super) fn udp() -> SocketData {
         id: id(Proto::Udp, endpoint("::", 5353), endpoint("::", 0)),
         state: TcpState::Close,
         direction: None,
+        cgroup: Some(Placed {
+            id: Some(4243),
+            cgroup: Err(CgroupUnknown::Gone),
+        }),
         life: Some(Life::Seen { ms: 7_384_000 }),
         ..opened()
     }
@@ -181,6 +213,7 @@ pub(super) fn minisocket_row() -> SocketData {
         direction: None,
         state: TcpState::TimeWait,
         owner: Owner::Unknown(OwnerUnknown::Minisocket),
+        cgroup: Some(Placed::nowhere(CgroupUnknown::Minisocket)),
         host: Host::Unknown(HostUnknown::Failed),
         ..v4_mapped()
     }
@@ -334,6 +367,7 @@ pub(super) fn connect() -> ConnectData {
             .into(),
         netns_name: None,
         no_results: None,
+        cgroup: placed("/user.slice/session-1.scope", Some("session-1.scope"), None),
         user: None,
     }
 }
@@ -370,12 +404,14 @@ pub(super) fn connect_seen() -> ConnectData {
                 evidence: Evidence::Notified,
                 state: TcpState::SynSent,
                 owner: Owner::Unknown(OwnerUnknown::NotRead),
+                cgroup_id: None,
             },
             ..connect().attempt
         },
         results: Vec::new(),
         netns_name: None,
         no_results: Some(NoResults::NotSeen),
+        cgroup: Placed::nowhere(CgroupUnknown::NotRead),
         user: None,
     }
 }
@@ -388,6 +424,7 @@ pub(super) fn connect_read() -> ConnectData {
                 evidence: Evidence::Dump,
                 state: TcpState::Established,
                 owner: opened().owner,
+                cgroup_id: Some(4242),
             },
             ..connect().attempt
         },

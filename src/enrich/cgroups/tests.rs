@@ -84,7 +84,7 @@ fn asking(path: &Path) -> (Cgroups, mpsc::Receiver<()>) {
     (Cgroups::of(open, wake), woken)
 }
 
-fn settle(cgroups: &mut Cgroups, woken: &mpsc::Receiver<()>) -> Vec<(u64, Cgroup)> {
+fn settle(cgroups: &mut Cgroups, woken: &mpsc::Receiver<()>) -> Vec<(u64, CgroupAnswer)> {
     let mut found = Vec::new();
     while cgroups.is_busy() {
         woken.recv_timeout(LONG).unwrap();

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 const SHARE: u32 = 5;
 
 /// How much may be spent at once, of what was not spent before.
-const MOST: Duration = Duration::from_millis(250);
+const MOST: Duration = Duration::from_millis(500);
 
 /// The shortest rest, so that questions gather.
 const REST: Duration = Duration::from_millis(5);
@@ -63,7 +63,7 @@ mod tests {
         let start = Instant::now() + MOST * SHARE;
         let mut account = Account::new();
         assert_eq!(account.rests_until(start), None);
-        account.spend(ms(200), start);
+        account.spend(MOST - ms(50), start);
         assert_eq!(account.rests_until(start), None, "within the credit");
         account.spend(ms(70), start);
         let until = start + ms(20) * SHARE;

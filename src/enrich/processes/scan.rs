@@ -64,6 +64,8 @@ pub struct Scanner {
     pub(super) unfinished: Option<Reading>,
     /// The last pid given out when /proc was last listed.
     pub(super) last_pid: Option<u32>,
+    /// The turn in which it was; 0 is never.
+    pub(super) listed: u64,
     pub(super) scratch: Scratch,
 }
 
@@ -78,6 +80,7 @@ impl Scanner {
             memory: Memory::default(),
             unfinished: None,
             last_pid: None,
+            listed: 0,
             scratch: Scratch::default(),
         }
     }

@@ -125,7 +125,10 @@ impl<'a> Search<'a> {
         let Some(oldest) = self.wants.iter().map(|want| want.since).min() else {
             return Ok(());
         };
-        if let Err(error) = self.list(true) {
+        // A pass that goes on from the last turn has its list.
+        if self.scanner.listed < oldest
+            && let Err(error) = self.list(true)
+        {
             log::debug!("processes: {}: {error}", self.scanner.path.display());
         }
         let uids: Vec<_> = self.wants.iter().filter_map(|want| want.uid).collect();
@@ -173,6 +176,7 @@ impl<'a> Search<'a> {
         }
         scanner.memory.end_list();
         scanner.last_pid = last_pid;
+        scanner.listed = self.turn;
         self.listed = true;
         Ok(())
     }

@@ -28,6 +28,7 @@ fn attempt(remote: &str) -> Attempt {
             evidence: Evidence::Dump,
             state: TcpState::SynSent,
             owner: Owner::Known { uid: 0, inode: 1 },
+            cgroup_id: None,
         },
     }
 }

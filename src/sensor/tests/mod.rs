@@ -3,6 +3,7 @@
 
 mod carry;
 mod machine;
+mod narrow;
 mod ways;
 
 use std::rc::Rc;
@@ -186,6 +187,7 @@ fn row(cookie: u64, id: SockId, state: TcpState) -> Row {
         state,
         kind,
         owner,
+        cgroup: 0,
     }
 }
 

@@ -20,6 +20,8 @@ pub struct Caller {
     pub uid: u32,
     /// The inode of its cgroup.
     pub cgroup: u64,
+    /// The path of its cgroup.
+    pub place: String,
     /// The inode of its network namespace.
     pub netns: u64,
 }
@@ -37,6 +39,7 @@ impl Caller {
             comm: comm.trim_end().to_string(),
             uid,
             cgroup: inode(&cgroup()),
+            place: place(),
             netns: inode(&PathBuf::from("/proc/thread-self/ns/net")),
         }
     }
@@ -60,12 +63,15 @@ fn cgroups() -> PathBuf {
 
 /// The directory of the calling process (cgroups(7), the line of hierarchy 0).
 fn cgroup() -> PathBuf {
+    let place = place();
+    cgroups().join(place.trim_start_matches('/'))
+}
+
+/// The path of that.
+fn place() -> String {
     let text = fs::read_to_string("/proc/self/cgroup").expect("/proc is mounted");
-    let path = text
-        .lines()
-        .find_map(|line| line.strip_prefix("0::/"))
-        .expect("a line of cgroup v2");
-    cgroups().join(path)
+    let path = text.lines().find_map(|line| line.strip_prefix("0::"));
+    path.expect("a line of cgroup v2").to_owned()
 }
 
 /// A connect by the calling thread.
@@ -158,6 +164,10 @@ fn another_cgroup() {
         let caller = Caller::current();
         assert_eq!(caller.cgroup, inode(&place));
         watch.expect_call(call(Domain::V6));
+        // Its path can be told only while it is there.
+        watch.daemon.wait_for("the connect", |event| {
+            event["data"]["cgroup_id"] == caller.cgroup
+        });
         join(&home).expect("and back");
         fs::remove_dir(&place).expect("nobody is left in it");
     });

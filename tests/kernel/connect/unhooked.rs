@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 
 use super::callers::Caller;
 use super::watch::is_connect;
+use crate::attribution::name_user;
+use crate::cgroups;
 use crate::daemon::{Daemon, Launch, Tick};
 use crate::netns;
 use crate::record::Record;
@@ -34,8 +36,6 @@ fn data(client: &Sock, to: SocketAddr) -> Value {
         "family": if to.is_ipv4() { "ipv4" } else { "ipv6" },
         "process": null,
         "process_reason": "no_hook",
-        "cgroup_id": null,
-        "cgroup_id_reason": "no_hook",
         "netns": netns::inode(),
         "cookie": client.cookie,
     });
@@ -50,7 +50,10 @@ fn read(client: &Sock, to: SocketAddr, state: &str) -> Value {
     let mut data = data(client, to);
     data["evidence"] = json!("dump");
     data["state"] = json!(state);
-    data["uid"] = json!(Caller::current().uid);
+    let caller = Caller::current();
+    data["uid"] = json!(caller.uid);
+    name_user(&mut data);
+    cgroups::show(&mut data, &caller);
     data
 }
 
@@ -61,6 +64,7 @@ fn noticed(client: &Sock, to: SocketAddr, state: &str) -> Value {
     data["state"] = json!(state);
     data["uid"] = Value::Null;
     data["uid_reason"] = json!("not_read");
+    cgroups::not_read(&mut data);
     data
 }
 

@@ -7,6 +7,8 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 
 use super::callers::Caller;
+use crate::attribution::name_user;
+use crate::cgroups;
 use crate::daemon::{BEACON, Daemon, Launch, Tick};
 use crate::netns;
 use crate::record::Record;
@@ -51,13 +53,14 @@ impl Call {
             "family": if to.is_ipv4() { "ipv4" } else { "ipv6" },
             "process": {"pid": caller.pid, "tid": caller.tid, "comm": caller.comm},
             "uid": caller.uid,
-            "cgroup_id": caller.cgroup,
             "netns": caller.netns,
             "cookie": socket.cookie,
         });
+        cgroups::show(&mut data, &caller);
         if socket.domain() == Domain::Mapped {
             data["v4_mapped"] = json!(true);
         }
+        name_user(&mut data);
         Call {
             data,
             any_cookie: false,
@@ -81,8 +84,6 @@ impl Call {
             ("state", json!(state)),
             ("process", Value::Null),
             ("process_reason", json!("no_hook")),
-            ("cgroup_id", Value::Null),
-            ("cgroup_id_reason", json!("no_hook")),
         ] {
             self.data[key] = value;
         }

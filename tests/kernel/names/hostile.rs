@@ -263,7 +263,8 @@ fn in_text_a_name_stays_in_its_field() {
                     );
                 }
                 // time, action, protocol, state, local, arrow, remote, perhaps the
-                // name, evidence, perhaps pid and comm, uid.
+                // name, evidence, perhaps pid, comm and exe, uid, perhaps
+                // user.
                 let words: Vec<&str> = line.split_whitespace().collect();
                 let (head, tail) = words.split_at(words.len().min(7));
                 assert_eq!(head[1..4], ["opened", "udp", "ESTABLISHED"], "{line}");
@@ -274,9 +275,10 @@ fn in_text_a_name_stays_in_its_field() {
                 );
                 // Who has it is told behind the evidence, in words of its own, and
                 // not where a busy machine has taken too long to find out.
+                let who = ["pid=", "comm=", "exe=", "user="];
                 let tail: Vec<&str> = tail
                     .iter()
-                    .filter(|word| !word.starts_with("pid=") && !word.starts_with("comm="))
+                    .filter(|word| !who.iter().any(|key| word.starts_with(key)))
                     .copied()
                     .collect();
                 let named = match &tail[..] {

@@ -1,0 +1,213 @@
+//! What of the sensors' patterns is asked of the kernel.
+//!
+//! TCP dumps are narrowed to the sockets that somebody could want by their ends.
+//! The sensor lets go by what is not sought in any case ([`crate::sensor::NetSocket::seek`]), so
+//! it makes a difference in one case only: a socket in the table that is connected
+//! anew to where nobody looks vanishes from the dumps. So what a narrowed dump did
+//! not hold, and no notice has told the end of, is looked for in a whole one that
+//! follows at once; and as long as that does not hold it either, all dumps are
+//! whole. So they are where absence from a dump proves an end: after an overrun,
+//! and where there are no notices.
+//!
+//! UDP sockets are connected anew at will (every name that getaddrinfo(3) looks up
+//! does it), their tables are small, and a dump is cheap: it stays whole. So do the
+//! dumps of other namespaces.
+
+use super::balance::Balance;
+use super::place::Place;
+use super::shared::Shared;
+use crate::config;
+use crate::model::{Coverage, Listener, Needs, Proto, Sought, StateGroups};
+use crate::source::Group;
+use crate::source::diag::Scope;
+use crate::wire::bytecode::Condition;
+
+/// What is asked of the kernel beyond protocols and states.
+#[derive(Debug)]
+pub(super) struct Narrow {
+    /// What sensors could want of TCP.
+    sought: Sought,
+    /// How to say so to the kernel; None where it is not asked.
+    condition: Option<Condition>,
+    /// The dump under way is narrowed.
+    under_way: bool,
+    /// A dump that completed, to be compared with the table.
+    completed: Option<Completed>,
+    /// Something in the table was missing from the last dump.
+    whole: bool,
+    /// The next dump is the whole one for what a narrowed one missed.
+    widens: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Completed {
+    coverage: Coverage,
+    number: u32,
+    narrowed: bool,
+}
+
+impl Narrow {
+    /// For what is sought; unless it is `on` the kernel is not asked.
+    pub fn new(sought: Sought, on: bool) -> Narrow {
+        Narrow {
+            condition: Condition::of(&sought).filter(|_| on),
+            sought,
+            under_way: false,
+            completed: None,
+            whole: false,
+            widens: false,
+        }
+    }
+
+    /// What sensors could want of TCP.
+    pub fn sought(&self) -> &Sought {
+        &self.sought
+    }
+
+    /// A dump must be compared with the table before the next one begins.
+    pub fn is_comparing(&self) -> bool {
+        self.completed.is_some()
+    }
+}
+
+/// What the sensors could want of TCP by the ends of sockets. All of it where one
+/// watches connect() calls: the table is their cross-check.
+pub(super) fn sought<'s>(sensors: impl Iterator<Item = &'s config::Sensor>) -> Sought {
+    let each = sensors.map(|sensor| match sensor.listener {
+        Listener::TcpConnect => Sought::ALL,
+        Listener::NetSocket | Listener::Own => sensor.filter.sought(Proto::Tcp),
+    });
+    each.fold(Sought::NONE, Sought::or)
+}
+
+impl Place {
+    /// What the next dump leaves out.
+    pub(super) fn condition(&mut self, coverage: Coverage, shared: &Shared) -> Option<Condition> {
+        let whole = coverage.proto != Proto::Tcp
+            || self.narrow.whole
+            || shared.congested
+            || self.sensor.has_gap()
+            || shared.is_deaf(Proto::Tcp);
+        let condition = self.narrow.condition.clone().filter(|_| !whole);
+        self.narrow.under_way = condition.is_some();
+        condition
+    }
+
+    /// A dump began.
+    pub(super) fn narrow_begun(&mut self, coverage: Coverage, shared: &Shared) {
+        if coverage.proto != Proto::Tcp {
+            return;
+        }
+        if self.narrow.under_way {
+            self.sensor.narrowed();
+            shared.stats.dumps_narrowed.bump();
+        } else if std::mem::take(&mut self.narrow.widens) {
+            self.sensor.widened();
+        }
+    }
+
+    /// A dump completed. The notices of what ended while it was made come first;
+    /// then it is compared with the table.
+    pub(super) fn narrow_completed(&mut self, coverage: Coverage) {
+        if coverage.proto == Proto::Tcp && self.narrow.condition.is_some() {
+            self.narrow.completed = Some(Completed {
+                coverage,
+                number: self.sensor.dump_number(),
+                narrowed: self.narrow.under_way,
+            });
+        }
+    }
+
+    /// What is asked of the kernel now.
+    pub(super) fn asked(&self) -> Vec<String> {
+        let on = self.narrow.condition.is_some()
+            && !self.scope.as_ref().is_some_and(Scope::is_unconditional);
+        asked(self.needs, &self.narrow.sought, on)
+    }
+
+    /// Looks in the table for what the last dump did not hold, once the notices are
+    /// heard.
+    pub(super) fn compare(&mut self, shared: &Shared) {
+        let Some(completed) = self.narrow.completed.take() else {
+            return;
+        };
+        let misses = self.sensor.misses(completed.coverage, completed.number);
+        self.narrow.whole = misses;
+        if misses && completed.narrowed {
+            shared.stats.dumps_widened.bump();
+            self.narrow.widens = true;
+            self.dumps.ask(Needs {
+                tcp: completed.coverage.groups,
+                udp: false,
+            });
+        }
+    }
+
+    /// From now on this is sought.
+    pub(super) fn seek(&mut self, sought: Sought, push_down: bool) {
+        if self.at_home {
+            let ledger = Balance::new(self.needs, &sought);
+            if ledger.is_none() || self.balance.is_none() {
+                self.balance = ledger;
+            }
+        }
+        self.sensor.seek(sought.clone());
+        self.narrow = Narrow::new(sought, push_down);
+    }
+}
+
+/// What these settings would ask of the kernel, a line for each protocol.
+pub fn would_ask(settings: &config::Settings) -> Vec<String> {
+    let needs = settings.sensors.iter().map(config::Sensor::needs);
+    let needs = needs.fold(Needs::default(), |all, needs| all | needs);
+    let sought = sought(settings.sensors.iter());
+    asked(needs, &sought, settings.daemon.push_down)
+}
+
+fn asked(needs: Needs, sought: &Sought, on: bool) -> Vec<String> {
+    let groups = |proto: Proto| {
+        let names = Group::ALL.into_iter().filter(|group| group.proto == proto);
+        names.map(Group::as_str).collect::<Vec<_>>().join(", ")
+    };
+    let each = Proto::ALL.into_iter().map(|proto| {
+        let name = proto.as_str();
+        if !needs.proto(proto) {
+            return format!("{name}: nothing");
+        }
+        let condition = Condition::of(sought).filter(|_| on && proto == Proto::Tcp);
+        let (states, families) = match proto {
+            Proto::Tcp => (
+                states(needs.tcp, condition.as_ref()),
+                "both families in one pass",
+            ),
+            Proto::Udp => ("all states".to_owned(), "one pass for each family"),
+        };
+        let ends = match condition.as_ref().and_then(|it| it.code.as_deref()) {
+            Some(code) => format!("{sought} ({} bytes of bytecode)", code.len()),
+            None => "all ends".to_owned(),
+        };
+        let groups = groups(proto);
+        format!("{name}: {states}; {families}; {ends}; notices of {groups}")
+    });
+    each.collect()
+}
+
+fn states(groups: StateGroups, condition: Option<&Condition>) -> String {
+    let listeners = groups == StateGroups::LISTEN && condition.is_some_and(|it| it.listeners);
+    let names = [
+        (
+            StateGroups::LISTEN,
+            if listeners {
+                "LISTEN"
+            } else {
+                "LISTEN and bound"
+            },
+        ),
+        (StateGroups::CONNECTED, "connected"),
+        (StateGroups::TIME_WAIT, "TIME_WAIT"),
+    ];
+    let names = names
+        .into_iter()
+        .filter(|(group, _)| groups.contains(*group));
+    names.map(|(_, name)| name).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,337 @@
+//! Dumps that leave out what nobody wants, beside dumps that do not: the same is
+//! told, whatever becomes of the sockets.
+
+use std::collections::VecDeque;
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// Wants what goes to port 443 or comes from port 22, once it is established.
+#[derive(Default)]
+struct Picky(Vec<String>);
+
+impl Judge for Picky {
+    fn open(&mut self, change: Change, _now: Now) -> Verdict {
+        let ends = change.id.remote.port == 443 || change.id.local.port == 22;
+        let first = matches!(
+            change.step,
+            Step::Opened {
+                established_first: true,
+                ..
+            }
+        );
+        if !ends || change.state == SynSent && !first {
+            return Verdict::Dropped(Host::Unasked);
+        }
+        if !change.is_silent() {
+            self.0.push(format!("{change:?}"));
+        }
+        Verdict::Entered(Host::Unasked)
+    }
+
+    fn close(&mut self, change: Change, _now: Now) {
+        self.0.push(format!("{change:?}"));
+    }
+
+    fn owned(&mut self, key: SocketKey, owner: Owner, sensors: u32) {
+        self.0.push(format!("{key:?} {owner:?} {sensors}"));
+    }
+}
+
+/// What a filter makes of the same wish.
+fn sought() -> Sought {
+    let end = |port| End {
+        ip: None,
+        port: Some(port),
+    };
+    let (https, ssh) = (
+        Ends {
+            remote: end(443),
+            ..Ends::default()
+        },
+        Ends {
+            local: end(22),
+            ..Ends::default()
+        },
+    );
+    Sought::new(Some(vec![https, ssh]), Vec::new()).with_unconnected()
+}
+
+/// One sensor and how its dumps are made: as the daemon makes them.
+struct Watcher {
+    sensor: NetSocket,
+    judge: Picky,
+    narrow: bool,
+    /// Something was missing from the last dump.
+    whole: bool,
+    narrowed: u32,
+}
+
+impl Watcher {
+    fn new(narrow: bool, now: Now) -> Watcher {
+        let stats = Rc::new(Stats::default());
+        let mut sensor = NetSocket::new(NETNS, vec![view()], Needs::EVERYTHING, stats, now);
+        sensor.seek(sought());
+        Watcher {
+            sensor,
+            judge: Picky::default(),
+            narrow,
+            whole: false,
+            narrowed: 0,
+        }
+    }
+
+    fn dump(&mut self, coverage: Coverage, rows: &[Row], narrow: bool, now: Now) {
+        self.sensor.begin_dump(coverage, now);
+        self.read(coverage, rows, narrow, now);
+    }
+
+    fn read(&mut self, coverage: Coverage, rows: &[Row], narrow: bool, now: Now) {
+        if narrow {
+            self.sensor.narrowed();
+            self.narrowed += 1;
+        }
+        for row in rows.iter().filter(|row| row.id.proto == coverage.proto) {
+            if !narrow || sought().wants(&row.id) {
+                self.sensor.row(*row, now);
+            }
+        }
+        self.sensor.end_dump(now, &mut self.judge);
+    }
+
+    fn tick(&mut self, coverage: Coverage, rows: &[Row], now: Now) {
+        let tcp = self.narrow && coverage.proto == Proto::Tcp;
+        let narrow = tcp && !self.whole && !self.sensor.has_gap();
+        self.dump(coverage, rows, narrow, now);
+        if tcp {
+            self.whole = self.sensor.misses(coverage, self.sensor.dump_number());
+            if self.whole && narrow {
+                self.sensor.begin_dump(coverage, now);
+                self.sensor.widened();
+                self.read(coverage, rows, false, now);
+                self.whole = self.sensor.misses(coverage, self.sensor.dump_number());
+            }
+        }
+        while let Some(suspect) = self.sensor.next_suspect() {
+            let found = rows.iter().find(|row| row.cookie == suspect.key.cookie);
+            let found = found.filter(|row| row.id.same_ends(&suspect.id)).copied();
+            self.sensor.answered(suspect, found, now, &mut self.judge);
+        }
+        // The gap record is the daemon's to write.
+        self.sensor.settled_gap(now);
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    /// A new socket: what it is, and where it goes.
+    Open(u8, u8),
+    /// It is connected anew, or listens, or is shut down.
+    Move(u8, u8),
+    /// It loses its ends, and lives: no dump holds it.
+    Vanish(u8),
+    Close(u8, bool),
+    Tick(u8),
+    Hear(u8),
+    Lose,
+    Wait,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        6 => (0_u8..4, any::<u8>()).prop_map(|(what, to)| Op::Open(what, to)),
+        4 => (any::<u8>(), any::<u8>()).prop_map(|(which, to)| Op::Move(which, to)),
+        1 => any::<u8>().prop_map(Op::Vanish),
+        4 => (any::<u8>(), any::<bool>()).prop_map(|(which, wiped)| Op::Close(which, wiped)),
+        5 => (0_u8..2).prop_map(Op::Tick),
+        6 => (1_u8..4).prop_map(Op::Hear),
+        1 => Just(Op::Lose),
+        2 => Just(Op::Wait),
+    ]
+}
+
+/// The ends and the state that a socket can have.
+fn shape(what: u8, to: u8, port: u16) -> (SockId, TcpState) {
+    let local = [port, 22, 8000][usize::from(to % 3)];
+    let remote = [443, 80, 53, 0][usize::from(to / 3 % 4)];
+    match (what, remote) {
+        (3, 0) => (id(Proto::Udp, local, 0), Close),
+        (3, remote) => (id(Proto::Udp, local, remote), Established),
+        (_, 0) if to & 64 == 0 => (id(Proto::Tcp, local, 0), Listen),
+        (_, 0) => (id(Proto::Tcp, local, 0), Close),
+        (_, remote) if to & 64 == 0 => (id(Proto::Tcp, local, remote), Established),
+        (_, remote) => (id(Proto::Tcp, local, remote), SynSent),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    #[test]
+    fn nobody_can_tell_a_narrowed_dump(ops in prop::collection::vec(op(), 1..200)) {
+        let start = Instant::now();
+        let mut ms = 0;
+        let at = |ms: u64| Now {
+            mono: start + Duration::from_millis(ms),
+            wall: SystemTime::UNIX_EPOCH + Duration::from_millis(ms),
+        };
+        let mut watchers = [true, false].map(|narrow| Watcher::new(narrow, at(0)));
+        // Sockets with their rows; those that have vanished, to close without ends.
+        let (mut alive, mut hidden): (Vec<Row>, Vec<Row>) = (Vec::new(), Vec::new());
+        let mut notices: VecDeque<Notice> = VecDeque::new();
+        let (mut next, mut lost) = (0, false);
+        for op in ops {
+            ms += 1;
+            let now = at(ms);
+            match op {
+                Op::Open(what, to) => {
+                    next += 1;
+                    let (id, state) = shape(what, to, 1000 + next as u16);
+                    alive.push(row(next, id, state));
+                }
+                Op::Move(which, to) => {
+                    let (all, from) = if which & 1 == 0 || hidden.is_empty() {
+                        (alive.len(), false)
+                    } else {
+                        (hidden.len(), true)
+                    };
+                    if all == 0 {
+                        continue;
+                    }
+                    let at = usize::from(which / 2) % all;
+                    let mut one = if from { hidden.swap_remove(at) } else { alive.swap_remove(at) };
+                    let what = if one.id.proto == Proto::Udp { 3 } else { 0 };
+                    (one.id, one.state) = shape(what, to, 1000 + one.cookie.0 as u16);
+                    alive.push(one);
+                }
+                Op::Vanish(which) if !alive.is_empty() => {
+                    let at = usize::from(which) % alive.len();
+                    hidden.push(alive.swap_remove(at));
+                }
+                Op::Close(which, wiped) if !alive.is_empty() => {
+                    let mut dead = alive.swap_remove(usize::from(which) % alive.len());
+                    let tcp = match dead.state {
+                        Established => established(),
+                        SynSent => TcpInfo { advmss: 1, ..TcpInfo::default() },
+                        _ => TcpInfo::default(),
+                    };
+                    if wiped && dead.id.proto == Proto::Tcp {
+                        dead.id.remote.port = 0;
+                    }
+                    if !std::mem::take(&mut lost) {
+                        notices.push_back(notice(dead.cookie.0, dead.id, tcp));
+                    } else {
+                        for watcher in &mut watchers {
+                            watcher.sensor.overrun(now);
+                        }
+                    }
+                }
+                Op::Tick(which) => {
+                    for watcher in &mut watchers {
+                        watcher.tick(coverages()[usize::from(which)], &alive, now);
+                    }
+                }
+                Op::Hear(n) => {
+                    for _ in 0..n {
+                        let Some(notice) = notices.pop_front() else { break };
+                        for watcher in &mut watchers {
+                            watcher.sensor.notice(notice, now, &mut watcher.judge);
+                        }
+                    }
+                }
+                Op::Lose => lost = true,
+                Op::Wait => ms += 150,
+                Op::Vanish(_) | Op::Close(..) => {}
+            }
+            let [narrow, whole] = &mut watchers;
+            let (told, expected) = (std::mem::take(&mut narrow.judge.0), std::mem::take(&mut whole.judge.0));
+            prop_assert_eq!(sorted(told), sorted(expected));
+        }
+        let [narrow, whole] = &watchers;
+        prop_assert_eq!(whole.narrowed, 0);
+        // What the table holds is bounded by what is sought and has been in view.
+        prop_assert!(narrow.sensor.len() <= next as usize);
+    }
+}
+
+/// Within one dump the order is that of rows and tables.
+fn sorted(mut told: Vec<String>) -> Vec<String> {
+    told.sort();
+    told
+}
+
+fn bench() -> (Watcher, Now) {
+    let now = Now {
+        mono: Instant::now(),
+        wall: SystemTime::UNIX_EPOCH,
+    };
+    (Watcher::new(true, now), now)
+}
+
+#[test]
+fn what_is_not_sought_is_not_kept() {
+    let (mut watcher, now) = bench();
+    let rows = [
+        row(1, id(Proto::Tcp, 5000, 80), Established),
+        row(2, id(Proto::Tcp, 5001, 443), Established),
+        row(3, id(Proto::Tcp, 8000, 0), Listen),
+    ];
+    watcher.dump(coverages()[0], &rows, false, now);
+    assert_eq!(watcher.sensor.len(), 2);
+    assert!(!watcher.sensor.misses(coverages()[0], 1));
+    watcher.sensor.notice(
+        notice(1, rows[0].id, established()),
+        now,
+        &mut watcher.judge,
+    );
+    assert!(watcher.judge.0.is_empty());
+}
+
+/// A socket in view goes elsewhere: one more dump tells.
+#[test]
+fn a_socket_that_leaves_is_missed_and_found() {
+    let (mut watcher, now) = bench();
+    let mut rows = [row(2, id(Proto::Tcp, 5001, 443), Established)];
+    watcher.tick(coverages()[0], &rows, now);
+    rows[0].id = id(Proto::Tcp, 5002, 80);
+    watcher.tick(coverages()[0], &rows, now);
+    let [closed] = &watcher.judge.0[..] else {
+        panic!("{:?}", watcher.judge.0);
+    };
+    assert!(
+        closed.contains("Rebound") && closed.contains(":443"),
+        "{closed}"
+    );
+    assert!(!watcher.whole, "it is accounted for");
+    watcher.tick(coverages()[0], &[], now);
+    assert!(!watcher.whole, "nobody asks for what it has become");
+}
+
+/// What others had been connected to is nothing new to a sensor that begins.
+#[test]
+fn what_is_sought_later_was_there_before() {
+    let (mut watcher, now) = bench();
+    let rows = [row(1, id(Proto::Tcp, 5000, 80), Established)];
+    watcher.tick(coverages()[0], &rows, now);
+    let sensors = Renumbering::NONE;
+    let needs = Needs::EVERYTHING;
+    watcher
+        .sensor
+        .replace(vec![view()], needs, &sensors, now, &mut watcher.judge);
+    watcher.sensor.seek(Sought::ALL);
+    assert!(!watcher.sensor.is_read(Proto::Tcp));
+    let mut all = Recorder::default();
+    watcher.sensor.begin_dump(coverages()[0], now);
+    watcher.sensor.row(rows[0], now);
+    watcher.sensor.end_dump(now, &mut all);
+    assert!(all.take().is_empty(), "it enters in silence");
+    let now = Now {
+        mono: now.mono + Duration::from_secs(1),
+        ..now
+    };
+    watcher
+        .sensor
+        .notice(notice(1, rows[0].id, established()), now, &mut all);
+    assert_eq!(all.take().len(), 1);
+}

@@ -12,6 +12,7 @@
 //! was opened since. What the first look finds was there before.
 
 mod asked;
+mod dumps;
 mod found;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -21,23 +22,23 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::RunError;
-use super::place::{Place, Shared, Watched};
+use super::place::{Place, Watched};
 use super::schedule::Mask;
+use super::shared::Shared;
 use crate::enrich::cgroups::path;
 use crate::enrich::pool::Wake;
-use crate::model::{Coverage, Gap, Netns, Notice, Now, Renumbering};
+use crate::model::{Gap, Netns, Notice, Now, Renumbering};
 use crate::pipeline::Pipeline;
 use crate::sensor::NetSocket;
 use crate::source::Notices;
 use crate::source::netns::{Announcements, Job, Number, Scout, Setup};
 use crate::stats::Stats;
+use dumps::queue;
 
 /// How often namespaces are looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// How soon a dump that has nothing to say is looked at again. One is written
-/// while it is read, so this is rare.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// How soon after one look there is another, however much is announced.
+const LOOK_SOONEST: Duration = Duration::from_millis(20);
 /// How many notices of namespaces that are not known yet are kept.
 const STRAYS: usize = 4096;
 
@@ -57,8 +58,12 @@ enum At {
 struct Looks {
     /// One is under way.
     under_way: bool,
+    /// When the last one began.
+    began: Instant,
     /// When the next one is due.
     due: Instant,
+    /// Ids that were given since then to namespaces that are not known.
+    given: Vec<i32>,
     /// Announcements of ends may have been lost: it has to find out.
     check: bool,
     /// The first one has been answered.
@@ -67,6 +72,13 @@ struct Looks {
     complete: Option<Instant>,
     /// It was said that there are more than are watched.
     told_left_out: bool,
+}
+
+impl Looks {
+    /// There is something to be found.
+    fn hurry(&mut self) {
+        self.due = self.due.min(self.began + LOOK_SOONEST);
+    }
 }
 
 /// All other namespaces.
@@ -141,7 +153,9 @@ impl Away {
             by_netns: HashMap::new(),
             looks: Looks {
                 under_way: false,
+                began: now.mono,
                 due: now.mono,
+                given: Vec::new(),
                 check: false,
                 begun: false,
                 complete: None,
@@ -215,6 +229,7 @@ impl Away {
         }
         // The masks speak of those that were.
         self.due = 0;
+        self.reading = self.reading.map(|_| 0);
         self.watched = watched;
     }
 
@@ -287,25 +302,6 @@ impl Away {
         self.gaps.clear();
     }
 
-    /// The ticks of these sensors are due.
-    pub fn tick(&mut self, due: Mask, shared: &Shared) {
-        self.due |= due & self.watched.gates.concerned();
-        if self.due != 0 && self.reading.is_some() {
-            shared.stats.ticks_late.bump();
-        }
-        self.read_counters();
-    }
-
-    fn read_counters(&mut self) {
-        if self.due == 0 || self.reading.is_some() || self.places.is_empty() {
-            return;
-        }
-        let numbers = self.places.keys().copied().collect();
-        if self.ask(Job::Read(numbers)) {
-            self.reading = Some(std::mem::take(&mut self.due));
-        }
-    }
-
     /// Asks the scout; false when it is no more, which its last answer tells.
     fn ask(&self, job: Job) -> bool {
         match self.scout.ask(job) {
@@ -317,25 +313,33 @@ impl Away {
         }
     }
 
-    /// Hears of ids, and has namespaces looked for when that is due.
-    pub fn look(&mut self, now: Now) -> io::Result<()> {
-        if std::mem::take(&mut self.news_ready) {
-            let news = self.announcements.drain()?;
-            for id in news.ended {
-                match self.by_id.get(&id) {
-                    Some(number) => {
-                        self.ended.insert(*number);
-                    }
-                    None if self.looks.under_way => self.ended_early.push(id),
-                    None => {}
-                }
-            }
-            let strange = |id: &i32| !self.by_id.contains_key(id);
-            if news.lost || news.given.iter().any(strange) {
-                self.looks.due = now.mono;
-            }
-            self.looks.check |= news.lost;
+    /// Hears of ids that are given, and of namespaces that end.
+    pub fn news(&mut self) -> io::Result<()> {
+        if !std::mem::take(&mut self.news_ready) {
+            return Ok(());
         }
+        let news = self.announcements.drain()?;
+        for id in news.ended {
+            match self.by_id.get(&id) {
+                Some(number) => {
+                    self.ended.insert(*number);
+                }
+                None if self.looks.under_way => self.ended_early.push(id),
+                None => {}
+            }
+        }
+        self.looks.check |= news.lost;
+        let strange = |id: &i32| !self.by_id.contains_key(id);
+        let strange = news.given.into_iter().filter(strange);
+        self.looks.given.extend(strange);
+        if news.lost || !self.looks.under_way && !self.looks.given.is_empty() {
+            self.looks.hurry();
+        }
+        Ok(())
+    }
+
+    /// Has namespaces looked for when that is due.
+    pub fn look(&mut self, now: Now) {
         if !self.looks.under_way && self.looks.due <= now.mono {
             let job = Job::Look {
                 forget: std::mem::take(&mut self.forget),
@@ -343,9 +347,10 @@ impl Away {
                 check: std::mem::take(&mut self.looks.check),
             };
             self.looks.under_way = self.ask(job);
+            self.looks.began = now.mono;
             self.looks.due = now.mono + LOOK_EVERY;
+            self.looks.given.clear();
         }
-        Ok(())
     }
 
     /// Every notice has been read: tells of what was left in the namespaces that
@@ -372,91 +377,6 @@ impl Away {
             log::debug!("namespace {} has ended", netns.0);
         }
         self.stats.netns.set(self.places.len() as u64);
-    }
-
-    /// Goes on with the dumps. What one has covered that was read to its end.
-    pub fn work(
-        &mut self,
-        shared: &mut Shared,
-        pipeline: &mut Pipeline,
-        now: Now,
-    ) -> Result<Option<(Number, Coverage)>, RunError> {
-        if self.at == At::Home {
-            self.go(now);
-        }
-        let At::There(number) = self.at else {
-            return Ok(None);
-        };
-        let Some(place) = self.places.get_mut(&number) else {
-            self.at = At::Home;
-            return Ok(None);
-        };
-        if self.look_at.take_if(|at| *at <= now.mono).is_some() {
-            place.dump_ready = true;
-        }
-        place.ask_about_suspects(shared, pipeline, now);
-        place.reconcile(shared);
-        if let Some(coverage) = place.work(shared, pipeline, now)? {
-            return Ok(Some((number, coverage)));
-        }
-        if place.is_dumping() {
-            if !place.dump_ready {
-                self.look_at.get_or_insert(now.mono + LOOK_AGAIN);
-            }
-        } else if place.scope.is_none() || !place.is_busy(now) {
-            self.leave(number);
-        }
-        Ok(None)
-    }
-
-    /// A dump of this one is complete, and counts.
-    pub fn completed(
-        &mut self,
-        (number, coverage): (Number, Coverage),
-        shared: &mut Shared,
-        pipeline: &mut Pipeline,
-        now: Now,
-    ) {
-        if let Some(place) = self.places.get_mut(&number) {
-            place.completed(coverage, shared, pipeline, now);
-        }
-    }
-
-    /// Has the scout fetch the sockets of the next one.
-    fn go(&mut self, now: Now) {
-        let places = &self.places;
-        let is_due = |number: &Number| match places.get(number) {
-            Some(place) => place.is_busy(now),
-            // It has ended.
-            None => true,
-        };
-        let Some(at) = self.line.iter().position(is_due) else {
-            return;
-        };
-        let Some(number) = self.line.remove(at) else {
-            return;
-        };
-        if let Some(place) = self.places.get_mut(&number) {
-            place.in_line = false;
-            if self.ask(Job::Enter(number)) {
-                self.at = At::Going(number);
-            }
-        }
-    }
-
-    /// Nothing more is to be done there for now.
-    fn leave(&mut self, number: Number) {
-        self.at = At::Home;
-        self.look_at = None;
-        if let Some(place) = self.places.get_mut(&number) {
-            place.scope = None;
-            place.dump_ready = false;
-            if place.is_read() {
-                self.unread.remove(&number);
-            }
-            // What failed is tried again.
-            queue(place, number, &mut self.line);
-        }
     }
 
     /// Whether there is something to do now.
@@ -495,14 +415,5 @@ impl Away {
             At::There(_) => self.look_at,
         };
         looks.into_iter().chain(dumps).min()
-    }
-}
-
-/// Puts a place in the line, if there is something to be dumped.
-fn queue(place: &mut Place, number: Number, line: &mut VecDeque<Number>) {
-    let wanted = !place.dumps.is_empty() || place.sensor.has_suspects();
-    if wanted && place.scope.is_none() && !place.in_line {
-        place.in_line = true;
-        line.push_back(number);
     }
 }

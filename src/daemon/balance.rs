@@ -3,7 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::place::{Place, Shared};
+use super::place::Place;
+use super::shared::Shared;
 use crate::model::{Coverage, Gap, Needs, Now, Proto, Sought, StateGroups};
 use crate::sensor::Ledger;
 

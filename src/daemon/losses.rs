@@ -4,7 +4,8 @@
 
 use super::RunError;
 use super::groups::{self, Unusable};
-use super::place::{Place, Shared};
+use super::place::Place;
+use super::shared::Shared;
 use super::sources::Sources;
 use crate::model::{Coverage, Degraded, Family, Now, Proto, Restored};
 use crate::pipeline::Pipeline;
@@ -51,7 +52,13 @@ impl Place {
         }
         let proto = coverage.proto.as_str();
         if error.is_unknown() && self.dumps.fall_back(coverage) {
-            log::info!(
+            let level = if self.at_home {
+                log::Level::Info
+            } else {
+                log::Level::Debug
+            };
+            log::log!(
+                level,
                 "one dump for both TCP families failed ({error}); asking for each on its own"
             );
             return Ok(());

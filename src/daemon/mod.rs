@@ -10,8 +10,10 @@ mod balance;
 mod budget;
 mod connects;
 mod control;
+mod gaps;
 mod groups;
 mod handlers;
+mod hearing;
 mod listing;
 mod losses;
 mod missing;
@@ -20,6 +22,7 @@ mod place;
 mod processes;
 mod reload;
 mod schedule;
+mod shared;
 mod sources;
 mod state;
 

@@ -14,7 +14,8 @@
 //! dumps of other namespaces.
 
 use super::balance::Balance;
-use super::place::{Place, Shared};
+use super::place::Place;
+use super::shared::Shared;
 use crate::config;
 use crate::model::{Coverage, Listener, Needs, Proto, Sought, StateGroups};
 use crate::source::Group;

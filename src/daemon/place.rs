@@ -2,31 +2,25 @@
 //! is suspected of having ended, and the sensor that all of this feeds.
 
 use std::rc::Rc;
-use std::time::{Duration, Instant};
-
-use log::Level;
+use std::time::Instant;
 
 use super::RunError;
 use super::balance::Balance;
-use super::budget::Budget;
 use super::narrow::Narrow;
 use super::schedule::{Gates, Mask};
-use crate::log::RateLimit;
+use super::shared::Shared;
 use crate::model::{Cookie, Coverage, Needs, Netns, Now, Proto, Renumbering, Sought, StateGroups};
 use crate::pipeline::Pipeline;
 use crate::sensor::{NetSocket, View};
+use crate::source::Dumps;
 use crate::source::counters::{Counters, Reading};
 use crate::source::diag::{Found, Progress, Scope};
 use crate::source::gate;
-use crate::source::{Dumps, Group};
 use crate::stats::Stats;
 use crate::sys;
 
 /// Exact queries asked in one go: some 5 µs each.
 const QUERIES_A_TURN: usize = 64;
-/// How often one kind of failure is logged.
-const LOG_EVERY: Duration = Duration::from_secs(60);
-
 /// What sensors want of a namespace.
 #[derive(Clone, Debug)]
 pub(super) struct Watched {
@@ -36,64 +30,6 @@ pub(super) struct Watched {
     pub sought: Sought,
     /// Whether the kernel is asked to leave the rest out of dumps.
     pub push_down: bool,
-}
-
-/// What all places share.
-pub(super) struct Shared {
-    /// Notices were dropped, and the queue has not been empty since.
-    pub congested: bool,
-    /// Groups whose notices cannot be had.
-    pub deaf: Vec<Group>,
-    /// Who goes through the sockets piece by piece, by
-    /// [`Reader`](crate::sensor::Reader).
-    pub listed: [bool; 3],
-    /// What dumps may cost, all together.
-    pub budget: Budget,
-    limit: RateLimit,
-    pub stats: Rc<Stats>,
-}
-
-impl Shared {
-    pub fn new(stats: Rc<Stats>, now: Now) -> Shared {
-        Shared {
-            congested: false,
-            deaf: Vec::new(),
-            listed: [false; 3],
-            budget: Budget::new(None, now.mono),
-            limit: RateLimit::new(3, LOG_EVERY),
-            stats,
-        }
-    }
-
-    pub fn is_deaf(&self, proto: Proto) -> bool {
-        self.deaf.iter().any(|group| group.proto == proto)
-    }
-
-    pub fn warn(&mut self, kind: &'static str, now: Now, message: impl Fn() -> String) {
-        self.tell(Level::Warn, kind, now, message);
-    }
-
-    /// Logs what can happen at any rate, at a bounded one.
-    pub fn tell(
-        &mut self,
-        level: Level,
-        kind: &'static str,
-        now: Now,
-        message: impl Fn() -> String,
-    ) {
-        match self.limit.admit(kind, now.mono) {
-            Some(0) => log::log!(level, "{}", message()),
-            Some(more) => log::log!(level, "{} ({more} more like it were not logged)", message()),
-            None => {}
-        }
-    }
-
-    /// Says how much was not logged, where that is over.
-    pub fn tell_unlogged(&mut self, now: Now) {
-        for (kind, more) in self.limit.over(now.mono) {
-            log::warn!("{more} more messages about \"{kind}\" were not logged");
-        }
-    }
 }
 
 /// A namespace and its sensor.

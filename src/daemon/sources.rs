@@ -3,17 +3,16 @@
 
 use std::io;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
-
-use log::Level;
+use std::time::Instant;
 
 use super::RunError;
 use super::away::Away;
 use super::connects::{ConnectSources, Everywhere};
-use super::groups::{self, Probes};
+use super::groups::Probes;
 use super::missing;
-use super::place::{Place, Shared, Watched, added};
+use super::place::{Place, Watched, added};
 use super::schedule::Schedule;
+use super::shared::Shared;
 use crate::enrich::pool::Wake;
 use crate::model::{Degraded, Gap, Needs, Netns, Now, Renumbering};
 use crate::pipeline::Pipeline;
@@ -22,11 +21,6 @@ use crate::source::diag::Scope;
 use crate::source::{Notices, Room};
 use crate::stats::Stats;
 use crate::sys;
-
-/// Notices handled in one go before anything else gets a turn.
-const NOTICES_A_TURN: usize = 1024;
-/// How long the end waits for what is still to be heard and reconciled.
-const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The sources of all namespaces and their sensors.
 pub(super) struct Sources {
@@ -39,11 +33,11 @@ pub(super) struct Sources {
     pub connects: Option<ConnectSources>,
     /// There may be notices to read.
     pub notices_ready: bool,
-    probes: Probes,
+    pub(super) probes: Probes,
     /// `ready` has not been said yet.
     starting: bool,
     /// What was lost, as far as it is accounted for.
-    gap: Option<Gap>,
+    pub(super) gap: Option<Gap>,
     pub shared: Shared,
 }
 
@@ -71,34 +65,20 @@ impl Sources {
 
     /// Joins the notice groups with as much room as is granted.
     pub fn join(&mut self, receive_buffer: usize, pipeline: &mut Pipeline, now: Now) {
-        self.resize(receive_buffer, pipeline, now);
+        let granted = self.notices.request_buffer(receive_buffer);
+        told(granted, receive_buffer, pipeline, now);
         let unusable = self.probes.join(&self.notices, self.home.needs, now.mono);
         self.lose(&unusable, pipeline, now);
     }
 
     /// Asks for another receive buffer.
     pub fn resize(&mut self, receive_buffer: usize, pipeline: &mut Pipeline, now: Now) {
-        let granted = self.notices.request_buffer(receive_buffer);
-        if let Ok(room) = &granted {
-            missing::receive_buffer(receive_buffer, room, pipeline, now);
-        }
-        match granted {
-            Ok(Room {
-                bytes,
-                shards: 1,
-                notices,
-            }) => log::info!(
-                "the receive buffer for notices has {bytes} bytes: room for {notices} between two wake-ups"
-            ),
-            Ok(Room {
-                bytes,
-                shards,
-                notices,
-            }) => log::info!(
-                "{shards} sockets share the notices, each with {bytes} bytes: room for {notices} between two wake-ups"
-            ),
-            Err(error) => log::warn!("the receive buffer for notices keeps its size: {error}"),
-        }
+        told(
+            self.notices.resize(receive_buffer),
+            receive_buffer,
+            pipeline,
+            now,
+        );
     }
 
     /// Watches every other namespace, or says why that cannot be and what it
@@ -218,7 +198,7 @@ impl Sources {
     }
 
     /// Everything that a hook has seen comes before what the table says.
-    fn catch_up(&mut self, pipeline: &mut Pipeline, now: Now) {
+    pub(super) fn catch_up(&mut self, pipeline: &mut Pipeline, now: Now) {
         if let Some(connects) = &mut self.connects {
             let sensors = &mut Everywhere::of(&mut self.home, self.away.as_mut());
             connects.catch_up(sensors, pipeline, now);
@@ -226,7 +206,7 @@ impl Sources {
     }
 
     /// The table has spoken: tells of connect() calls that no hook reported.
-    fn settle_calls(&mut self, pipeline: &mut Pipeline, now: Now) {
+    pub(super) fn settle_calls(&mut self, pipeline: &mut Pipeline, now: Now) {
         if let Some(connects) = &mut self.connects {
             let sensors = &mut Everywhere::of(&mut self.home, self.away.as_mut());
             connects.settle(sensors, pipeline, now);
@@ -245,6 +225,8 @@ impl Sources {
         let Some(away) = &mut self.away else {
             return Ok(());
         };
+        // An inode is given again once the end of its namespace was announced.
+        away.news()?;
         let home = &mut self.home.sensor;
         if let Err(error) = away.collect(home, &mut self.shared, pipeline, now) {
             self.stay_home();
@@ -252,150 +234,7 @@ impl Sources {
             no_other_namespaces(reason, pipeline, now);
             return Ok(());
         }
-        Ok(away.look(now)?)
-    }
-
-    /// Hears the notices that are there, up to a bound.
-    pub fn hear(&mut self, pipeline: &mut Pipeline, now: Now) -> io::Result<()> {
-        if self.notices_ready {
-            self.drain(pipeline, now)?;
-        }
-        // Whoever has ended has no notice left unread.
-        if !self.notices_ready
-            && let Some(away) = &mut self.away
-        {
-            let gap = &mut self.gap;
-            away.tell_ends(pipeline, now, &mut |more| join(gap, more));
-        }
-        Ok(())
-    }
-
-    fn drain(&mut self, pipeline: &mut Pipeline, now: Now) -> io::Result<()> {
-        let (probes, noticed) = (&mut self.probes, &mut self.home.noticed);
-        let is_home = |id: &i32| self.away.as_ref().is_none_or(|away| away.is_home(*id));
-        let mut revived = Vec::new();
-        let mut heard = Vec::new();
-        let drained = self.notices.drain(NOTICES_A_TURN, &mut |from, notice| {
-            revived.extend(probes.revived(&notice));
-            let from = from.filter(|id| !is_home(id));
-            if from.is_some() {
-                heard.push((from, notice));
-            } else if !probes.heard(notice.cookie) {
-                noticed[notice.id.proto as usize] = true;
-                heard.push((None, notice));
-            }
-        })?;
-        self.notices_ready = drained.more;
-        // The calls were made before the sockets ended, so they are there.
-        if !heard.is_empty() {
-            self.catch_up(pipeline, now);
-        }
-        for (from, notice) in heard {
-            match (from, &mut self.away) {
-                (Some(id), Some(away)) => away.hear(id, notice, now, pipeline),
-                (Some(_), None) => {}
-                (None, _) => self.home.sensor.notice(notice, now, pipeline),
-            }
-        }
-        self.settle_calls(pipeline, now);
-        if !revived.is_empty() {
-            self.shared.deaf.retain(|deaf| !revived.contains(deaf));
-            let sees = |place: &mut Place| {
-                for group in &revived {
-                    if !place.dumps.lacks(group.proto) {
-                        place.sensor.sees(group.family, group.proto, now);
-                    }
-                }
-            };
-            sees(&mut self.home);
-            if let Some(away) = &mut self.away {
-                away.sees(sees);
-            }
-            let restored = groups::restored(&revived);
-            log::info!("notices from {} come after all", restored.parts.join(", "));
-            pipeline.restored(restored, now);
-        }
-        if drained.overrun {
-            self.shared.congested = true;
-            self.overrun(now);
-            self.shared.warn("overrun", now, || {
-                "the kernel dropped notices (the receive buffer was full); reconciling".to_string()
-            });
-        }
-        // The kernel tells ENOBUFS once, and then drops every notice until the
-        // queue has been read empty (NETLINK_S_CONGESTED, net/netlink/af_netlink.c):
-        // only now is the stretch over, and only dumps from here on can tell what
-        // ended in it.
-        if self.shared.congested && !drained.more {
-            self.shared.congested = false;
-            self.overrun(now);
-            self.probes.send_again(now.mono);
-        }
-        Ok(())
-    }
-
-    /// Notices were dropped, of whichever namespace.
-    fn overrun(&mut self, now: Now) {
-        self.home.sensor.overrun(now);
-        if let Some(away) = &mut self.away {
-            away.overrun(now, &self.shared);
-        }
-    }
-
-    /// Gives up groups whose probes are overdue. It was perhaps this process
-    /// that did not get to run in time: what is there is heard first.
-    fn judge_probes(&mut self, pipeline: &mut Pipeline, now: Now) -> io::Result<()> {
-        if !self.probes.are_overdue(now.mono) {
-            return Ok(());
-        }
-        self.notices_ready = true;
-        self.hear(pipeline, now)?;
-        if !self.notices_ready && self.probes.are_overdue(now.mono) {
-            let unheard = self.probes.give_up();
-            self.lose(&unheard, pipeline, now);
-        }
-        Ok(())
-    }
-
-    /// Hears everything that is there, and reconciles what was dropped: the
-    /// program ends, and what it does not tell now it never will. Other namespaces
-    /// are not entered for it any more.
-    pub fn last_words(&mut self, pipeline: &mut Pipeline) -> Result<(), RunError> {
-        self.notices_ready = true;
-        let until = Instant::now() + LAST_WORDS;
-        let mut called = true;
-        while Instant::now() < until
-            && (called
-                || self.notices_ready
-                || self.home.sensor.has_gap()
-                || self.home.sensor.has_candidates())
-        {
-            let now = Now::read();
-            called = self.calls(pipeline, now);
-            self.hear(pipeline, now)?;
-            let undecided = self.home.sensor.has_candidates();
-            if undecided && !self.home.is_dumping() && self.home.dumps.is_empty() {
-                self.home.dumps.ask(self.home.needs);
-            }
-            if undecided || self.home.sensor.has_gap() {
-                // The loop that tells of readiness is not waited for any more.
-                self.home.dump_ready = true;
-                if !self.work(pipeline, now)? {
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-            }
-        }
-        let now = Now::read();
-        let gap = &mut self.gap;
-        let mut abandoned = |more| join(gap, more);
-        self.home.sensor.abandon_gap(now).map(&mut abandoned);
-        if let Some(away) = &mut self.away {
-            away.abandoned_gaps(now, &mut abandoned);
-        }
-        if let Some(gap) = self.gap.take() {
-            log::warn!("ended before everything was reconciled: ends of sockets are missing");
-            pipeline.gap(gap, now);
-        }
+        away.look(now);
         Ok(())
     }
 
@@ -434,31 +273,6 @@ impl Sources {
         self.home.reconcile(&self.shared);
         let away = self.away.as_ref().is_some_and(|away| away.is_busy(now));
         Ok(self.notices_ready || self.home.is_busy(now) || away)
-    }
-
-    /// Tells of what was lost when all of it is accounted for: it is one stretch,
-    /// in however many namespaces.
-    fn settle_gaps(&mut self, pipeline: &mut Pipeline, now: Now) {
-        if self.shared.congested {
-            return;
-        }
-        if let Some(mut gap) = self.home.sensor.settled_gap(now) {
-            self.home.balance_gap(&mut gap, &self.shared);
-            join(&mut self.gap, gap);
-        }
-        let mut open = self.home.sensor.has_gap();
-        if let Some(away) = &mut self.away {
-            let gap = &mut self.gap;
-            away.settled_gaps(now, &mut |more| join(gap, more));
-            open |= away.has_gap();
-        }
-        if let Some(gap) = self.gap.take_if(|_| !open) {
-            let (ms, ends) = (gap.duration_ms, gap.closed_recovered.unwrap_or(0));
-            self.shared.tell(Level::Info, "reconciled", now, || {
-                format!("reconciled after {ms} ms: {ends} ends were recovered")
-            });
-            pipeline.gap(gap, now);
-        }
     }
 
     /// Says so once when everything has been read and the groups are joined.
@@ -500,19 +314,28 @@ impl Sources {
     }
 }
 
-/// Adds one gap to another: the ends recovered add up, the time is the longest.
-fn join(sum: &mut Option<Gap>, gap: Gap) {
-    let Some(sum) = sum else {
-        *sum = Some(gap);
-        return;
-    };
-    let add = |one: Option<u64>, other: Option<u64>| match (one, other) {
-        (Some(one), Some(other)) => Some(one.saturating_add(other)),
-        (known, None) | (None, known) => known,
-    };
-    sum.closed_recovered = add(sum.closed_recovered, gap.closed_recovered);
-    sum.tcp_unseen = add(sum.tcp_unseen, gap.tcp_unseen);
-    sum.duration_ms = sum.duration_ms.max(gap.duration_ms);
+/// Says how much room there is, of how much was asked for.
+fn told(granted: io::Result<Room>, asked: usize, pipeline: &mut Pipeline, now: Now) {
+    if let Ok(room) = &granted {
+        missing::receive_buffer(asked, room, pipeline, now);
+    }
+    match granted {
+        Ok(Room {
+            bytes,
+            shards: 1,
+            notices,
+        }) => log::info!(
+            "the receive buffer for notices has {bytes} bytes: room for {notices} between two wake-ups"
+        ),
+        Ok(Room {
+            bytes,
+            shards,
+            notices,
+        }) => log::info!(
+            "{shards} sockets share the notices, each with {bytes} bytes: room for {notices} between two wake-ups"
+        ),
+        Err(error) => log::warn!("the receive buffer for notices keeps its size: {error}"),
+    }
 }
 
 /// Goes on with our own namespace, and says what that costs.

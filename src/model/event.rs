@@ -230,7 +230,7 @@ pub struct Gap {
 #[derive(Clone, PartialEq, Debug)]
 pub struct Degraded {
     /// What is missing, in one word: `notices`, `udp`, `tcp`, `connect`, `dns_tap`,
-    /// `processes`, `receive_buffer`.
+    /// `netns`, `processes`, `receive_buffer`.
     pub source: &'static str,
     /// The parts of it that are missing, such as multicast groups.
     pub missing: Vec<&'static str>,

@@ -174,12 +174,29 @@ impl Notices {
                 Err(error) => log::warn!("one socket must do for all notices: {error}"),
             }
         }
+        Ok(self.room(granted))
+    }
+
+    /// Asks for another receive buffer for the sockets there are: they are in their
+    /// groups, and what they hold stays.
+    ///
+    /// # Errors
+    /// See [`Netlink::request_buffer`].
+    pub fn resize(&self, bytes: usize) -> io::Result<Room> {
+        let mut granted = usize::MAX;
+        for shard in &self.shards {
+            granted = granted.min(shard.request_buffer(bytes)?);
+        }
+        Ok(self.room(granted))
+    }
+
+    fn room(&self, granted: usize) -> Room {
         let shards = self.shards.len();
-        Ok(Room {
+        Room {
             bytes: granted,
             shards,
             notices: granted / CHARGE * shards,
-        })
+        }
     }
 
     /// Opens 2^`bits` sockets, each of which takes its share of the cookies.

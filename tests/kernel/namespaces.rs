@@ -4,6 +4,8 @@
 //! daemon watches them like any: what is asserted here is of namespaces that the
 //! test made.
 
+#[cfg(feature = "bpf")]
+mod calls;
 mod changes;
 mod ends;
 mod listed;
@@ -76,8 +78,8 @@ fn twenty_come_and_go() {
             let daemon = everywhere(Tick::Fast);
             let mut accounts: BTreeMap<String, (u64, Vec<u64>)> = BTreeMap::new();
             let mut own = Vec::new();
-            for round in 0..10 {
-                let names = [format!("red-{round}"), format!("blue-{round}")];
+            for round in 0..5 {
+                let names = ["red", "blue", "green", "grey"].map(|name| format!("{name}-{round}"));
                 let worlds = names.map(|name| (World::named(&name), name));
                 let mut held = Vec::new();
                 for (world, _) in &worlds {
@@ -89,7 +91,7 @@ fn twenty_come_and_go() {
                     let mut cookies = vec![listener.cookie];
                     // Between two ticks, mostly.
                     let brief = world.within(|| {
-                        let pairs = (0..20).map(|_| Sock::pair(&listener));
+                        let pairs = (0..10).map(|_| Sock::pair(&listener));
                         pairs
                             .flat_map(|(client, server)| [client.cookie, server.cookie])
                             .collect::<Vec<u64>>()

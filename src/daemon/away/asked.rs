@@ -2,8 +2,9 @@
 
 use std::io;
 
-use super::{At, Away, queue};
-use crate::daemon::place::Shared;
+use super::dumps::queue;
+use super::{At, Away};
+use crate::daemon::shared::Shared;
 use crate::model::Now;
 use crate::pipeline::Pipeline;
 use crate::sensor::NetSocket;

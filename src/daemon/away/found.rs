@@ -1,7 +1,9 @@
 //! What a look has found: namespaces come, and have names.
 
-use super::{Away, queue};
-use crate::daemon::place::{Place, Shared};
+use super::Away;
+use super::dumps::queue;
+use crate::daemon::place::Place;
+use crate::daemon::shared::Shared;
 use crate::log::Plain;
 use crate::model::{Now, Proto};
 use crate::pipeline::Pipeline;
@@ -25,7 +27,10 @@ impl Away {
         }
         self.ended.extend(looked.ended);
         for (number, name) in looked.named {
-            if let Some(place) = self.places.get_mut(&number) {
+            // What leads there now may lead to another one with its inode.
+            if !self.ended.contains(&number)
+                && let Some(place) = self.places.get_mut(&number)
+            {
                 place.sensor.set_name(name);
             }
         }
@@ -52,6 +57,11 @@ impl Away {
             }
         }
         self.own_id = looked.own_id;
+        // Its own gifts are announced to it too.
+        let by_id = &self.by_id;
+        if self.looks.given.iter().any(|id| !by_id.contains_key(id)) {
+            self.looks.hurry();
+        }
         for id in std::mem::take(&mut self.ended_early) {
             self.ended.extend(self.by_id.get(&id));
         }

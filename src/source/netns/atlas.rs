@@ -25,7 +25,7 @@ use crate::sys::{Folder, Namespace, Netlink, Scratch};
 const NAMES: &str = "/run/netns";
 /// How many namespaces are watched.
 pub const MOST: usize = 4096;
-/// What one look at the processes may cost.
+/// How much CPU time one look at the processes may take.
 const BUDGET: Duration = Duration::from_millis(2);
 /// How often it is tried to come home.
 const TRIES: u32 = 100;

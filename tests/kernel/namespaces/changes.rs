@@ -76,6 +76,45 @@ fn by_a_reload() {
     });
 }
 
+/// What survives a restart is of our own namespace. The sockets of others are as
+/// new to the next run as to the first.
+#[test]
+fn by_a_restart() {
+    netns::run("namespaces::changes::by_a_restart", || {
+        let place = Scratch::new();
+        let world = World::of_process();
+        let daemon = launch(&place, "all").start();
+        let own = Sock::listener(Domain::V4);
+        let there = world.within(|| [Sock::listener(Domain::V4), Sock::listener(Domain::V4)]);
+        for socket in there.iter().chain([&own]) {
+            daemon.reported("every", "opened", socket.cookie);
+        }
+        daemon.stop();
+        let (own_was, [gone, stays]) = (own.cookie, there.each_ref().map(|sock| sock.cookie));
+        let [first, second] = there;
+        drop((own, first));
+        let daemon = launch(&place, "all").start();
+        daemon.closed_by("every", &[own_was]);
+        drop(second);
+        daemon.closed_by("every", &[stays]);
+        let record = daemon.stop();
+        assert_eq!(
+            record
+                .events()
+                .filter(|event| event["data"]["cookie"] == gone)
+                .count(),
+            0
+        );
+        let evidence = |cookie| {
+            let said = told(&record, "every", cookie);
+            assert_eq!(said.len(), 1, "{said:?}");
+            said[0].1["evidence"].clone()
+        };
+        assert_eq!(evidence(own_was), "restart");
+        assert_eq!(evidence(stays), "notified");
+    });
+}
+
 /// One that gets a name later has it in the events from then on.
 #[test]
 fn a_name_given_later() {
@@ -146,7 +185,7 @@ fn a_container() {
 }
 
 /// Notices that the kernel dropped may be of any namespace: all are reconciled, and
-/// one record tells of it.
+/// the record tells of what was found in all of them.
 #[test]
 fn an_overrun_concerns_all() {
     netns::run("namespaces::changes::an_overrun_concerns_all", || {
@@ -196,6 +235,5 @@ fn an_overrun_concerns_all() {
             |gap: &&&serde_json::Value| gap["data"]["closed_recovered"].as_u64().unwrap();
         let sum: u64 = gaps.iter().map(recovered).sum();
         assert!(verified > 0 && sum >= verified, "{verified} of {gaps:?}");
-        assert_eq!(gaps.len(), 1, "one stretch, one record: {gaps:?}");
     });
 }

@@ -132,7 +132,10 @@ impl Sources {
             return;
         };
         match self.notices.refuse_but(&wanted) {
-            Ok(()) => self.shared.stats.notices_narrowed.bump(),
+            Ok(()) => {
+                self.shared.stats.notices_narrowed.bump();
+                log::debug!("the kernel refuses notices that nobody wants");
+            }
             Err(error) => {
                 narrow.guard.due = false;
                 self.shared.warn("filter", now, || {

@@ -39,6 +39,8 @@ use dumps::queue;
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How soon after one look there is another, however much is announced.
 const LOOK_SOONEST: Duration = Duration::from_millis(20);
+/// How much of one core looks may take, in percent.
+const LOOK_SHARE: u32 = 2;
 /// How many notices of namespaces that are not known yet are kept.
 const STRAYS: usize = 4096;
 
@@ -62,6 +64,8 @@ struct Looks {
     began: Instant,
     /// When the next one is due.
     due: Instant,
+    /// The last one is not paid for before that.
+    rests_until: Instant,
     /// Ids that were given since then to namespaces that are not known.
     given: Vec<i32>,
     /// Announcements of ends may have been lost: it has to find out.
@@ -77,7 +81,17 @@ struct Looks {
 impl Looks {
     /// There is something to be found.
     fn hurry(&mut self) {
-        self.due = self.due.min(self.began + LOOK_SOONEST);
+        self.due = self
+            .due
+            .min(self.began + LOOK_SOONEST)
+            .max(self.rests_until);
+    }
+
+    /// The last one took so much CPU time. Looks have a share of their own, so that
+    /// whoever makes namespaces by the thousand holds no tick up.
+    fn cost(&mut self, cpu: Duration) {
+        self.rests_until = self.began + cpu.saturating_mul(100 / LOOK_SHARE);
+        self.due = self.due.max(self.rests_until);
     }
 }
 
@@ -155,6 +169,7 @@ impl Away {
                 under_way: false,
                 began: now.mono,
                 due: now.mono,
+                rests_until: now.mono,
                 given: Vec::new(),
                 check: false,
                 begun: false,

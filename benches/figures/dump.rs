@@ -235,6 +235,20 @@ pub fn one_shot(sockets: usize) -> Outcome<Vec<Line>> {
             if rows != theirs || rows < sockets {
                 return Err(format!("--dump lists {rows} sockets, ss {theirs}").into());
             }
+            // What the kernel alone takes of it, as a floor.
+            let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
+            socket.bind_auto()?;
+            let mut buffer = vec![0; DUMP_ROOM];
+            let bare =
+                || Cost::of(Whose::Mine, || bare(&socket, &mut buffer)).map(|(cost, _)| cost);
+            let pairs = Pairs::take(50, BUDGET, bare, children(ss()))?;
+            lines.push(
+                Line::alone("dump", "a bare recv loop, wall", "", "").against(
+                    pairs.spread(|cost| cost.wall),
+                    unit,
+                    "ss -tuanH",
+                ),
+            );
             for format in ["json", "text"] {
                 let pairs = Pairs::take(50, BUDGET, children(ours(format)), children(ss()))?;
                 for (clock, target, spread) in [

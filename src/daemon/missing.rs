@@ -2,6 +2,8 @@
 //! start. What is lost with a group, a hook or the tap is said where they are set
 //! up.
 
+use std::path::Path;
+
 use crate::model::{Degraded, Now, Restored};
 use crate::pipeline::Pipeline;
 use crate::source::Room;
@@ -19,6 +21,8 @@ pub(super) fn processes(pipeline: &mut Pipeline, now: Now) {
         return;
     }
     let reason = match std::fs::read_to_string("/proc/self/status") {
+        // The first one is always there, but where a mount option hides others'.
+        Ok(_) if !Path::new("/proc/1").exists() => "/proc hides processes (hidepid=)".to_owned(),
         Ok(status) if has_capability(&status, SYS_PTRACE) => return,
         Ok(_) => "no CAP_SYS_PTRACE".to_owned(),
         Err(error) => format!("/proc/self/status cannot be read: {error}"),

@@ -19,6 +19,7 @@ mod losses;
 mod missing;
 mod narrow;
 mod place;
+mod processes;
 mod reload;
 mod schedule;
 mod shared;
@@ -43,9 +44,9 @@ use crate::enrich::Names;
 use crate::enrich::pool::Wake;
 use crate::handlers::{self as handling, Handlers};
 use crate::model::{Now, Origin};
-use crate::pipeline::{Pipeline, Silent};
+use crate::pipeline::Pipeline;
 use crate::reactor::{self, Handler, Turn};
-use crate::sensor::{Listing, Reader};
+use crate::sensor::Listing;
 use crate::source::diag::Scope;
 use crate::state::OpenError as StateError;
 use crate::stats::Stats;
@@ -71,8 +72,6 @@ const TAP: Token = Token(11);
 
 /// Threads for reverse look-ups: getnameinfo(3) blocks.
 const NAME_THREADS: usize = 4;
-/// Table entries looked at in one turn for the sake of their processes.
-const PIECE: usize = 4096;
 /// How long the end waits for a reader that does not read.
 const FAREWELL: Duration = Duration::from_secs(5);
 /// How often a sink that is out of room (a full disk) is tried again.
@@ -368,31 +367,6 @@ impl Daemon {
                 pipeline.meet(&cgroup, now);
             }
         });
-    }
-
-    /// Has those looked for who have the sockets that this turn brought; true when
-    /// there are more to be asked about now.
-    fn attribute(&mut self, now: Now) -> bool {
-        self.settle();
-        if self.pipeline.take_attribute_all() {
-            self.unattributed = Some(Listing::default());
-        }
-        let room = self.pipeline.silent_room().min(PIECE);
-        let (sources, pipeline) = (&mut self.sources, &mut self.pipeline);
-        let mut busy = false;
-        if room > 0
-            && let Some(mut listing) = self.unattributed.take()
-        {
-            let wanted = pipeline.attributing();
-            let more = sources.unattributed(&mut listing, room, wanted, &mut |key, uid, inode| {
-                pipeline.attribute_silently(Silent { key, uid, inode }, now);
-            });
-            self.unattributed = more.then_some(listing);
-            busy = more && pipeline.silent_room() > 0;
-        }
-        sources.keep_places(Reader::Processes, self.unattributed.is_some());
-        pipeline.search(now);
-        busy
     }
 
     fn tick(&mut self, now: Now) {

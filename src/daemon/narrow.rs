@@ -211,3 +211,55 @@ fn states(groups: StateGroups, condition: Option<&Condition>) -> String {
         .filter(|(group, _)| groups.contains(*group));
     names.map(|(_, name)| name).collect::<Vec<_>>().join(", ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(sensors: &str, on: bool) -> Vec<String> {
+        let text = format!("daemon: {{push-down: {on}}}\nsensors:\n{sensors}");
+        let profiles = Vec::new();
+        let settings = config::load_bytes("test.yaml", text.into_bytes(), &profiles);
+        would_ask(&settings.expect("a good configuration"))
+    }
+
+    #[test]
+    fn a_line_says_what_is_asked_of_each_protocol() {
+        let https = "  a: {listener: net.socket, args: {patterns: ['tcp * *:443 * *']}}\n";
+        let listeners = "  b: {listener: net.socket, args: {patterns: ['* LISTEN']}}\n";
+        let everything = "  c: {listener: net.socket}\n";
+        let calls = "  d: {listener: net.tcp_connect}\n";
+        let groups = "notices of INET_TCP_DESTROY, INET6_TCP_DESTROY";
+        let tcp = |states: &str, ends: &str| {
+            format!("tcp: {states}; both families in one pass; {ends}; {groups}")
+        };
+        let both = "LISTEN and bound, connected";
+        let some = "ends *:* *:443, and all without a peer (36 bytes of bytecode)";
+        let none = "none but those without a peer (20 bytes of bytecode)";
+        for (sensors, expected) in [
+            (https.to_owned(), tcp(both, some)),
+            (listeners.to_owned(), tcp("LISTEN", none)),
+            (format!("{https}{listeners}"), tcp(both, some)),
+            (format!("{https}{everything}"), tcp(both, "all ends")),
+            // The table is the cross-check of the hook.
+            (format!("{https}{calls}"), tcp(both, "all ends")),
+        ] {
+            assert_eq!(lines(&sensors, true)[0], expected, "{sensors}");
+        }
+        assert_eq!(lines(https, true)[1], "udp: nothing");
+        assert_eq!(lines(https, false)[0], tcp(both, "all ends"));
+        assert_eq!(
+            lines(listeners, false)[0],
+            tcp("LISTEN and bound", "all ends")
+        );
+        let udp = "  e: {listener: net.socket, args: {patterns: ['udp * *:53 * *']}}\n";
+        let [tcp, udp] = &lines(udp, true)[..] else {
+            panic!("two protocols");
+        };
+        assert_eq!(tcp, "tcp: nothing");
+        assert!(
+            udp.contains("all ends; notices of INET_UDP_DESTROY"),
+            "{udp}"
+        );
+    }
+}

@@ -209,7 +209,8 @@ impl Keeper {
             return Ok(());
         };
         let from = slicing.from.saturating_sub(SLICE);
-        for socket in sensor.slice(from..slicing.from) {
+        let sockets = sensor.slice(from..slicing.from);
+        for socket in sockets.filter_map(|socket| pipeline.told(socket)) {
             slicing.base.push(&Record::Socket(socket))?;
         }
         slicing.from = from;
@@ -298,7 +299,7 @@ impl Keeper {
     ) -> io::Result<()> {
         let began = Instant::now();
         let mut base = self.begin(sensor, pipeline)?;
-        for socket in sensor.in_view() {
+        for socket in sensor.in_view().filter_map(|socket| pipeline.told(socket)) {
             base.push(&Record::Socket(socket))?;
         }
         if let Some(journal) = pipeline.journal_mut() {

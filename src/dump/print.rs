@@ -9,7 +9,6 @@ use super::cgroups::Places;
 use super::rows::{Kept, Rows};
 use crate::emit::{self, Format, Json};
 use crate::model::SocketData;
-use crate::sys::output::Patient;
 
 /// How much is written in one go.
 const WRITE_AT: usize = 64 * 1024;
@@ -22,7 +21,7 @@ const AHEAD: usize = 4;
 pub(super) fn one_by_one<R>(
     rows: impl Iterator<Item = R> + Clone,
     format: Format,
-    mut out: Patient,
+    mut out: impl Write,
 ) -> io::Result<()>
 where
     R: Borrow<SocketData>,
@@ -50,7 +49,7 @@ where
 
 /// Prints rows as they were read. Another thread renders every other piece of
 /// many JSON lines; in what order they are printed does not depend on it.
-pub(super) fn rows(rows: &Rows, format: Format, mut out: Patient) -> io::Result<()> {
+pub(super) fn rows(rows: &Rows, format: Format, mut out: impl Write) -> io::Result<()> {
     if format == Format::Text || rows.len() < ALONE {
         return one_by_one(rows.iter(), format, out);
     }
@@ -76,7 +75,7 @@ pub(super) fn rows(rows: &Rows, format: Format, mut out: Patient) -> io::Result<
 fn alternate(
     rows: &Rows,
     theirs: Option<Receiver<io::Result<Vec<u8>>>>,
-    out: &mut Patient,
+    out: &mut impl Write,
 ) -> io::Result<()> {
     for (number, piece) in rows.pieces().enumerate() {
         let lines = match &theirs {
@@ -98,4 +97,60 @@ fn lines(piece: &[Kept], places: &Places) -> io::Result<Vec<u8>> {
         json.row(&kept.data(places), &mut lines)?;
     }
     Ok(lines)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rows::tests::kept;
+    use super::*;
+    use crate::model::RowKind;
+
+    /// A reader that leaves after so many bytes.
+    struct Leaves(usize);
+
+    impl Write for Leaves {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            match self.0.checked_sub(bytes.len()) {
+                Some(left) => self.0 = left,
+                None => return Err(io::ErrorKind::BrokenPipe.into()),
+            }
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn two_threads_print_what_one_does() {
+        for count in [0, 1, 4095, 4096, 10_000] {
+            let mut read = Rows::default();
+            read.put(
+                (0..count)
+                    .map(|cookie| kept(cookie, 1, RowKind::Full))
+                    .collect(),
+            );
+            for format in [Format::Json, Format::Text] {
+                let (mut alone, mut both) = (Vec::new(), Vec::new());
+                one_by_one(read.iter(), format, &mut alone).unwrap();
+                rows(&read, format, &mut both).unwrap();
+                assert_eq!(alone, both, "{count} rows");
+            }
+        }
+    }
+
+    #[test]
+    fn a_reader_that_leaves_ends_both_threads() {
+        let mut read = Rows::default();
+        read.put(
+            (0..50_000)
+                .map(|cookie| kept(cookie, 1, RowKind::Full))
+                .collect(),
+        );
+        for bytes in [0, 1 << 20] {
+            let error = rows(&read, Format::Json, Leaves(bytes)).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        }
+    }
 }

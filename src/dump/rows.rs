@@ -69,7 +69,8 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    fn put(&mut self, kept: Vec<Kept>) {
+    /// Puts rows away.
+    pub fn put(&mut self, kept: Vec<Kept>) {
         for kept in kept {
             let table = &mut self.tables[kept.row.kind as usize];
             // A dump under churn can hold a row twice.
@@ -220,11 +221,11 @@ impl Shelf {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::model::{Cookie, Family, Owner, Proto, RowKind, SockId, TcpState};
 
-    fn kept(cookie: u64, dump: u32, kind: RowKind) -> Kept {
+    pub fn kept(cookie: u64, dump: u32, kind: RowKind) -> Kept {
         let end = |port| ("10.0.0.1".parse().unwrap(), port);
         Kept {
             row: Row {

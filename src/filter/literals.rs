@@ -333,6 +333,7 @@ mod tests {
             (&[], "all ends"),
         ] {
             let running = match once {
+                // Nothing at all of TCP.
                 "no ends" => once.to_owned(),
                 "all ends" => once.to_owned(),
                 _ => format!("{once}{peer}"),
@@ -351,6 +352,7 @@ mod tests {
 
     #[test]
     fn ignore_counts_where_it_is_certain() {
+        let patterns = ["tcp * *:443 * *"];
         for (ignore, once, running) in [
             ("tcp *:22 * * *", "*:22 *:*", true),
             ("*:22 *", "*:* *:22, *:22 *:*", true),
@@ -361,13 +363,21 @@ mod tests {
             ("tcp *:22 * *.org *", "", false),
             ("tcp4 *:22 * * *", "", false),
         ] {
-            let once = match once {
-                "" => "all ends".to_owned(),
-                once => format!("all ends, but not {once}"),
+            let left_out = match once {
+                "" => String::new(),
+                once => format!(", but not {once}"),
             };
-            let told = told(&[], &[ignore]);
-            assert_eq!(told[0], once, "{ignore}");
-            assert_eq!(told[1] != "all ends", running, "{ignore}: {}", told[1]);
+            let [alone, all] = told(&[], &[ignore]);
+            assert_eq!(alone, format!("all ends{left_out}"), "{ignore}");
+            assert_eq!(all, "all ends", "{ignore}: the ledger is worth more");
+            let told = told(&patterns, &[ignore]);
+            assert_eq!(told[0], format!("ends *:* *:443{left_out}"), "{ignore}");
+            assert_eq!(
+                told[1].contains("but not"),
+                running,
+                "{ignore}: {}",
+                told[1]
+            );
         }
     }
 }

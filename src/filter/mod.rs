@@ -209,9 +209,11 @@ impl Filter {
     /// peer, for the same reason, and since listeners tell which way a connection
     /// was opened.
     ///
-    /// `ignore` counts only as far as it holds for what tcp_disconnect() leaves of
-    /// an end too: otherwise the notice of a socket that was ignored would be the
-    /// first word of one that is not.
+    /// `ignore` counts only where patterns leave something out already: by itself it
+    /// leaves most sockets in, which is not worth the ledger of TCP opens. And only
+    /// as far as it holds for what tcp_disconnect() leaves of an end too: otherwise
+    /// the notice of a socket that was ignored would be the first word of one that
+    /// is not.
     pub fn sought(&self, proto: Proto) -> Sought {
         if proto == Proto::Udp {
             return Sought::ALL;
@@ -227,7 +229,11 @@ impl Filter {
             _ => true,
         };
         let lasts = |ends: &Ends| ends.local.ip.is_none() && ends.remote.port.is_none();
-        let sought = self.sought_in(proto, counts, lasts).with_unconnected();
+        let sought = self.sought_in(proto, counts, lasts);
+        if sought.accepted() == usize::MAX {
+            return Sought::ALL;
+        }
+        let sought = sought.with_unconnected();
         // Where connections matter, so does what they were bound to before.
         if groups == StateGroups::LISTEN && !self.can_pass_bound() {
             return sought.without_bound();

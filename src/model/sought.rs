@@ -85,12 +85,6 @@ impl Ends {
     }
 }
 
-impl Default for Sought {
-    fn default() -> Sought {
-        Sought::ALL
-    }
-}
-
 impl Sought {
     /// Every socket.
     pub const ALL: Sought = Sought {
@@ -269,6 +263,9 @@ impl fmt::Display for Sought {
         };
         match &self.accept {
             None => f.write_str("all ends")?,
+            Some(accept) if accept.is_empty() && self.unconnected => {
+                return f.write_str("none but those without a peer");
+            }
             Some(accept) if accept.is_empty() => f.write_str("no ends")?,
             Some(accept) => {
                 f.write_str("ends")?;

@@ -28,6 +28,7 @@ use crate::model::{
     Attributed, Attribution, Change, Evidence, Host, Now, Owner, ProcessUnknown, SocketData, Step,
     TcpState,
 };
+use crate::sys::memory;
 
 /// Everything that waits for processes.
 #[derive(Default)]
@@ -44,6 +45,16 @@ pub(super) struct Attributing {
 }
 
 impl Attributing {
+    /// Whether an event of this socket is held back.
+    pub fn holds(&self, key: WaitKey) -> bool {
+        self.lines.inode(key).is_some()
+    }
+
+    /// Whether none of any socket is.
+    pub fn holds_none(&self) -> bool {
+        self.lines.is_empty()
+    }
+
     /// Finds processes with this.
     #[cfg(test)]
     pub fn find_with(&mut self, processes: Processes) {
@@ -296,6 +307,11 @@ impl Pipeline {
         }
         self.attribution.found = found;
         self.attribution.ask_more(now);
+        if self.attribution.silents.are_done() {
+            // Questions by the thousand are rare, and what they took is given back.
+            self.attribution.found = Vec::new();
+            memory::give_back();
+        }
     }
 
     /// Lets go on what has waited long enough.

@@ -1,7 +1,8 @@
 //! What the pipeline tells a later run, and how it goes on with other sensors.
 
+use super::waiting::WaitKey;
 use super::{Pipeline, Stage};
-use crate::model::{Change, Host, Netns, Now, Renumbering, Step};
+use crate::model::{Change, Host, Netns, Now, Renumbering, SensorIx, SocketKey, Step};
 use crate::state::{Journal, Socket};
 
 impl Pipeline {
@@ -56,6 +57,33 @@ impl Pipeline {
             Step::Opened { .. } => journal.opened(socket),
             Step::Closed { .. } => journal.left(socket),
         }
+    }
+
+    /// Takes out of a socket's view, as it is to be kept, the sensors whose opening
+    /// of it still waits to be told: a later run would tell its end alone. None
+    /// when no sensor is left.
+    pub fn told(&self, mut socket: Socket) -> Option<Socket> {
+        let (Some(netns), false) = (self.journal_of, self.tells_all()) else {
+            return Some(socket);
+        };
+        let in_view = socket.in_view;
+        let sensors = (0..self.stages.len()).map(|at| SensorIx(at as u8));
+        for sensor in sensors.filter(|sensor| in_view & sensor.bit() != 0) {
+            let key = WaitKey {
+                sensor,
+                socket: SocketKey::new(netns, socket.cookie),
+                kind: socket.kind,
+            };
+            if self.attribution.holds(key) || self.placing.holds(key) {
+                socket.in_view &= !sensor.bit();
+            }
+        }
+        (socket.in_view != 0).then_some(socket)
+    }
+
+    /// Whether no event is held back.
+    fn tells_all(&self) -> bool {
+        self.attribution.holds_none() && self.placing.holds_none()
     }
 
     /// Puts other sensors in the place of those there are. What waits for a name

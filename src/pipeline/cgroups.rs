@@ -88,6 +88,16 @@ impl Placing {
         }
     }
 
+    /// Whether an event of this socket is held back.
+    pub fn holds(&self, key: WaitKey) -> bool {
+        self.held.contains_key(&key)
+    }
+
+    /// Whether none of any socket is.
+    pub fn holds_none(&self) -> bool {
+        self.held.is_empty()
+    }
+
     /// When the next record has waited long enough. There are as many lines as
     /// cgroups that are being looked for: few.
     pub fn deadline(&self) -> Option<Instant> {
@@ -178,7 +188,7 @@ impl Pipeline {
             Err(why) => return Some(Some(Placed::nowhere(*why))),
         };
         let is_end = matches!(change.step, Step::Closed { .. });
-        if is_end && !self.placing.held.contains_key(&WaitKey::of(change)) {
+        if is_end && !self.placing.holds(WaitKey::of(change)) {
             return Some(Some(cgroup.placed()));
         }
         let wanted = self.stage(change).process;

@@ -9,6 +9,7 @@ mod attribution;
 mod carry;
 mod cgroups;
 mod lines;
+mod own;
 mod stage;
 #[cfg(test)]
 mod tests;
@@ -25,9 +26,9 @@ use crate::emit::Fan;
 use crate::enrich::{Lookup, Names};
 use crate::lock::{Admission, Locks, Released};
 use crate::model::{
-    Attempt, Attribution, Change, ConnectData, Data, Degraded, Endpoint, Event, Gap, Host,
-    HostUnknown, Judge, Listener, Name, Netns, NoResults, Now, Owner, Placed, Restored, SensorIx,
-    Settled, SocketData, SocketKey, Step, TcpState, Verdict,
+    Attempt, Attribution, Change, ConnectData, Data, Degraded, Endpoint, Host, HostUnknown, Judge,
+    Listener, Name, Netns, NoResults, Now, Owner, Placed, SensorIx, Settled, SocketData, SocketKey,
+    Step, TcpState, Verdict,
 };
 use crate::state::Journal;
 use crate::stats::Stats;
@@ -117,68 +118,6 @@ impl Pipeline {
     /// Releases all locks.
     pub fn release_locks(&mut self) -> Released {
         self.locks.release_all()
-    }
-
-    /// Emits the record of a gap.
-    pub fn gap(&mut self, gap: Gap, now: Now) {
-        self.own("gap", gap.cause.as_str(), Data::Gap(gap), now);
-    }
-
-    /// Emits the record of a source that is missing, once.
-    pub fn degraded(&mut self, degraded: Degraded, now: Now) {
-        if self.missing.contains(&degraded) {
-            return;
-        }
-        let same =
-            |known: &Degraded| known.source == degraded.source && known.missing == degraded.missing;
-        self.missing.retain(|known| !same(known));
-        self.missing.push(degraded.clone());
-        self.own("degraded", degraded.source, Data::Degraded(degraded), now);
-    }
-
-    /// What is missing now.
-    pub fn missing(&self) -> &[Degraded] {
-        &self.missing
-    }
-
-    /// Whether some of this source is missing now.
-    pub fn is_missing(&self, source: &str) -> bool {
-        self.missing.iter().any(|known| known.source == source)
-    }
-
-    /// Emits the record of a source that is there after all.
-    pub fn restored(&mut self, restored: Restored, now: Now) {
-        let back = |part: &&'static str| restored.parts.contains(part);
-        for known in &mut self.missing {
-            if known.source == restored.source {
-                known.missing.retain(|part| !back(part));
-            }
-        }
-        self.missing.retain(|known| !known.missing.is_empty());
-        self.own("restored", restored.source, Data::Restored(restored), now);
-    }
-
-    fn own(&mut self, action: &str, cause: &str, data: Data, now: Now) {
-        self.seq += 1;
-        let event = Event {
-            ts: now.wall,
-            seq: self.seq,
-            eid: format!("sockwatch|self|{action}@{cause}|0"),
-            sensor: Arc::clone(&self.own_id),
-            listener: Listener::Own,
-            tag: None,
-            data,
-        };
-        self.stats.events.bump();
-        self.fan.emit(&event);
-    }
-
-    /// Tells of what a sink lost, once it can take events again: the record
-    /// stands between the last event before the loss and the first one after.
-    pub fn tell_losses(&mut self, now: Now) {
-        while let Some(loss) = self.fan.loss() {
-            self.gap(loss.gap(), now);
-        }
     }
 
     /// What is known of the peer's name without asking anybody.

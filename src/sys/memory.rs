@@ -19,7 +19,7 @@ pub fn briefly<T>(work: impl FnOnce() -> T) -> T {
         // SAFETY: as above.
         && unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, ONE, ZERO, ZERO, ZERO) } == 0;
     let done = work();
-    trim();
+    give_back();
     if without {
         // SAFETY: as above.
         unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, ZERO, ZERO, ZERO, ZERO) };
@@ -27,8 +27,10 @@ pub fn briefly<T>(work: impl FnOnce() -> T) -> T {
     done
 }
 
+/// Gives back to the kernel what was freed and is kept for later
+/// (malloc_trim(3)).
 #[cfg(target_env = "gnu")]
-fn trim() {
+pub fn give_back() {
     // SAFETY: malloc_trim(3) takes a number and may be called at any time, from
     // any thread.
     unsafe { libc::malloc_trim(0) };
@@ -36,4 +38,4 @@ fn trim() {
 
 /// Other allocators have no such call, or need none.
 #[cfg(not(target_env = "gnu"))]
-fn trim() {}
+pub fn give_back() {}

@@ -195,7 +195,8 @@ mod tests {
             let bytes = dump_where(coverage, Some(&condition), 7);
             let number = |at: usize| u16::from_ne_bytes([bytes[at], bytes[at + 1]]);
             assert_eq!(bytes.len(), length + 8);
-            assert_eq!(usize::from(number(0)), bytes.len());
+            let told = u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+            assert_eq!(told as usize, bytes.len());
             assert_eq!((number(length), number(length + 2)), (8, 1));
             assert_eq!(bytes[4..length], dump(coverage, 7)[4..]);
         }

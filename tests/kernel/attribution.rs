@@ -1,5 +1,8 @@
 //! Who has which socket, as the program says it.
 
+mod carried;
+mod holders;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsRawFd;
 use std::process::Command;
@@ -146,6 +149,15 @@ fn as_text() {
         let without = once(&["--dump", "--format", "text"]);
         assert!(!child::text(&without).contains("PROCESS"));
     });
+}
+
+/// The pids of all that have a socket, in the order in which they are told.
+fn pids(data: &Value) -> Vec<u64> {
+    let pid = |process: &Value| process["pid"].as_u64().expect("a pid");
+    match data["processes"].as_array() {
+        Some(all) => all.iter().map(pid).collect(),
+        None => vec![pid(&data["process"])],
+    }
 }
 
 /// Sensors that wait for as long as it takes.

@@ -82,7 +82,7 @@ impl Drop for Child {
 }
 
 /// A command that is ended with this.
-struct Spawned(std::process::Child);
+pub struct Spawned(pub std::process::Child);
 
 impl Drop for Spawned {
     fn drop(&mut self) {

@@ -1,7 +1,10 @@
 //! What patterns allow is asked of the kernel, and nobody notices.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::rc::Rc;
+
+use serde_json::Value;
 
 use sockwatch::filter::Filter;
 use sockwatch::model::{
@@ -11,8 +14,13 @@ use sockwatch::source::diag::{Progress, Scope};
 use sockwatch::stats::Stats;
 use sockwatch::wire::bytecode::Condition;
 
+use crate::daemon::{BEACON, Launch, Tick};
 use crate::dump::sample;
 use crate::netns;
+use crate::proc_net;
+use crate::record::Record;
+use crate::refused::counted;
+use crate::sock::{Domain, Sock};
 
 /// All rows of both protocols, as the kernel gives them under a condition.
 fn rows(scope: &mut Scope, sought: Option<&[Sought; 2]>) -> Vec<Row> {
@@ -171,6 +179,247 @@ fn a_kernel_that_takes_no_condition_gives_all_rows() {
             assert!(scope.is_unconditional());
             assert_eq!(stats.conditions_refused.count(), 1);
             assert_eq!(stats.dumps_failed.count(), 0);
+        },
+    );
+}
+
+/// What a sensor wants.
+const SENSORS: [&str; 3] = [
+    r#"patterns: ["tcp * *:4443 * *", "tcp *:4022 * * *"]"#,
+    r#"patterns: ["*:4443 *", "*:4022 *"], ignore: ["tcp *:4080 * * *", "tcp * *:4022 * CLOSE*"]"#,
+    r#"patterns: ["tcp * * * LISTEN"]"#,
+];
+
+/// It, and the harness's own, which must not want more of TCP connections.
+fn sensors(args: &str) -> String {
+    let beacon = format!(
+        r#"patterns: ["* {BEACON}:* * * LISTEN", "* {BEACON}:* * * CLOSE", "udp {BEACON}:* * * *"]"#
+    );
+    let sensor = |id, args: String| {
+        format!("  {id}: {{listener: net.socket, args: {{process: false, {args}}}}}\n")
+    };
+    sensor("sockets", args.to_owned()) + &sensor("beacon", beacon)
+}
+
+/// What happens in one round; sockets that stay open are kept.
+struct Traffic {
+    seed: u64,
+    listeners: Vec<Sock>,
+    open: Vec<Sock>,
+    cookies: Vec<u64>,
+}
+
+impl Traffic {
+    fn new(seed: u64) -> Traffic {
+        let mut listeners = Vec::new();
+        for domain in [Domain::V4, Domain::V6] {
+            for port in [4443, 4080, 4022] {
+                let listener = Sock::tcp(domain);
+                listener.share_port();
+                listener.bind(SocketAddr::new(domain.loopback(), port));
+                listener.listen(64);
+                listeners.push(listener);
+            }
+        }
+        Traffic {
+            seed,
+            listeners,
+            open: Vec::new(),
+            cookies: Vec::new(),
+        }
+    }
+
+    /// A number below `n` (xorshift).
+    fn pick(&mut self, n: usize) -> usize {
+        self.seed ^= self.seed << 13;
+        self.seed ^= self.seed >> 7;
+        self.seed ^= self.seed << 17;
+        (self.seed % n as u64) as usize
+    }
+
+    fn keep(&mut self, sockets: impl IntoIterator<Item = Sock>) {
+        for socket in sockets {
+            self.cookies.push(socket.cookie);
+            self.open.push(socket);
+        }
+    }
+
+    fn take(&mut self) -> Option<Sock> {
+        let n = self.open.len();
+        (n > 0)
+            .then(|| self.pick(n))
+            .map(|at| self.open.swap_remove(at))
+    }
+
+    fn step(&mut self) {
+        let at = self.pick(self.listeners.len());
+        match self.pick(9) {
+            0..=2 => {
+                let pair: [Sock; 2] = Sock::pair(&self.listeners[at]).into();
+                self.keep(pair);
+            }
+            3 => drop(self.take()),
+            4 => {
+                // As a linger-0 closer, whose notice has lost the remote port.
+                if let Some(socket) = self.take() {
+                    socket.reset_on_close();
+                }
+            }
+            5 => {
+                // Gone before anybody looks.
+                let (client, server) = Sock::pair(&self.listeners[at]);
+                self.cookies.extend([client.cookie, server.cookie]);
+            }
+            6 => {
+                // The same socket goes elsewhere.
+                let Some(socket) = self.take() else { return };
+                socket.disconnect();
+                let domain = socket.domain();
+                let to = SocketAddr::new(domain.loopback(), [4443, 4080][self.pick(2)]);
+                if socket.connect(to).is_ok() && socket.ident().proto == "tcp" {
+                    let listener = self.listeners.iter().find(|it| it.local() == to);
+                    let server = listener.map(Sock::accept);
+                    self.keep(server);
+                }
+                self.keep([socket]);
+            }
+            7 => {
+                let udp = Sock::udp(Domain::V4);
+                udp.connect(SocketAddr::new(
+                    Domain::V4.loopback(),
+                    [4443, 53][self.pick(2)],
+                ))
+                .expect("UDP asks nobody");
+                self.keep([udp]);
+            }
+            _ => {
+                let socket = Sock::tcp(Domain::V4);
+                socket.bind_loopback();
+                if self.pick(2) == 0 {
+                    socket.listen(1);
+                }
+                self.keep([socket]);
+            }
+        }
+    }
+}
+
+/// What was told of each socket, in order, without the times.
+fn told(record: &Record, cookies: &[u64]) -> BTreeMap<u64, Vec<Value>> {
+    let mut told: BTreeMap<u64, Vec<Value>> = BTreeMap::new();
+    for event in record.only(cookies).events() {
+        let mut data = event["data"].clone();
+        let fields = data.as_object_mut().expect("an object");
+        fields.retain(|key, _| !key.starts_with("duration"));
+        // In which of these it was read last depends on the moment.
+        let closing = [
+            "FIN_WAIT1",
+            "FIN_WAIT2",
+            "CLOSE_WAIT",
+            "LAST_ACK",
+            "CLOSING",
+        ];
+        if closing.iter().any(|state| fields["state"] == *state) {
+            fields["state"] = "ESTABLISHED".into();
+        }
+        let cookie = data["cookie"].as_u64().expect("a cookie");
+        told.entry(cookie).or_default().push(data);
+    }
+    told
+}
+
+/// Two daemons beside the same sockets, of which one asks the kernel to leave out
+/// what no pattern could match: they say the same.
+#[test]
+fn it_changes_no_event() {
+    netns::run("push_down::it_changes_no_event", || {
+        let mut widened = 0;
+        for (number, args) in SENSORS.into_iter().enumerate() {
+            let start = |on: &str| {
+                let launch = Launch::new(Tick::Fast).sensors(&sensors(args));
+                let launch = launch.without_beacon().setting("gate", "off");
+                let launch = launch.setting("cpu-budget", "off");
+                launch.setting("push-down", on).start()
+            };
+            let (on, off) = (start("true"), start("false"));
+            let mut traffic = Traffic::new(0x9e37_79b9_7f4a_7c15 + number as u64);
+            for daemon in [&on, &off] {
+                daemon.ticks(1);
+            }
+            for _ in 0..25 {
+                on.paused(|| {
+                    off.paused(|| {
+                        (0..6).for_each(|_| traffic.step());
+                        // Both find every end where it is to stay.
+                        proc_net::quiet();
+                    });
+                });
+                for daemon in [&on, &off] {
+                    daemon.ticks(1);
+                }
+            }
+            on.paused(|| off.paused(|| traffic.open.clear()));
+            for daemon in [&on, &off] {
+                daemon.ticks(1);
+                daemon.settle();
+            }
+            let (on, off) = (on.stop(), off.stop());
+            let cookies = traffic.cookies;
+            let (narrowed, whole) = (told(&on, &cookies), told(&off, &cookies));
+            assert!(whole.len() > 3, "{args}: {whole:#?}");
+            for (cookie, expected) in &whole {
+                assert_eq!(narrowed.get(cookie), Some(expected), "{args}\n{}", on.log);
+            }
+            assert_eq!(narrowed.len(), whole.len(), "{args}");
+            let count = |record: &Record, name| counted(&record.log, name);
+            assert!(count(&on, "dumps_narrowed") > 10, "{}", on.log);
+            widened += count(&on, "dumps_widened");
+            assert_eq!(count(&off, "dumps_narrowed"), 0, "{}", off.log);
+        }
+        assert!(widened > 0, "no socket went elsewhere");
+    });
+}
+
+/// A sensor of listeners does not have the kernel walk connections, bound or
+/// established: none is read, and one more costs nothing.
+#[test]
+fn listeners_alone_are_read_for_a_sensor_of_listeners() {
+    netns::run(
+        "push_down::listeners_alone_are_read_for_a_sensor_of_listeners",
+        || {
+            let listener = Sock::tcp(Domain::V4);
+            listener.bind(SocketAddr::new(Domain::V4.loopback(), 4443));
+            listener.listen(200);
+            let _pairs: Vec<_> = (0..200).map(|_| Sock::pair(&listener)).collect();
+            let bound = Sock::tcp(Domain::V4);
+            bound.bind_loopback();
+            let args = r#"{initial: true, patterns: ["tcp * * * LISTEN"]}"#;
+            let daemon = Launch::new(Tick::Fast)
+                .sensors(&format!(
+                    "  sockets: {{listener: net.socket, args: {args}}}\n"
+                ))
+                .without_beacon()
+                .setting("gate", "off")
+                .start();
+            daemon.opened(&[listener.cookie]);
+            // It is no listener any more, and lives: a whole dump tells so.
+            listener.disconnect();
+            let other = Sock::listener(Domain::V4);
+            daemon.opened(&[other.cookie]);
+            let (listener, other) = (listener.close().cookie, other.close().cookie);
+            let cookies: Vec<u64> = [listener, other].into_iter().flatten().collect();
+            daemon.closed(&cookies);
+            let record = daemon.stop();
+            for &cookie in &cookies {
+                assert_eq!(record.evidence("closed", cookie), "notified");
+            }
+            assert_eq!(record.find("closed", cookies[0])["data"]["state"], "CLOSE");
+            let (dumps, rows) = (counted(&record.log, "dumps"), counted(&record.log, "rows"));
+            assert!(
+                rows <= 3 * dumps,
+                "{rows} rows in {dumps} dumps: {}",
+                record.log
+            );
         },
     );
 }

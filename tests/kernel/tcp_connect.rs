@@ -45,7 +45,7 @@ fn told(daemon: &Daemon, cookie: u64) {
 }
 
 /// A daemon with a hook; none where this machine lets nobody have one.
-fn hooked(tick: Tick, sensors: &str) -> Option<Daemon> {
+pub fn hooked(tick: Tick, sensors: &str) -> Option<Daemon> {
     let daemon = Launch::new(tick).sensors(sensors).start();
     let line = daemon.wait_for_line("what tells of calls", |line| {
         line.contains("calls are reported by") || line.contains("no hook for connect()")

@@ -39,6 +39,10 @@ impl Lines {
         self.count >= BOUND
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
     /// The socket that a line waits for, if there is such a line.
     pub fn inode(&self, key: WaitKey) -> Option<u32> {
         self.lines.get(&key).map(|line| line.inode)

@@ -13,7 +13,7 @@ use crate::model::SocketKey;
 /// How many may stand in line.
 const LINE: usize = 4096;
 /// How many are asked about at one time.
-const AT_ONCE: usize = 1 << 14;
+const AT_ONCE: usize = 1 << 12;
 /// How long each of these may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -94,11 +94,16 @@ impl Silents {
 
     /// The answer has come, or is not wanted any more.
     pub fn take(&mut self, inode: u32) -> Option<SocketKey> {
-        let (key, _) = self.asked.remove(&inode)?;
-        if self.asked.is_empty() && self.asked.capacity() > 1024 {
-            self.asked.shrink_to(0);
+        self.asked.remove(&inode).map(|(key, _)| key)
+    }
+
+    /// Whether the last of many has been answered; told once.
+    pub fn are_done(&mut self) -> bool {
+        let done = self.asked.is_empty() && self.asked.capacity() > 1024;
+        if done {
+            self.asked = HashMap::new();
         }
-        Some(key)
+        done
     }
 
     /// Forgets what took too long.

@@ -6,6 +6,7 @@ use super::*;
 use crate::enrich::Processes;
 use crate::enrich::processes::Scanner;
 use crate::enrich::users::Passwd;
+use crate::state::Socket;
 
 const TIMEOUT: Attribution = Attribution::Unknown(ProcessUnknown::Timeout);
 
@@ -207,4 +208,40 @@ fn many_silent_openings_are_left_to_the_table() {
     assert!(!bench.pipeline.take_attribute_all(), "told once");
     bench.pipeline.search(now);
     assert_eq!(bench.stats.processes_asked.count(), 0);
+}
+
+/// A base that is written meanwhile must not have the socket: a later run would
+/// tell the end of what was never told as opened.
+#[test]
+fn what_waits_to_be_told_is_not_kept() {
+    let (mut bench, _woken) = bench(vec![attributing(), stage(&[], false)]);
+    let now = bench.at(0);
+    let change = opened(1, "10.0.0.9:80");
+    bench.pipeline.keep_journal(change.key.netns);
+    bench.pipeline.open(change.clone(), now);
+    let kept = |pipeline: &Pipeline, in_view| {
+        let socket = kept(&change, in_view);
+        pipeline.told(socket).map(|socket| socket.in_view)
+    };
+    assert_eq!(kept(&bench.pipeline, 0b01), None);
+    assert_eq!(kept(&bench.pipeline, 0b11), Some(0b10), "another sensor's");
+    bench.pipeline.expire(bench.at(250));
+    assert_eq!(kept(&bench.pipeline, 0b11), Some(0b11));
+}
+
+fn kept(change: &Change, in_view: u32) -> Socket {
+    Socket {
+        cookie: change.key.cookie,
+        kind: change.kind,
+        id: change.id,
+        state: change.state,
+        direction: None,
+        process: None,
+        owner: change.owner,
+        first_seen_ms: 0,
+        in_view,
+        name: None,
+        no_name: None,
+        nameless: 0,
+    }
 }

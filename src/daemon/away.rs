@@ -14,6 +14,7 @@
 mod asked;
 mod dumps;
 mod found;
+mod gaps;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io;
@@ -24,7 +25,6 @@ use std::time::{Duration, Instant};
 
 use super::place::{Place, Watched};
 use super::schedule::Mask;
-use super::shared::Shared;
 use crate::enrich::cgroups::path;
 use crate::enrich::pool::Wake;
 use crate::model::{Gap, Netns, Notice, Now, Renumbering};
@@ -33,7 +33,6 @@ use crate::sensor::NetSocket;
 use crate::source::Notices;
 use crate::source::netns::{Announcements, Job, Number, Scout, Setup};
 use crate::stats::Stats;
-use dumps::queue;
 
 /// How often namespaces are looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -269,52 +268,6 @@ impl Away {
                 self.strays.push_back((id, notice));
             }
         }
-    }
-
-    /// Notices were dropped: whose is not known, so all are reconciled.
-    pub fn overrun(&mut self, now: Now, shared: &Shared) {
-        for (number, place) in &mut self.places {
-            place.sensor.overrun(now);
-            self.gaps.insert(*number);
-            place.reconcile(shared);
-            queue(place, *number, &mut self.line);
-        }
-    }
-
-    /// Notices of a kind come after all.
-    pub fn sees(&mut self, mut sees: impl FnMut(&mut Place)) {
-        for (number, place) in &mut self.places {
-            sees(place);
-            self.gaps.insert(*number);
-        }
-    }
-
-    /// Whether a gap of any namespace is not accounted for.
-    pub fn has_gap(&self) -> bool {
-        !self.gaps.is_empty()
-    }
-
-    /// Takes the gaps that are accounted for.
-    pub fn settled_gaps(&mut self, now: Now, settled: &mut impl FnMut(Gap)) {
-        self.abandoned.drain(..).for_each(&mut *settled);
-        let places = &mut self.places;
-        self.gaps.retain(|number| {
-            let Some(place) = places.get_mut(number) else {
-                return false;
-            };
-            if let Some(gap) = place.sensor.settled_gap(now) {
-                settled(gap);
-            }
-            place.sensor.has_gap()
-        });
-    }
-
-    /// There is no time for gaps any more.
-    pub fn abandoned_gaps(&mut self, now: Now, abandoned: &mut impl FnMut(Gap)) {
-        for place in self.places.values_mut() {
-            place.sensor.abandon_gap(now).map(&mut *abandoned);
-        }
-        self.gaps.clear();
     }
 
     /// Asks the scout; false when it is no more, which its last answer tells.

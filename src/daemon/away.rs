@@ -138,7 +138,8 @@ impl Away {
     /// says what was refused, and everything is as before.
     ///
     /// # Errors
-    /// EPERM without CAP_NET_BROADCAST (to hear) or CAP_SYS_ADMIN (to go).
+    /// EPERM without CAP_NET_BROADCAST (to hear), CAP_SYS_ADMIN (to go) or
+    /// CAP_NET_ADMIN (to give ids).
     pub fn open(
         watched: Watched,
         notices: &mut Notices,
@@ -152,7 +153,8 @@ impl Away {
             ids: true,
             container: path::container_in,
         };
-        let scout = Scout::start(setup, wake).map_err(|error| ("enter namespaces", error))?;
+        let scout = Scout::start(setup, wake)
+            .map_err(|error| ("enter namespaces and give them ids", error))?;
         if let Err(error) = notices.listen_all(true) {
             return Err(("hear notices of other namespaces", error));
         }

@@ -23,7 +23,7 @@ use crate::stats::Stats;
 use crate::sys;
 
 /// The words for what a sensor with `netns: all` may have to do without.
-const NETNS: &str = "netns";
+pub(super) const NETNS: &str = "netns";
 const OTHERS: &str = "other network namespaces";
 
 /// The sources of all namespaces and their sensors.

@@ -125,6 +125,7 @@ impl Atlas {
     pub fn look(&mut self, bounded: bool) -> Result<Looked, Astray> {
         let mut looked = Looked::at(Instant::now());
         looked.complete = self.procs.look(bounded.then_some(BUDGET))?;
+        looked.denied = self.procs.are_denied();
         let mut ways = self.ways();
         let own = ways.remove(&self.home.inode()).unwrap_or_default();
         looked.own = self.own(&own);

@@ -114,6 +114,8 @@ pub struct Looked {
     pub began: Instant,
     /// Every process has been looked at once.
     pub complete: bool,
+    /// There are processes that must not be looked into.
+    pub denied: bool,
     /// New ones.
     pub found: Vec<Found>,
     /// Known ones whose names are others now.
@@ -137,6 +139,7 @@ impl Looked {
         Looked {
             began,
             complete: false,
+            denied: false,
             found: Vec::new(),
             named: Vec::new(),
             own: None,
@@ -170,7 +173,8 @@ impl Scout {
     /// dropped and what it does is done.
     ///
     /// # Errors
-    /// EPERM where it may not go anywhere: that takes CAP_SYS_ADMIN.
+    /// EPERM where it may not go anywhere (without CAP_SYS_ADMIN), or give ids
+    /// (without CAP_NET_ADMIN).
     pub fn start(setup: Setup, wake: Wake) -> io::Result<Scout> {
         let (jobs, to_do) = mpsc::channel();
         let (brings, answers) = mpsc::channel();

@@ -26,6 +26,8 @@ pub(super) struct Procs {
     seen: BTreeMap<u32, Option<u32>>,
     /// The process up to which the last look has come.
     turn: u32,
+    /// There was one that must not be looked into.
+    denied: bool,
 }
 
 impl Procs {
@@ -36,7 +38,13 @@ impl Procs {
             scratch: Scratch::default(),
             seen: BTreeMap::new(),
             turn: 0,
+            denied: false,
         })
+    }
+
+    /// Whether there are processes that must not be looked into.
+    pub fn are_denied(&self) -> bool {
+        self.denied
     }
 
     /// Looks again; without a budget of CPU time, at every process. True when every
@@ -92,12 +100,17 @@ impl Procs {
         Ok(present)
     }
 
-    fn namespace_of(&self, pid: u32) -> Option<u32> {
+    fn namespace_of(&mut self, pid: u32) -> Option<u32> {
         let mut room = [0; 64];
-        let link = self
-            .root
-            .link(format!("{pid}/ns/net").as_bytes(), &mut room)
-            .ok()?;
+        let name = format!("{pid}/ns/net");
+        let link = match self.root.link(name.as_bytes(), &mut room) {
+            Ok(link) => link,
+            Err(error) => {
+                // Most others have ended.
+                self.denied |= error.kind() == io::ErrorKind::PermissionDenied;
+                return None;
+            }
+        };
         let inode = link.strip_prefix(b"net:[")?.strip_suffix(b"]")?;
         std::str::from_utf8(inode).ok()?.parse().ok()
     }

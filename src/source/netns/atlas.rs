@@ -123,9 +123,12 @@ impl Atlas {
 
     /// Looks at what there is. Without a budget it takes the time that it needs.
     pub fn look(&mut self, bounded: bool) -> Result<Looked, Astray> {
-        let mut looked = Looked::default();
-        looked.covered = self.procs.look(bounded.then_some(BUDGET))?;
-        looked.denied = self.procs.are_denied();
+        let covered = self.procs.look(bounded.then_some(BUDGET))?;
+        let mut looked = Looked {
+            covered,
+            denied: self.procs.are_denied(),
+            ..Looked::default()
+        };
         let mut ways = self.ways();
         let own = ways.remove(&self.home.inode()).unwrap_or_default();
         looked.own = self.own(&own);

@@ -71,8 +71,8 @@ struct Looks {
     check: bool,
     /// The first one has been answered.
     begun: bool,
-    /// When the last one began that has seen everything.
-    complete: Option<Instant>,
+    /// Whatever there was at this time has been seen.
+    covered: Option<Instant>,
     /// It was said that there are more than are watched.
     told_left_out: bool,
 }
@@ -174,7 +174,7 @@ impl Away {
                 given: Vec::new(),
                 check: false,
                 begun: false,
-                complete: None,
+                covered: None,
                 told_left_out: false,
             },
             strays: VecDeque::new(),

@@ -46,9 +46,7 @@ impl Away {
             self.arrived(found, shared, pipeline, now);
         }
         self.looks.begun = true;
-        if looked.complete {
-            self.looks.complete = Some(looked.began);
-        }
+        self.looks.covered = looked.covered.or(self.looks.covered);
         self.stats.netns.set(self.places.len() as u64);
         // What they are is known now, or it will never be.
         for (id, notice) in std::mem::take(&mut self.strays) {
@@ -96,7 +94,7 @@ impl Away {
             place.sensor.blind(group.family, group.proto);
         }
         if self.looks.begun {
-            if let Some(since) = self.looks.complete {
+            if let Some(since) = self.looks.covered {
                 was_empty(&mut place, Now { mono: since, ..now }, pipeline);
             }
         } else {

@@ -12,7 +12,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::ids::Ids;
 use super::procs::Procs;
@@ -123,9 +123,12 @@ impl Atlas {
 
     /// Looks at what there is. Without a budget it takes the time that it needs.
     pub fn look(&mut self, bounded: bool) -> Result<Looked, Astray> {
-        let mut looked = Looked::at(Instant::now());
-        looked.complete = self.procs.look(bounded.then_some(BUDGET))?;
-        looked.denied = self.procs.are_denied();
+        let covered = self.procs.look(bounded.then_some(BUDGET))?;
+        let mut looked = Looked {
+            covered,
+            denied: self.procs.are_denied(),
+            ..Looked::default()
+        };
         let mut ways = self.ways();
         let own = ways.remove(&self.home.inode()).unwrap_or_default();
         looked.own = self.own(&own);

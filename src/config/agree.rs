@@ -1,20 +1,25 @@
-//! Holds the tree against serde_yaml's reading of the same text.
+//! Holds the tree against serde_yaml's reading of the same text, in tests.
 //!
-//! Checks are made on one parser's tree, settings come from another parser. They
-//! follow different versions of YAML, and serde_yaml follows an alias to the
-//! wrong anchor when a name is anchored twice; a value that was never checked
-//! must not get into the settings. So serde_yaml reads the document once along
+//! Checks are made on the tree, settings come from serde_yaml: a value that was
+//! never checked must not get into the settings. Both read with one scanner, so
+//! that only what serde_yaml makes of its events could differ. Here it reads along
 //! the tree, node by node, and has to see the same texts everywhere.
 
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::parse::parse;
 use super::problem::quoted;
+use super::text;
 use super::tree::{Content, Node};
 
 /// A node that a deserializer must agree with.
-pub(super) struct Same<'t>(pub &'t Node);
+struct Same<'t>(&'t Node);
 
 impl<'de> DeserializeSeed<'de> for Same<'_> {
     type Value = ();
@@ -91,48 +96,78 @@ impl fmt::Display for Named<'_> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::super::parse::parse;
-    use super::*;
+fn differ(one: &str, other: &str) -> Option<String> {
+    let root = parse(one).root.expect("a document");
+    Same(&root)
+        .deserialize(serde_yaml::Deserializer::from_str(other))
+        .err()
+        .map(|error| error.to_string())
+}
 
-    fn differ(one: &str, other: &str) -> Option<String> {
-        let root = parse(one).root.expect("a document");
-        Same(&root)
-            .deserialize(serde_yaml::Deserializer::from_str(other))
-            .err()
-            .map(|error| error.to_string())
+#[test]
+fn readings_that_differ_anywhere_are_seen() {
+    let text = "a: [x, {y: 1}]\nb: ~\n";
+    assert_eq!(differ(text, text), None);
+    assert_eq!(differ(text, "{\"a\": ['x', {y: 1}], b: '~'}"), None);
+    for other in [
+        "a: [x, {y: 2}]\nb: ~\n",
+        "a: [x, {z: 1}]\nb: ~\n",
+        "a: [x, {y: 1}, x]\nb: ~\n",
+        "a: [x]\nb: ~\n",
+        "a: [x, {}]\nb: ~\n",
+        "a: [x, {y: 1}]\nb: []\n",
+        "a: [x, {y: 1}]\n",
+        "a: [x, {y: 1}]\nb: ~\nc: 1\n",
+        "a: x\nb: ~\n",
+    ] {
+        assert!(differ(text, other).is_some(), "{other}");
     }
+}
+
+#[test]
+fn an_anchor_used_twice_is_read_in_two_ways_and_refused() {
+    // serde_yaml numbers anchors by how many names it knows, so that `&b` takes
+    // the number of the second `&a`.
+    let text = "x: &a one\ny: &a two\nz: &b three\nw: *a\n";
+    let difference = differ(text, text).expect("a difference");
+    assert!(
+        difference.contains("`two` is also read as `three`"),
+        "{difference}"
+    );
+    let problems = parse(text).problems;
+    assert_eq!(problems.len(), 1);
+    assert!(problems[0].to_string().contains("anchor `a` again"));
+}
+
+#[test]
+fn there_is_one_scanner() {
+    let lock = include_str!("../../Cargo.lock");
+    assert_eq!(lock.matches("name = \"unsafe-libyaml\"").count(), 1);
+}
+
+/// What turns one meaning into another, most often inside a map or list.
+const PIECES: [&str; 40] = [
+    " ", "  ", "\n", "\n  ", "\n", "\r\n", "\r", ":", ": ", ": ", ": ", "- ", "\n- ", "? ", "&a ",
+    "*a", "&b ", "*b ", "<<: ", "[", "]", "{", "}", ", ", "\"", "'", "|\n", ">-\n", "|2\n", " # ",
+    "---\n", "...\n", "\\", "~", "null", "5", "x", "y", "y: z", "\u{e9}",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 8192,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
-    fn readings_that_differ_anywhere_are_refused() {
-        let text = "a: [x, {y: 1}]\nb: ~\n";
-        assert_eq!(differ(text, text), None);
-        assert_eq!(differ(text, "{\"a\": ['x', {y: 1}], b: '~'}"), None);
-        for other in [
-            "a: [x, {y: 2}]\nb: ~\n",
-            "a: [x, {z: 1}]\nb: ~\n",
-            "a: [x, {y: 1}, x]\nb: ~\n",
-            "a: [x]\nb: ~\n",
-            "a: [x, {}]\nb: ~\n",
-            "a: [x, {y: 1}]\nb: []\n",
-            "a: [x, {y: 1}]\n",
-            "a: [x, {y: 1}]\nb: ~\nc: 1\n",
-            "a: x\nb: ~\n",
-        ] {
-            assert!(differ(text, other).is_some(), "{other}");
+    fn what_is_not_refused_is_read_alike(pieces in vec(select(&PIECES[..]), 0..24)) {
+        let Ok(text) = text::decode(pieces.concat().into_bytes()) else {
+            return Ok(());
+        };
+        let document = parse(&text);
+        if let (Some(root), true) = (document.root, document.problems.is_empty()) {
+            let read = Same(&root).deserialize(serde_yaml::Deserializer::from_str(&text));
+            prop_assert!(read.is_ok(), "{} in {:?}", read.unwrap_err(), text);
         }
-    }
-
-    #[test]
-    fn an_alias_to_the_wrong_anchor_is_seen() {
-        // serde_yaml numbers anchors by how many names it knows, so that `&b` takes
-        // the number of the second `&a`.
-        let text = "x: &a one\ny: &a two\nz: &b three\nw: *a\n";
-        let difference = differ(text, text).expect("a difference");
-        assert!(
-            difference.contains("`two` is also read as `three`"),
-            "{difference}"
-        );
     }
 }

@@ -7,16 +7,18 @@
 //!
 //! A file goes through these steps, each in a module of its own:
 //!
-//! 1. `text`: bytes to text that every YAML parser reads alike;
-//! 2. `parse`, `notation`, `tree`: a tree in which everything knows its position;
+//! 1. `text`: bytes to text that any reader, human or not, reads alike;
+//! 2. `parse`, `notation`, `tree`: a tree in which everything knows its position,
+//!    from the scanner that serde_yaml reads with;
 //! 3. `check`, `fit`, `schema`, `value`: the tree against the table of keys;
-//! 4. `agree`, `typed`: the values, through serde_yaml, which has to agree;
+//! 4. `typed`: the values, through serde_yaml;
 //! 5. `merge`, `handlers`: several files and the profiles to one list of each.
 //!
 //! A value behind an alias is checked wherever it is used. A mistake in it is
 //! told once, at the anchor, if the anchor's own place shows it too; otherwise
 //! the message names the alias that makes it one.
 
+#[cfg(test)]
 mod agree;
 mod builtin;
 mod check;
@@ -348,7 +350,7 @@ fn one_file(text: Result<String, Vec<Problem>>, globs: &Globs) -> Loaded {
     problems.extend(checked.problems);
     let mut values = None;
     if problems.is_empty() {
-        match typed::load(&text, &root, checked.outline.shape) {
+        match typed::load(&text, checked.outline.shape) {
             Ok(file) => values = Some(file),
             Err(problem) => problems.push(problem),
         }

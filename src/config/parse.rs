@@ -5,14 +5,14 @@
 //! judged by `notation`.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slot;
 use std::rc::Rc;
 
-use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span};
-
 use crate::log::Plain;
+use crate::sys::yaml::{Event, Fault, Mark, Prefix, Step, Yaml};
 
-use super::notation::Notation;
-use super::problem::{Position, Problem, Spot};
+use super::notation::{self, Notation};
+use super::problem::{Position, Problem, Spot, quoted};
 use super::text;
 use super::tree::{Content, Node, Scalar};
 
@@ -44,12 +44,11 @@ pub(super) fn parse(text: &str) -> Document {
         nodes: 0,
         aliases: false,
     };
-    let mut parser = Parser::new_from_str(text);
     let mut root = None;
-    while let Some(event) = parser.next_event() {
+    for event in Yaml::new(text) {
         let step = match event {
-            Ok((event, span)) => builder.take(event, span),
-            Err(error) => Err(not_yaml(&error, text)),
+            Ok(event) => builder.take(event),
+            Err(fault) => Err(not_yaml(&fault, text)),
         };
         match step {
             Ok(Some(node)) => root = Some(node),
@@ -83,9 +82,9 @@ pub(super) fn parse(text: &str) -> Document {
     }
 }
 
-/// saphyr counts lines from 1 and columns from 0.
-pub(super) fn position(marker: Marker) -> Position {
-    Position::new(marker.line(), marker.col() + 1)
+/// The position of a mark.
+pub(super) fn position(mark: Mark) -> Position {
+    Position::new(mark.line, mark.column)
 }
 
 /// The place of text that no alias led to.
@@ -93,25 +92,44 @@ pub(super) fn spot(at: Position) -> Spot {
     Spot { at, via: None }
 }
 
-fn not_yaml(error: &ScanError, text: &str) -> Problem {
-    let info = error.info();
-    let line = error.marker().line().saturating_sub(1);
-    let line = text::lines(text).nth(line).unwrap_or_default();
-    let item = line.trim_start().strip_prefix("- ").map(str::trim_start);
+fn not_yaml(fault: &Fault, text: &str) -> Problem {
+    let (context, start) = match &fault.within {
+        Some((context, start)) => (context.as_str(), *start),
+        None => ("", fault.at),
+    };
+    if context == "while scanning an anchor" {
+        let name = notation::behind(text, start).strip_prefix('&');
+        let ends = |c: char| c.is_whitespace() || ",[]{}".contains(c);
+        let name = name.and_then(|name| name.split(ends).next());
+        if let Some(name) = name.filter(|name| !name.is_empty()) {
+            let found = format!("anchor {}", quoted(name));
+            return Problem::new(found, "letters, digits, `-` and `_`").at(spot(position(start)));
+        }
+    }
+    // What is missing at the end of the text was begun somewhere; what cannot be
+    // an alias is most often a pattern.
+    let alias = context == "while scanning an alias";
+    let ended = text.trim_end().len() <= fault.at.byte;
+    let at = position(if alias || ended { start } else { fault.at });
+    let line = text::lines(text).nth(at.line as usize - 1);
+    let line = line.unwrap_or_default().trim_start();
+    let item = line.strip_prefix("- ").map(str::trim_start);
     let pattern = item.is_some_and(|item| item.starts_with(['*', '&', '[', '{']));
-    let expected = if pattern || info.contains("alias") || info.contains("anchor") {
+    let expected = if pattern || alias {
         "YAML, in which a pattern stands in quotes if it begins with `*`, `&`, `[` or `{`"
     } else {
         "YAML"
     };
-    let found = format!("text that is not YAML ({})", Plain(info));
-    Problem::new(found, expected).at(spot(position(*error.marker())))
+    let comma = if context.is_empty() { "" } else { ", " };
+    let info = format!("{context}{comma}{}", fault.problem);
+    let found = format!("text that is not YAML ({})", Plain(&info));
+    Problem::new(found, expected).at(spot(at))
 }
 
 /// A list or map whose end has not come yet.
 struct Open {
     at: Position,
-    anchor: usize,
+    anchor: Option<String>,
     inside: Inside,
 }
 
@@ -120,10 +138,17 @@ enum Inside {
     Map(Vec<(Node, Node)>, Option<Node>),
 }
 
+/// What an anchor stands for.
+struct Anchor {
+    at: Position,
+    /// `None` until it has ended.
+    node: Option<Node>,
+}
+
 struct Builder<'t> {
     notation: Notation<'t>,
     open: Vec<Open>,
-    anchors: HashMap<usize, Node>,
+    anchors: HashMap<String, Anchor>,
     documents: usize,
     nodes: usize,
     aliases: bool,
@@ -131,10 +156,10 @@ struct Builder<'t> {
 
 impl Builder<'_> {
     /// Takes one event; returns the root when it is complete.
-    fn take(&mut self, event: Event<'_>, span: Span) -> Result<Option<Node>, Problem> {
-        let at = position(span.start);
-        match event {
-            Event::DocumentStart(_) => {
+    fn take(&mut self, event: Event) -> Result<Option<Node>, Problem> {
+        let at = position(event.start);
+        match event.step {
+            Step::Document => {
                 self.documents += 1;
                 if self.documents > 1 {
                     let found = "a second YAML document";
@@ -142,37 +167,42 @@ impl Builder<'_> {
                 }
                 Ok(None)
             }
-            Event::Scalar(text, style, anchor, tag) => {
-                self.notation.node(&span, anchor, tag.as_deref());
-                let scalar = Scalar {
-                    text: text.into_owned(),
-                    plain: style == ScalarStyle::Plain,
-                };
-                self.notation.scalar(&scalar, at);
+            Step::Scalar(prefix, text, plain) => {
+                let anchor = self.begin(prefix, at);
                 self.nodes += 1;
-                Ok(self.place(Node::leaf(at, scalar), anchor, Some(span.end)))
+                let node = Node::leaf(at, Scalar { text, plain });
+                Ok(self.place(node, anchor, Some(event.end)))
             }
-            Event::SequenceStart(anchor, tag) => {
-                self.notation.node(&span, anchor, tag.as_deref());
-                self.enter(&span, anchor, Inside::List(Vec::new()))
-            }
-            Event::MappingStart(anchor, tag) => {
-                self.notation.node(&span, anchor, tag.as_deref());
-                self.enter(&span, anchor, Inside::Map(Vec::new(), None))
-            }
-            Event::SequenceEnd | Event::MappingEnd => Ok(self.leave()),
-            Event::Alias(anchor) => self.alias(anchor, &span),
-            Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => Ok(None),
+            Step::List(prefix) => self.enter(prefix, at, Inside::List(Vec::new())),
+            Step::Map(prefix) => self.enter(prefix, at, Inside::Map(Vec::new(), None)),
+            Step::End => Ok(self.leave()),
+            Step::Alias(name) => self.alias(&name, at, event.end),
         }
+    }
+
+    /// Takes what stands before a node; returns its anchor.
+    fn begin(&mut self, prefix: Prefix, at: Position) -> Option<String> {
+        if let Some(tag) = &prefix.tag {
+            self.notation.tag(tag, at);
+        }
+        let name = prefix.anchor?;
+        match self.anchors.entry(name.clone()) {
+            Slot::Vacant(slot) => {
+                slot.insert(Anchor { at, node: None });
+            }
+            // serde_yaml loses count of anchors then, and takes one for another.
+            Slot::Occupied(slot) => self.notation.again("anchor", &name, at, slot.get().at),
+        }
+        Some(name)
     }
 
     fn enter(
         &mut self,
-        span: &Span,
-        anchor: usize,
+        prefix: Prefix,
+        at: Position,
         inside: Inside,
     ) -> Result<Option<Node>, Problem> {
-        let at = position(span.start);
+        let anchor = self.begin(prefix, at);
         if self.open.len() == DEEPEST {
             return Err(too_deep(at));
         }
@@ -181,11 +211,21 @@ impl Builder<'_> {
         Ok(None)
     }
 
-    fn alias(&mut self, anchor: usize, span: &Span) -> Result<Option<Node>, Problem> {
-        let at = position(span.start);
-        let Some(node) = self.anchors.get(&anchor) else {
+    fn alias(&mut self, name: &str, at: Position, end: Mark) -> Result<Option<Node>, Problem> {
+        let wrong =
+            |found: String, expected: String| Err(Problem::new(found, expected).at(spot(at)));
+        let Some(anchor) = self.anchors.get(name) else {
+            return wrong(
+                format!("alias {} without its anchor", quoted(name)),
+                format!(
+                    "{} before it, or a pattern in quotes",
+                    quoted(&format!("&{name}"))
+                ),
+            );
+        };
+        let Some(node) = &anchor.node else {
             let found = "an alias inside the value that it stands for";
-            return Err(Problem::new(found, "a value that ends").at(spot(at)));
+            return wrong(found.to_owned(), "a value that ends".to_owned());
         };
         if self.open.len() + node.height > DEEPEST {
             return Err(too_deep(at));
@@ -196,7 +236,7 @@ impl Builder<'_> {
         };
         self.aliases = true;
         self.nodes += 1;
-        Ok(self.place(used, 0, Some(span.end)))
+        Ok(self.place(used, None, Some(end)))
     }
 
     fn leave(&mut self) -> Option<Node> {
@@ -212,9 +252,9 @@ impl Builder<'_> {
     }
 
     /// Puts a complete node where it belongs; returns it if it is the root.
-    fn place(&mut self, node: Node, anchor: usize, end: Option<Marker>) -> Option<Node> {
-        if anchor != 0 {
-            self.anchors.insert(anchor, node.clone());
+    fn place(&mut self, node: Node, anchor: Option<String>, end: Option<Mark>) -> Option<Node> {
+        if let Some(anchor) = anchor.and_then(|name| self.anchors.get_mut(&name)) {
+            anchor.node = Some(node.clone());
         }
         let Some(parent) = self.open.last_mut() else {
             return Some(node);

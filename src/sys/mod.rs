@@ -21,6 +21,7 @@ mod place;
 mod ring;
 mod signal;
 mod unix;
+pub mod yaml;
 
 pub use child::{Child, Ending, Spawned, keep_descriptors, reap_strangers};
 pub use folder::{Folder, Item, Items, Scratch};

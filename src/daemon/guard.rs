@@ -19,9 +19,10 @@
 //!
 //! A notice also tells the gate to let the next dump through, since the close can
 //! balance an open in the counters; of connections that is no concern, as each is
-//! counted for good. Where a gate is to be told of listeners or bound sockets,
-//! everything is taken until one notice was heard since the last dump: from there
-//! on the next tick dumps in any case.
+//! counted for good (but for those that TCP_REPAIR restores: they are found by the
+//! next dump that anything calls for). Where a gate is to be told of listeners or
+//! bound sockets, everything is taken until one notice was heard since the last
+//! dump: from there on the next tick dumps in any case.
 //!
 //! [`MOST_COOKIES`]: crate::wire::notice_filter::MOST_COOKIES
 
@@ -33,6 +34,7 @@ use crate::wire::notice_filter::{self, Wanted};
 
 /// What is said of the groups whose notices are refused.
 pub(super) const ONLY: &str = ", of others none while at most 256 sockets are in the table";
+const _: () = assert!(notice_filter::MOST_COOKIES == 256);
 
 /// When the kernel may be told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,5 +1,6 @@
-//! The sockets that receive destruction notices: which groups they are in, how
-//! much room they have, and how they are drained.
+//! The sockets that receive destruction notices: which groups they are in, which
+//! notices the kernel refuses for them, how much room they have, and how they are
+//! drained.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};

@@ -34,6 +34,13 @@
 //! * **gap**: a stretch in which something was lost: notices because the receive
 //!   buffer was full, or events because a sink lagged behind. Written as a record
 //!   of its own when everything in it is accounted for.
+//! * **who**: everything known of a socket's owner: who called connect(), who has it
+//!   open, its cgroup ([`model::Who`]); shared by all sockets of which it is the same.
+//! * **sought**: the TCP sockets that some pattern could want by their ends
+//!   ([`model::Sought`]); the kernel is asked for no others.
+//! * **place**: one network namespace that is watched, with its sensor and what it
+//!   takes to dump it (`daemon::place`); **scout**: the thread that goes into other
+//!   namespaces (`source::netns`).
 //! * **coverage**: what a dump asked for. Only a completed dump counts, and only
 //!   for what it covers ([`model::Coverage`]).
 //!
@@ -53,7 +60,7 @@
 //! | 3 | [`source`] | descriptors to observations: a scope's dumps, queries, notices |
 //! | 3 | [`table`] | sockets by identity |
 //! | 3 | [`filter`] | compiled globs; what can be asked of the kernel |
-//! | 3 | [`enrich`] | reverse names, on threads of their own |
+//! | 3 | [`enrich`] | reverse and resolved names, processes, users, cgroups; what blocks has threads of its own |
 //! | 3 | [`lock`] | event ids that are muted |
 //! | 3 | [`state`] | what survives a restart: a base and a journal |
 //! | 3 | [`emit`] | JSON, text, and sinks that never wait |
@@ -90,6 +97,9 @@
 //! 5. The [`pipeline`] filters it. If a name can still decide it, or is to be
 //!    shown, the change stands in line for it, and whatever happens to the same
 //!    socket queues up behind; every other socket passes.
+//!    So does an opening that waits for who has the socket, or for the path of its
+//!    cgroup: not the view, only the event waits. A `closed` event carries what was
+//!    known while the socket was open.
 //! 6. A locked event id that has been emitted is muted and counted.
 //! 7. Every sink is offered the [`model::Event`]. A sink that has no room drops
 //!    whole events, counts them, and owns up with a gap record in the stream.
@@ -106,6 +116,10 @@
 //!   at start with a socket of its own. Where that fails the family and protocol
 //!   are *blind*: absence counts at every tick, and a `degraded` record says what
 //!   that costs.
+//! * **A namespace ends**: the announcement (RTM_DELNSID) comes behind all its notices;
+//!   what is left in its table is closed as `verified`.
+//! * **A narrowed dump misses a socket of the table**: it was connected anew to where
+//!   nobody looks, or its notice is late; a whole dump follows at once.
 //! * **A dump fails**: it changes nothing, is counted, and is tried again.
 //! * **The resolver is dead**: events go on without a name after `dns-timeout`;
 //!   nothing else waits for it.

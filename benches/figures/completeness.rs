@@ -102,91 +102,133 @@ fn record(events: impl Read + Send + 'static) -> thread::JoinHandle<io::Result<R
     })
 }
 
-/// Runs the traffic in front of both; `Err` within where a socket was not told
-/// of, or more than once.
-pub fn measure(rate: usize, time: Duration) -> Outcome<(Vec<Line>, Result<(), String>)> {
-    let mut daemon = Daemon::start("", Stdio::piped())?;
-    let reader = record(daemon.events()?);
-    let ss = Ss::start()?;
-    thread::sleep(Duration::from_millis(500));
-    let (cpu, began) = (daemon.cpu()?, Instant::now());
-    let made = traffic::churn(rate, time)?;
-    let busy = daemon.cpu()? - cpu;
-    // ss keeps its last lines back until more come.
-    traffic::churn(1000, Duration::from_millis(200))?;
-    thread::sleep(PATIENCE);
-    let theirs = ss.map(Ss::stop).transpose()?;
-    let log = daemon.stop()?;
-    let record = reader.join().map_err(|_| "the reader panicked")??;
-    let [opened, closed] = [&record.opened, &record.closed].map(|told| tally(&made.cookies, told));
-    let heard = theirs.as_ref().map(|(heard, ended)| {
-        let heard = made.cookies.iter().filter(|cookie| heard.contains(cookie));
-        let lasted = ended.saturating_duration_since(began).min(made.took);
-        (heard.count(), lasted)
-    });
-    let lines = lines(&made, [opened, closed], record.gaps, busy, heard);
-    let whole = Tally {
-        once: made.cookies.len(),
-        ..Tally::default()
-    };
-    let verdict = if [opened, closed] == [whole; 2] && record.gaps == 0 {
-        Ok(())
-    } else {
-        Err(format!(
-            "of {} sockets, opened {opened:?} and closed {closed:?}, {} gaps, {} overruns, {} events dropped",
-            made.cookies.len(),
-            record.gaps,
-            counted(&log, "overruns"),
-            counted(&log, "events_dropped"),
-        ))
-    };
-    Ok((lines, verdict))
-}
+/// How long `ss -E` listens as well: it takes as much of the cores as the daemon,
+/// so that the rate to be shown would be theirs together.
+const BESIDE: Duration = Duration::from_secs(5);
 
-fn lines(
-    made: &Made,
+/// One stretch of traffic, and what was told of it.
+struct Stretch {
+    made: Made,
+    /// Told as opened, as closed.
     told: [Tally; 2],
     gaps: u64,
+    /// The daemon's CPU time.
     busy: Duration,
+    /// How many ends `ss -E` told of, and for how long it did.
     ss: Option<(usize, Duration)>,
-) -> Vec<Line> {
+    /// What the daemon counted: overruns, and events that it dropped.
+    lost: [u64; 2],
+}
+
+impl Stretch {
+    /// Runs the traffic in front of a daemon, and of `ss -E` where it is to be
+    /// there.
+    fn run(rate: usize, time: Duration, with_ss: bool) -> Outcome<Stretch> {
+        let mut daemon = Daemon::start("", Stdio::piped())?;
+        let reader = record(daemon.events()?);
+        let ss = if with_ss { Ss::start()? } else { None };
+        thread::sleep(Duration::from_millis(500));
+        let (cpu, began) = (daemon.cpu()?, Instant::now());
+        let made = traffic::churn(rate, time)?;
+        let busy = daemon.cpu()? - cpu;
+        // ss keeps its last lines back until more come.
+        traffic::churn(1000, Duration::from_millis(200))?;
+        thread::sleep(PATIENCE);
+        let theirs = ss.map(Ss::stop).transpose()?;
+        let log = daemon.stop()?;
+        let record = reader.join().map_err(|_| "the reader panicked")??;
+        let ss = theirs.map(|(heard, ended)| {
+            let heard = made.cookies.iter().filter(|cookie| heard.contains(cookie));
+            let lasted = ended.saturating_duration_since(began).min(made.took);
+            (heard.count(), lasted)
+        });
+        Ok(Stretch {
+            told: [&record.opened, &record.closed].map(|told| tally(&made.cookies, told)),
+            gaps: record.gaps,
+            lost: [counted(&log, "overruns"), counted(&log, "events_dropped")],
+            made,
+            busy,
+            ss,
+        })
+    }
+
+    /// Whether every socket was told of once, and nothing lost.
+    fn verdict(&self) -> Result<(), String> {
+        let sockets = self.made.cookies.len();
+        let whole = Tally {
+            once: sockets,
+            ..Tally::default()
+        };
+        if self.told == [whole; 2] && self.gaps == 0 {
+            return Ok(());
+        }
+        let ([opened, closed], [overruns, dropped]) = (self.told, self.lost);
+        Err(format!(
+            "of {sockets} sockets, opened {opened:?} and closed {closed:?}, {} gaps, {overruns} overruns, \
+             {dropped} events dropped",
+            self.gaps,
+        ))
+    }
+}
+
+/// Runs the traffic in front of the daemon, and a shorter stretch of it in front
+/// of `ss -E` as well; `Err` within where a socket was not told of, or more than
+/// once.
+pub fn measure(rate: usize, time: Duration) -> Outcome<(Vec<Line>, Result<(), String>)> {
+    let alone = Stretch::run(rate, time, false)?;
+    let beside = Stretch::run(rate, time.min(BESIDE), true)?;
+    let mut lines = lines(&alone, "");
+    lines.extend(self::lines(&beside, ", beside ss -E"));
+    Ok((lines, alone.verdict().and(beside.verdict())))
+}
+
+fn lines(stretch: &Stretch, beside: &str) -> Vec<Line> {
     let part = "completeness";
+    let made = &stretch.made;
     let sockets = made.cookies.len();
     let seconds = made.took.as_secs_f64();
+    let target = if beside.is_empty() {
+        "20,000 for 30 s"
+    } else {
+        ""
+    };
     let mut lines = vec![Line::alone(
         part,
-        "connections a second",
+        format!("connections a second{beside}"),
         format!("{:.0} for {seconds:.1} s", made.rate()),
-        "20,000 for 30 s",
+        target,
     )];
-    for (name, tally) in ["opened once", "closed once"].into_iter().zip(told) {
+    for (name, tally) in ["opened once", "closed once"].into_iter().zip(stretch.told) {
         let mut line = Line::alone(
             part,
-            format!("{name}, of {sockets}"),
+            format!("{name}, of {sockets}{beside}"),
             format!(
                 "{}; {} never, {} again",
                 tally.once, tally.never, tally.again
             ),
             "all",
         );
-        match ss {
+        match stretch.ss {
             Some((heard, lasted)) if name == "closed once" => {
                 line.peer = format!("{heard} ss -E, in {:.1} s", lasted.as_secs_f64());
                 line.ratio = format!("{:.2}", tally.once as f64 / heard as f64);
             }
             Some(_) => line.peer = "ss -E tells of no open".into(),
+            None if beside.is_empty() => {}
             None => line.peer = "there is no ss".into(),
         }
         lines.push(line);
     }
-    lines.push(Line::alone(part, "gaps", gaps.to_string(), "0"));
+    let gaps = stretch.gaps.to_string();
+    lines.push(Line::alone(part, format!("gaps{beside}"), gaps, "0"));
     let connections = sockets as f64 / 2.0;
     let cpu = |time: Duration| {
         let time = time.as_secs_f64();
         let (each, share) = (time * 1e6 / connections, time * 100.0 / seconds);
         format!("{each:.1} us ({share:.0}% of a core)")
     };
-    let mut line = Line::alone(part, "CPU a connection", cpu(busy), "");
+    let busy = stretch.busy;
+    let mut line = Line::alone(part, format!("CPU a connection{beside}"), cpu(busy), "");
     line.peer = format!("{} the generator", cpu(made.cpu));
     line.ratio = format!("{:.2}", busy.as_secs_f64() / made.cpu.as_secs_f64());
     lines.push(line);

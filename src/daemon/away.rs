@@ -14,6 +14,7 @@
 mod asked;
 mod dumps;
 mod found;
+mod gaps;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io;
@@ -24,7 +25,6 @@ use std::time::{Duration, Instant};
 
 use super::place::{Place, Watched};
 use super::schedule::Mask;
-use super::shared::Shared;
 use crate::enrich::cgroups::path;
 use crate::enrich::pool::Wake;
 use crate::model::{Gap, Netns, Notice, Now, Renumbering};
@@ -33,12 +33,13 @@ use crate::sensor::NetSocket;
 use crate::source::Notices;
 use crate::source::netns::{Announcements, Job, Number, Scout, Setup};
 use crate::stats::Stats;
-use dumps::queue;
 
 /// How often namespaces are looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How soon after one look there is another, however much is announced.
 const LOOK_SOONEST: Duration = Duration::from_millis(20);
+/// How much of one core looks may take, in percent.
+const LOOK_SHARE: u32 = 2;
 /// How many notices of namespaces that are not known yet are kept.
 const STRAYS: usize = 4096;
 
@@ -62,14 +63,16 @@ struct Looks {
     began: Instant,
     /// When the next one is due.
     due: Instant,
+    /// The last one is not paid for before that.
+    rests_until: Instant,
     /// Ids that were given since then to namespaces that are not known.
     given: Vec<i32>,
     /// Announcements of ends may have been lost: it has to find out.
     check: bool,
     /// The first one has been answered.
     begun: bool,
-    /// When the last one began that has seen everything.
-    complete: Option<Instant>,
+    /// Whatever there was at this time has been seen.
+    covered: Option<Instant>,
     /// It was said that there are more than are watched.
     told_left_out: bool,
 }
@@ -77,7 +80,17 @@ struct Looks {
 impl Looks {
     /// There is something to be found.
     fn hurry(&mut self) {
-        self.due = self.due.min(self.began + LOOK_SOONEST);
+        self.due = self
+            .due
+            .min(self.began + LOOK_SOONEST)
+            .max(self.rests_until);
+    }
+
+    /// The last one took so much CPU time. Looks have a share of their own, so that
+    /// whoever makes namespaces by the thousand holds no tick up.
+    fn cost(&mut self, cpu: Duration) {
+        self.rests_until = self.began + cpu.saturating_mul(100 / LOOK_SHARE);
+        self.due = self.due.max(self.rests_until);
     }
 }
 
@@ -125,7 +138,8 @@ impl Away {
     /// says what was refused, and everything is as before.
     ///
     /// # Errors
-    /// EPERM without CAP_NET_BROADCAST (to hear) or CAP_SYS_ADMIN (to go).
+    /// EPERM without CAP_NET_BROADCAST (to hear), CAP_SYS_ADMIN (to go) or
+    /// CAP_NET_ADMIN (to give ids).
     pub fn open(
         watched: Watched,
         notices: &mut Notices,
@@ -139,7 +153,8 @@ impl Away {
             ids: true,
             container: path::container_in,
         };
-        let scout = Scout::start(setup, wake).map_err(|error| ("enter namespaces", error))?;
+        let scout = Scout::start(setup, wake)
+            .map_err(|error| ("enter namespaces and give them ids", error))?;
         if let Err(error) = notices.listen_all(true) {
             return Err(("hear notices of other namespaces", error));
         }
@@ -155,10 +170,11 @@ impl Away {
                 under_way: false,
                 began: now.mono,
                 due: now.mono,
+                rests_until: now.mono,
                 given: Vec::new(),
                 check: false,
                 begun: false,
-                complete: None,
+                covered: None,
                 told_left_out: false,
             },
             strays: VecDeque::new(),
@@ -254,52 +270,6 @@ impl Away {
                 self.strays.push_back((id, notice));
             }
         }
-    }
-
-    /// Notices were dropped: whose is not known, so all are reconciled.
-    pub fn overrun(&mut self, now: Now, shared: &Shared) {
-        for (number, place) in &mut self.places {
-            place.sensor.overrun(now);
-            self.gaps.insert(*number);
-            place.reconcile(shared);
-            queue(place, *number, &mut self.line);
-        }
-    }
-
-    /// Notices of a kind come after all.
-    pub fn sees(&mut self, mut sees: impl FnMut(&mut Place)) {
-        for (number, place) in &mut self.places {
-            sees(place);
-            self.gaps.insert(*number);
-        }
-    }
-
-    /// Whether a gap of any namespace is not accounted for.
-    pub fn has_gap(&self) -> bool {
-        !self.gaps.is_empty()
-    }
-
-    /// Takes the gaps that are accounted for.
-    pub fn settled_gaps(&mut self, now: Now, settled: &mut impl FnMut(Gap)) {
-        self.abandoned.drain(..).for_each(&mut *settled);
-        let places = &mut self.places;
-        self.gaps.retain(|number| {
-            let Some(place) = places.get_mut(number) else {
-                return false;
-            };
-            if let Some(gap) = place.sensor.settled_gap(now) {
-                settled(gap);
-            }
-            place.sensor.has_gap()
-        });
-    }
-
-    /// There is no time for gaps any more.
-    pub fn abandoned_gaps(&mut self, now: Now, abandoned: &mut impl FnMut(Gap)) {
-        for place in self.places.values_mut() {
-            place.sensor.abandon_gap(now).map(&mut *abandoned);
-        }
-        self.gaps.clear();
     }
 
     /// Asks the scout; false when it is no more, which its last answer tells.

@@ -14,13 +14,17 @@ use super::place::{Place, Watched, added};
 use super::schedule::Schedule;
 use super::shared::Shared;
 use crate::enrich::pool::Wake;
-use crate::model::{Degraded, Gap, Needs, Netns, Now, Renumbering};
+use crate::model::{Degraded, Gap, Needs, Netns, Now, Renumbering, Restored};
 use crate::pipeline::Pipeline;
 use crate::sensor::NetSocket;
 use crate::source::diag::Scope;
 use crate::source::{Notices, Room};
 use crate::stats::Stats;
 use crate::sys;
+
+/// The words for what a sensor with `netns: all` may have to do without.
+pub(super) const NETNS: &str = "netns";
+const OTHERS: &str = "other network namespaces";
 
 /// The sources of all namespaces and their sensors.
 pub(super) struct Sources {
@@ -86,7 +90,14 @@ impl Sources {
     pub fn watch_all(&mut self, watched: Watched, wake: Wake, pipeline: &mut Pipeline, now: Now) {
         let stats = Rc::clone(&self.shared.stats);
         match Away::open(watched, &mut self.notices, wake, &stats, now) {
-            Ok(away) => self.away = Some(away),
+            Ok(away) => {
+                self.away = Some(away);
+                if pipeline.is_missing(NETNS) {
+                    let parts = vec![OTHERS];
+                    let source = NETNS;
+                    pipeline.restored(Restored { source, parts }, now);
+                }
+            }
             Err((what, error)) => {
                 no_other_namespaces(format!("cannot {what}: {error}"), pipeline, now);
             }
@@ -343,8 +354,8 @@ fn no_other_namespaces(reason: String, pipeline: &mut Pipeline, now: Now) {
     let cost = "sensors with `netns: all` see the sockets of this network namespace alone";
     log::warn!("no other network namespaces: {reason}; it costs: {cost}");
     let degraded = Degraded {
-        source: "netns",
-        missing: vec!["other network namespaces"],
+        source: NETNS,
+        missing: vec![OTHERS],
         reason,
         cost: cost.to_owned(),
     };

@@ -113,6 +113,12 @@ fn told(looked: &Looked) {
     for one in &looked.refused {
         refused(one.netns, one.name.as_deref(), &one.error);
     }
+    if looked.denied {
+        log::warn!(
+            "not every network namespace: processes of other users must not be looked into (no \
+             CAP_SYS_PTRACE)"
+        );
+    }
     if looked.left_out > 0 {
         log::warn!(
             "{} network namespaces more than the {MOST} that are read are left out",

@@ -45,9 +45,11 @@ pub(super) struct Attributing {
 }
 
 impl Attributing {
-    /// Whether an event of this socket is held back.
-    pub fn holds(&self, key: WaitKey) -> bool {
-        self.lines.inode(key).is_some()
+    /// Whether the opening of this socket is held back, and no earlier run told of
+    /// it.
+    pub fn withholds(&self, key: WaitKey) -> bool {
+        let first = self.lines.first(key);
+        first.is_some_and(|first| first.change.evidence != Evidence::Restart)
     }
 
     /// Whether none of any socket is.

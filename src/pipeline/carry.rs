@@ -60,8 +60,8 @@ impl Pipeline {
     }
 
     /// Takes out of a socket's view, as it is to be kept, the sensors whose opening
-    /// of it still waits to be told: a later run would tell its end alone. None
-    /// when no sensor is left.
+    /// of it still waits to be told: a later run would tell its end alone. What
+    /// waits to be told again stays. None when no sensor is left.
     pub fn told(&self, mut socket: Socket) -> Option<Socket> {
         let (Some(netns), false) = (self.journal_of, self.tells_all()) else {
             return Some(socket);
@@ -74,7 +74,7 @@ impl Pipeline {
                 socket: SocketKey::new(netns, socket.cookie),
                 kind: socket.kind,
             };
-            if self.attribution.holds(key) || self.placing.holds(key) {
+            if self.attribution.withholds(key) || self.placing.withholds(key) {
                 socket.in_view &= !sensor.bit();
             }
         }

@@ -24,8 +24,8 @@ use super::{About, Pipeline};
 use crate::enrich::pool::Wake;
 use crate::enrich::{self, Lookup};
 use crate::model::{
-    Attribution, Cgroup, CgroupAnswer, CgroupUnknown, Change, ConnectData, Data, Host, Now, Placed,
-    SensorIx, Step, TcpState,
+    Attribution, Cgroup, CgroupAnswer, CgroupUnknown, Change, ConnectData, Data, Evidence, Host,
+    Now, Placed, SensorIx, Step, TcpState,
 };
 use crate::stats::Stats;
 
@@ -59,13 +59,20 @@ struct Waiting {
     record: Record,
 }
 
+/// How much of a socket waits.
+struct InLine {
+    records: u32,
+    /// No earlier run told of it.
+    is_new: bool,
+}
+
 /// Everything that waits for cgroups.
 pub(super) struct Placing {
     cgroups: Option<enrich::Cgroups>,
     lines: BTreeMap<(SensorIx, u64), VecDeque<Waiting>>,
     count: usize,
     /// The sockets in the lines, each with how many records.
-    held: HashMap<WaitKey, u32>,
+    held: HashMap<WaitKey, InLine>,
     /// Who is to know, of those that are being looked for.
     asked: HashMap<u64, Vec<Rc<Cgroup>>>,
     found: Vec<(u64, CgroupAnswer)>,
@@ -93,6 +100,12 @@ impl Placing {
         self.held.contains_key(&key)
     }
 
+    /// Whether the opening of this socket is held back, and no earlier run told of
+    /// it.
+    pub fn withholds(&self, key: WaitKey) -> bool {
+        self.held.get(&key).is_some_and(|held| held.is_new)
+    }
+
     /// Whether none of any socket is.
     pub fn holds_none(&self) -> bool {
         self.held.is_empty()
@@ -107,7 +120,12 @@ impl Placing {
 
     fn push(&mut self, key: (SensorIx, u64), waiting: Waiting) {
         if let Record::Socket { change, .. } = &waiting.record {
-            *self.held.entry(WaitKey::of(change)).or_default() += 1;
+            let held = self.held.entry(WaitKey::of(change));
+            let held = held.or_insert_with(|| InLine {
+                records: 0,
+                is_new: change.evidence != Evidence::Restart,
+            });
+            held.records += 1;
         }
         self.count += 1;
         self.lines.entry(key).or_default().push_back(waiting);
@@ -119,8 +137,8 @@ impl Placing {
         if let Record::Socket { change, .. } = record
             && let Entry::Occupied(mut held) = self.held.entry(WaitKey::of(change))
         {
-            *held.get_mut() -= 1;
-            if *held.get() == 0 {
+            held.get_mut().records -= 1;
+            if held.get().records == 0 {
                 held.remove();
             }
         }

@@ -25,11 +25,20 @@ impl Away {
         now: Now,
     ) -> io::Result<()> {
         while let Some(answer) = self.scout.take() {
-            shared.budget.spend(answer.cpu);
+            let cpu = answer.cpu;
             match answer.brought {
-                Brought::Looked(looked) => self.looked(looked, home, shared, pipeline, now),
-                Brought::Read(readings) => self.read(readings, shared, now),
-                Brought::Entered(number, entered) => self.entered(number, entered, shared, now),
+                Brought::Looked(looked) => {
+                    self.looks.cost(cpu);
+                    self.looked(looked, home, shared, pipeline, now);
+                }
+                Brought::Read(readings) => {
+                    shared.budget.spend(cpu);
+                    self.read(readings, shared, now);
+                }
+                Brought::Entered(number, entered) => {
+                    shared.budget.spend(cpu);
+                    self.entered(number, entered, shared, now);
+                }
                 Brought::Lost(error) => return Err(error),
             }
         }

@@ -4,8 +4,9 @@ use super::Away;
 use super::dumps::queue;
 use crate::daemon::place::Place;
 use crate::daemon::shared::Shared;
+use crate::daemon::sources::NETNS;
 use crate::log::Plain;
-use crate::model::{Now, Proto};
+use crate::model::{Degraded, Now, Proto};
 use crate::pipeline::Pipeline;
 use crate::sensor::{NetSocket, Reader};
 use crate::source::Dumps;
@@ -38,13 +39,14 @@ impl Away {
             self.refused(refused, shared, now);
         }
         self.left_out(looked.left_out);
+        if looked.denied && !self.looks.begun {
+            denied(pipeline, now);
+        }
         for found in looked.found {
             self.arrived(found, shared, pipeline, now);
         }
         self.looks.begun = true;
-        if looked.complete {
-            self.looks.complete = Some(looked.began);
-        }
+        self.looks.covered = looked.covered.or(self.looks.covered);
         self.stats.netns.set(self.places.len() as u64);
         // What they are is known now, or it will never be.
         for (id, notice) in std::mem::take(&mut self.strays) {
@@ -92,7 +94,7 @@ impl Away {
             place.sensor.blind(group.family, group.proto);
         }
         if self.looks.begun {
-            if let Some(since) = self.looks.complete {
+            if let Some(since) = self.looks.covered {
                 was_empty(&mut place, Now { mono: since, ..now }, pipeline);
             }
         } else {
@@ -130,6 +132,20 @@ impl Away {
             );
         }
     }
+}
+
+/// Says that namespaces may be missing.
+fn denied(pipeline: &mut Pipeline, now: Now) {
+    let reason = "processes of other users must not be looked into (no CAP_SYS_PTRACE)";
+    let cost = "network namespaces that only these processes lead to are not found";
+    log::warn!("not every network namespace: {reason}; it costs: {cost}");
+    let degraded = Degraded {
+        source: NETNS,
+        missing: vec!["namespaces of processes of other users"],
+        reason: reason.to_owned(),
+        cost: cost.to_owned(),
+    };
+    pipeline.degraded(degraded, now);
 }
 
 fn shown(name: &str) -> String {

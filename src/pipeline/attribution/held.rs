@@ -48,6 +48,11 @@ impl Lines {
         self.lines.get(&key).map(|line| line.inode)
     }
 
+    /// The event that waits at the head of a line.
+    pub fn first(&self, key: WaitKey) -> Option<&Held> {
+        self.lines.get(&key)?.events.first()
+    }
+
     /// Puts an event behind those of its line.
     pub fn append(&mut self, key: WaitKey, held: Held) {
         if let Some(line) = self.lines.get_mut(&key) {

@@ -227,6 +227,11 @@ fn what_waits_to_be_told_is_not_kept() {
     assert_eq!(kept(&bench.pipeline, 0b11), Some(0b10), "another sensor's");
     bench.pipeline.expire(bench.at(250));
     assert_eq!(kept(&bench.pipeline, 0b11), Some(0b11));
+    let mut again = opened(2, "10.0.0.9:80");
+    again.evidence = Evidence::Restart;
+    bench.pipeline.open(again.clone(), bench.at(250));
+    let socket = self::kept(&again, 0b01);
+    assert!(bench.pipeline.told(socket).is_some(), "a repetition");
 }
 
 fn kept(change: &Change, in_view: u32) -> Socket {

@@ -12,7 +12,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::ids::Ids;
 use super::procs::Procs;
@@ -27,6 +27,9 @@ const NAMES: &str = "/run/netns";
 pub const MOST: usize = 4096;
 /// How much CPU time one look at the processes may take.
 const BUDGET: Duration = Duration::from_millis(2);
+/// After so many looks the processes of a namespace are in the cgroups in which
+/// they stay.
+const SETTLED: u8 = 20;
 /// How often it is tried to come home.
 const TRIES: u32 = 100;
 /// The rest between two tries.
@@ -55,6 +58,12 @@ struct Ways {
 }
 
 impl Ways {
+    /// Whether the name that they give is the same, unless a process has got
+    /// another cgroup.
+    fn are_like(&self, other: &Ways) -> bool {
+        self.name == other.name && self.pids.first() == other.pids.first()
+    }
+
     fn paths(&self) -> impl Iterator<Item = PathBuf> + '_ {
         let of = |pid: &u32| PathBuf::from(format!("/proc/{pid}/ns/net"));
         self.name.iter().cloned().chain(self.pids.iter().map(of))
@@ -68,6 +77,8 @@ struct Known {
     id: Option<i32>,
     name: Option<Arc<str>>,
     ways: Ways,
+    /// How often the name was looked for.
+    looks: u8,
 }
 
 /// All namespaces but our own.
@@ -112,8 +123,12 @@ impl Atlas {
 
     /// Looks at what there is. Without a budget it takes the time that it needs.
     pub fn look(&mut self, bounded: bool) -> Result<Looked, Astray> {
-        let mut looked = Looked::at(Instant::now());
-        looked.complete = self.procs.look(bounded.then_some(BUDGET))?;
+        let covered = self.procs.look(bounded.then_some(BUDGET))?;
+        let mut looked = Looked {
+            covered,
+            denied: self.procs.are_denied(),
+            ..Looked::default()
+        };
         let mut ways = self.ways();
         let own = ways.remove(&self.home.inode()).unwrap_or_default();
         looked.own = self.own(&own);
@@ -121,11 +136,15 @@ impl Atlas {
             looked.own_id = ids.known(&self.home)?;
         }
         for (number, known) in &mut self.known {
-            known.ways = ways.remove(&known.inode).unwrap_or_default();
+            let ways = ways.remove(&known.inode).unwrap_or_default();
+            let is_same = known.ways.are_like(&ways);
+            known.ways = ways;
             // One that nothing leads to any more keeps the name that it had.
-            if known.ways.paths().next().is_none() {
+            let is_lost = known.ways.paths().next().is_none();
+            if is_lost || is_same && known.looks == SETTLED {
                 continue;
             }
+            known.looks = (known.looks + 1).min(SETTLED);
             let name = name(&known.ways, &mut self.procs, self.container);
             if name != known.name {
                 known.name.clone_from(&name);
@@ -218,6 +237,7 @@ impl Atlas {
                 id,
                 name: name.clone(),
                 ways: ways.clone(),
+                looks: 0,
             },
         );
         Ok(Found {

@@ -35,20 +35,25 @@ pub(super) struct Ids {
 
 impl Ids {
     /// Opens a socket in the calling thread's namespace.
+    ///
+    /// # Errors
+    /// EPERM without CAP_NET_ADMIN.
     pub fn open() -> io::Result<Ids> {
         let offset = sys::monotonic_ms() % SPREAD;
-        Ok(Ids {
+        let mut ids = Ids {
             netlink: Netlink::open_route()?,
             // Below 2^28.
             next: FIRST + offset as i32,
             seq: 0,
-        })
+        };
+        // Whether it may is looked at before what it asks for: no descriptor.
+        match ids.ask(|seq| nsid::assign(-1, FIRST, seq))? {
+            Said::Done { code } if -code == libc::EPERM => Err(refused(Said::Done { code })),
+            _ => Ok(ids),
+        }
     }
 
     /// The id of a namespace, which is given one if it has none.
-    ///
-    /// # Errors
-    /// EPERM without CAP_NET_ADMIN.
     pub fn of(&mut self, namespace: &Namespace) -> io::Result<i32> {
         for _ in 0..TRIES {
             if let Some(id) = self.known(namespace)? {

@@ -108,12 +108,12 @@ pub struct Refused {
 }
 
 /// What a look has found.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Looked {
-    /// When it began.
-    pub began: Instant,
-    /// Every process has been looked at once.
-    pub complete: bool,
+    /// Whatever there was at this time has been seen.
+    pub covered: Option<Instant>,
+    /// There are processes that must not be looked into.
+    pub denied: bool,
     /// New ones.
     pub found: Vec<Found>,
     /// Known ones whose names are others now.
@@ -130,23 +130,6 @@ pub struct Looked {
     pub refused_now: usize,
     /// How many there are no places for.
     pub left_out: usize,
-}
-
-impl Looked {
-    fn at(began: Instant) -> Looked {
-        Looked {
-            began,
-            complete: false,
-            found: Vec::new(),
-            named: Vec::new(),
-            own: None,
-            own_id: None,
-            ended: Vec::new(),
-            refused: Vec::new(),
-            refused_now: 0,
-            left_out: 0,
-        }
-    }
 }
 
 /// The sockets for one dump of a namespace. They keep it alive.
@@ -170,7 +153,8 @@ impl Scout {
     /// dropped and what it does is done.
     ///
     /// # Errors
-    /// EPERM where it may not go anywhere: that takes CAP_SYS_ADMIN.
+    /// EPERM where it may not go anywhere (without CAP_SYS_ADMIN), or give ids
+    /// (without CAP_NET_ADMIN).
     pub fn start(setup: Setup, wake: Wake) -> io::Result<Scout> {
         let (jobs, to_do) = mpsc::channel();
         let (brings, answers) = mpsc::channel();
@@ -252,7 +236,7 @@ fn done(atlas: &mut Atlas, job: Job) -> io::Result<Brought> {
                     log::debug!("namespaces cannot be looked for: {error}");
                     Ok(Brought::Looked(Looked {
                         ended,
-                        ..Looked::at(Instant::now())
+                        ..Looked::default()
                     }))
                 }
                 Err(Astray::Lost(error)) => Err(error),

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::sys::{self, Folder, Scratch};
 
@@ -24,8 +24,14 @@ pub(super) struct Procs {
     root: Folder,
     scratch: Scratch,
     seen: BTreeMap<u32, Option<u32>>,
-    /// The process up to which the last look has come.
+    /// The process up to which the round under way has come.
     turn: u32,
+    /// When that round began.
+    round: Option<Instant>,
+    /// When the last one began that came to its end.
+    covered: Option<Instant>,
+    /// There was one that must not be looked into.
+    denied: bool,
 }
 
 impl Procs {
@@ -36,12 +42,21 @@ impl Procs {
             scratch: Scratch::default(),
             seen: BTreeMap::new(),
             turn: 0,
+            round: None,
+            covered: None,
+            denied: false,
         })
     }
 
-    /// Looks again; without a budget of CPU time, at every process. True when every
-    /// process has been looked at once.
-    pub fn look(&mut self, budget: Option<Duration>) -> io::Result<bool> {
+    /// Whether there are processes that must not be looked into.
+    pub fn are_denied(&self) -> bool {
+        self.denied
+    }
+
+    /// Looks again; without a budget of CPU time, at every process. Says since when
+    /// each process that there is has been looked at, once all have been.
+    pub fn look(&mut self, budget: Option<Duration>) -> io::Result<Option<Instant>> {
+        let now = Instant::now();
         let present = self.list()?;
         let until = budget.map(|budget| sys::thread_cpu() + budget);
         let mut looked = 0;
@@ -62,22 +77,25 @@ impl Procs {
         }
         for pid in new {
             if is_over() {
-                return Ok(false);
+                return Ok(self.covered);
             }
             let at = self.namespace_of(pid);
             self.seen.insert(pid, at);
         }
+        let began = *self.round.get_or_insert(now);
         let behind = known.partition_point(|pid| *pid <= self.turn);
-        known.rotate_left(behind);
-        for pid in known {
+        for pid in known.into_iter().skip(behind) {
             if is_over() {
-                break;
+                return Ok(self.covered);
             }
             let at = self.namespace_of(pid);
             self.seen.insert(pid, at);
             self.turn = pid;
         }
-        Ok(true)
+        self.covered = Some(began);
+        self.round = None;
+        self.turn = 0;
+        Ok(self.covered)
     }
 
     /// The numbers of all processes, in order.
@@ -92,12 +110,17 @@ impl Procs {
         Ok(present)
     }
 
-    fn namespace_of(&self, pid: u32) -> Option<u32> {
+    fn namespace_of(&mut self, pid: u32) -> Option<u32> {
         let mut room = [0; 64];
-        let link = self
-            .root
-            .link(format!("{pid}/ns/net").as_bytes(), &mut room)
-            .ok()?;
+        let name = format!("{pid}/ns/net");
+        let link = match self.root.link(name.as_bytes(), &mut room) {
+            Ok(link) => link,
+            Err(error) => {
+                // Most others have ended.
+                self.denied |= error.kind() == io::ErrorKind::PermissionDenied;
+                return None;
+            }
+        };
         let inode = link.strip_prefix(b"net:[")?.strip_suffix(b"]")?;
         std::str::from_utf8(inode).ok()?.parse().ok()
     }
@@ -164,13 +187,13 @@ mod tests {
         made.process(11, "something else");
         std::fs::create_dir_all(made.0.join("sys")).unwrap();
         let mut procs = Procs::open(&made.0).unwrap();
-        assert!(procs.look(None).unwrap());
+        assert!(procs.look(None).unwrap().is_some());
         let found = procs.namespaces();
         assert_eq!(found[&100], [1, 2, 3, 4]);
         assert_eq!((found[&200].as_slice(), found.len()), (&[10][..], 2));
         made.process(1, "net:[300]");
         std::fs::remove_dir_all(made.0.join("10")).unwrap();
-        assert!(procs.look(None).unwrap());
+        assert!(procs.look(None).unwrap().is_some());
         let found = procs.namespaces();
         assert_eq!((found[&300].as_slice(), found.len()), (&[1][..], 2));
     }
@@ -183,15 +206,22 @@ mod tests {
         }
         let none = Some(Duration::ZERO);
         let mut procs = Procs::open(&made.0).unwrap();
-        let looks: Vec<bool> = (0..3).map(|_| procs.look(none).unwrap()).collect();
-        assert_eq!(looks, [false, false, true]);
+        for _ in 0..2 {
+            assert_eq!(procs.look(none).unwrap(), None, "not all were seen");
+        }
+        let third = Instant::now();
+        let covered = loop {
+            if let Some(covered) = procs.look(none).unwrap() {
+                break covered;
+            }
+        };
+        assert!(covered >= third, "a round begins when all were seen");
         for pid in [3, 39] {
             made.process(pid, "net:[200]");
         }
         // However little time there is, each comes to its turn.
-        for _ in 0..3 {
-            procs.look(none).unwrap();
-        }
+        let moved = Instant::now();
+        while procs.look(none).unwrap() < Some(moved) {}
         assert_eq!(procs.namespaces()[&200], [3, 39]);
     }
 

@@ -1,5 +1,7 @@
 //! What may not be watched: said once, and everything else goes on.
 
+use serde_json::Value;
+
 use super::world::{self, World};
 use super::{EVERYWHERE, everywhere, told};
 use crate::daemon::{Daemon, Launch, Tick};
@@ -27,10 +29,11 @@ fn unprivileged() {
         let record = daemon.finish(&[here_was]);
         assert_eq!(told(&record, "every", there_was).len(), 0);
         let own = record.own();
+        let of_netns = |event: &&&Value| event["data"]["source"] == "netns";
+        let own: Vec<_> = own.iter().filter(of_netns).collect();
         assert_eq!(own.len(), 1, "{own:?}");
         let data = &own[0]["data"];
         assert_eq!(data["action"], "degraded");
-        assert_eq!(data["source"], "netns");
         assert!(
             data["reason"]
                 .to_string()
@@ -40,6 +43,64 @@ fn unprivileged() {
         let lines = record.log.lines();
         let told = lines.filter(|line| line.contains("no other network namespaces"));
         assert_eq!(told.count(), 1, "{}", record.log);
+    });
+}
+
+/// As a user with some capabilities and no others.
+fn as_nobody_with(capabilities: &str) -> Launch {
+    let user = [
+        "setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+    ];
+    let [inherited, ambient] =
+        ["--inh-caps", "--ambient-caps"].map(|option| format!("{option}={capabilities}"));
+    let command = user.into_iter().chain([&*inherited, &*ambient]);
+    Launch::new(Tick::Fast)
+        .sensors(EVERYWHERE)
+        .through(&command.collect::<Vec<_>>())
+        .debug()
+}
+
+/// Each capability that is missing costs what it costs, and one record says it.
+#[test]
+fn with_some_capabilities() {
+    let name = "namespaces::refused::with_some_capabilities";
+    Sandbox::default().mounts().run(name, || {
+        if !netns::is_root() {
+            return skip("capabilities are given by root");
+        }
+        world::names();
+        let worlds = [World::named("seen"), World::of_process()];
+        let only = "+sys_admin,+net_broadcast,+net_admin,+sys_ptrace";
+        for (left_out, missing) in [
+            ("+sys_ptrace", "namespaces of processes of other users"),
+            ("+net_admin", "other network namespaces"),
+            ("+net_broadcast", "other network namespaces"),
+            ("+sys_admin", "other network namespaces"),
+        ] {
+            let capabilities: Vec<&str> = only.split(',').filter(|one| *one != left_out).collect();
+            let daemon = as_nobody_with(&capabilities.join(",")).start();
+            let sockets = worlds.each_ref();
+            let sockets = sockets.map(|world| world.within(|| Sock::listener(Domain::V4)));
+            daemon.ticks(2);
+            let [seen, unseen] = sockets.each_ref().map(|socket| socket.cookie);
+            let named_is_seen = left_out == "+sys_ptrace";
+            if named_is_seen {
+                daemon.reported("every", "opened", seen);
+            }
+            drop(sockets);
+            daemon.settle();
+            let record = daemon.stop();
+            assert_eq!(told(&record, "every", seen).is_empty(), !named_is_seen);
+            assert_eq!(told(&record, "every", unseen).len(), 0);
+            let own = record.own();
+            let of_netns = |event: &&&Value| event["data"]["source"] == "netns";
+            let own: Vec<_> = own.iter().filter(of_netns).collect();
+            assert_eq!(own.len(), 1, "without {left_out}: {own:?}");
+            assert_eq!(own[0]["data"]["missing"], serde_json::json!([missing]));
+        }
     });
 }
 

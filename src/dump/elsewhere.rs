@@ -115,7 +115,7 @@ fn told(looked: &Looked) {
     }
     if looked.denied {
         log::warn!(
-            "not every network namespace: processes of other users must not be looked into (no \
+            "not every network namespace: some processes must not be looked into (that takes \
              CAP_SYS_PTRACE)"
         );
     }

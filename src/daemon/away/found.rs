@@ -136,12 +136,12 @@ impl Away {
 
 /// Says that namespaces may be missing.
 fn denied(pipeline: &mut Pipeline, now: Now) {
-    let reason = "processes of other users must not be looked into (no CAP_SYS_PTRACE)";
+    let reason = "some processes must not be looked into (that takes CAP_SYS_PTRACE)";
     let cost = "network namespaces that only these processes lead to are not found";
     log::warn!("not every network namespace: {reason}; it costs: {cost}");
     let degraded = Degraded {
         source: NETNS,
-        missing: vec!["namespaces of processes of other users"],
+        missing: vec!["namespaces of some processes"],
         reason: reason.to_owned(),
         cost: cost.to_owned(),
     };

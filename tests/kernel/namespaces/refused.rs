@@ -75,7 +75,7 @@ fn with_some_capabilities() {
         let worlds = [World::named("seen"), World::of_process()];
         let only = "+sys_admin,+net_broadcast,+net_admin,+sys_ptrace";
         for (left_out, missing) in [
-            ("+sys_ptrace", "namespaces of processes of other users"),
+            ("+sys_ptrace", "namespaces of some processes"),
             ("+net_admin", "other network namespaces"),
             ("+net_broadcast", "other network namespaces"),
             ("+sys_admin", "other network namespaces"),

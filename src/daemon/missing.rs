@@ -14,6 +14,7 @@ const SYS_PTRACE: u32 = 19;
 
 /// The word for the receive buffer of notices.
 const RECEIVE_BUFFER: &str = "receive_buffer";
+const ROOM: &str = "room";
 
 /// The processes of other users, where a sensor asks for processes.
 pub(super) fn processes(pipeline: &mut Pipeline, now: Now) {
@@ -41,10 +42,10 @@ pub(super) fn processes(pipeline: &mut Pipeline, now: Now) {
 /// What was asked for in bytes, and what was granted. setsockopt(2) doubles it.
 pub(super) fn receive_buffer(asked: usize, room: &Room, pipeline: &mut Pipeline, now: Now) {
     if room.bytes >= asked.saturating_mul(2) {
-        if pipeline.is_missing(RECEIVE_BUFFER) {
+        if pipeline.is_missing(RECEIVE_BUFFER, ROOM) {
             let restored = Restored {
                 source: RECEIVE_BUFFER,
-                parts: vec!["room"],
+                parts: vec![ROOM],
             };
             pipeline.restored(restored, now);
         }
@@ -52,7 +53,7 @@ pub(super) fn receive_buffer(asked: usize, room: &Room, pipeline: &mut Pipeline,
     }
     let degraded = Degraded {
         source: RECEIVE_BUFFER,
-        missing: vec!["room"],
+        missing: vec![ROOM],
         reason: format!(
             "{} of {asked} bytes were granted (net.core.rmem_max; more takes CAP_NET_ADMIN)",
             room.bytes / 2

@@ -92,7 +92,7 @@ impl Sources {
         match Away::open(watched, &mut self.notices, wake, &stats, now) {
             Ok(away) => {
                 self.away = Some(away);
-                if pipeline.is_missing(NETNS) {
+                if pipeline.is_missing(NETNS, OTHERS) {
                     let parts = vec![OTHERS];
                     let source = NETNS;
                     pipeline.restored(Restored { source, parts }, now);

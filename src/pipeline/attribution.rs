@@ -8,6 +8,10 @@
 //! than for the search that is under way: what that has not found nobody will.
 //! For sockets that enter a view without an event nothing waits: they are asked
 //! about some at a time.
+//!
+//! A change that has to wait for a name first may do so for seconds, in which the
+//! socket or its process can end: the question is put meanwhile, and the answer
+//! is kept with the change.
 
 mod held;
 mod silent;
@@ -25,8 +29,8 @@ use super::waiting::WaitKey;
 use crate::enrich::pool::Wake;
 use crate::enrich::{Lookup, Processes, Users};
 use crate::model::{
-    Attributed, Attribution, Change, Evidence, Host, Now, Owner, ProcessUnknown, SocketData, Step,
-    TcpState,
+    Attributed, Attribution, Change, Evidence, Host, Now, Owner, ProcessUnknown, RowKind, SensorIx,
+    SocketData, Step, TcpState,
 };
 use crate::sys::memory;
 
@@ -63,6 +67,12 @@ impl Attributing {
         self.processes = Some(processes);
     }
 
+    /// Whether anybody is being looked for.
+    #[cfg(test)]
+    pub fn is_looking(&self) -> bool {
+        self.processes.as_ref().is_some_and(Processes::is_busy)
+    }
+
     /// When something that waits is due.
     pub fn deadline(&mut self) -> Option<Instant> {
         let rest = self.processes.as_ref().zip(self.clock);
@@ -87,6 +97,19 @@ impl Attributing {
         self.silents.expire(now.mono);
         while let Some(silent) = self.silents.pop() {
             self.ask_silently(silent, now);
+        }
+    }
+
+    /// Asks about a socket whose change waits for something else.
+    fn ask_meanwhile(&mut self, silent: Silent, now: Now) {
+        if self.silents.room() == 0 {
+            return;
+        }
+        if let Some(processes) = &mut self.processes
+            && let until = Silents::patience(now.mono)
+            && let Lookup::Pending = processes.ask(silent.inode, Some(silent.uid), until)
+        {
+            self.silents.asked(silent, now.mono);
         }
     }
 
@@ -209,6 +232,51 @@ impl Pipeline {
         std::mem::take(&mut self.attribution.attributed)
     }
 
+    /// Asks who has the socket of an opening that waits for a name.
+    pub(super) fn attribute_meanwhile(&mut self, change: &Change, now: Now) {
+        let wanted = self.stage(change).process.is_some() && !self.finishing;
+        if wanted
+            && change.holders.is_none()
+            && let Some(silent) = self.attribution.silent(change)
+        {
+            self.attribution.ask_meanwhile(silent, now);
+        }
+    }
+
+    /// The socket of a change that waits for a name has ended: what is not found
+    /// out by now never will be.
+    pub(super) fn ended_meanwhile(&mut self, change: &Change) {
+        if change.evidence != Evidence::Rebound
+            && let Owner::Known { inode, .. } = change.owner
+            && self.attribution.silents.is_asked(inode)
+            && let Some(holders) = self.attribution.ended(inode)
+        {
+            self.found_silently(inode, holders);
+        }
+    }
+
+    /// Passes an answer on that no event waits for by itself.
+    fn found_silently(&mut self, inode: u32, holders: Attribution) {
+        let Some(key) = self.attribution.silents.take(inode) else {
+            return;
+        };
+        // Who could not be found in time is looked for again when the name is there.
+        if holders != TIMEOUT {
+            for at in 0..self.stages.len() {
+                let line = WaitKey {
+                    // As many stages as SensorIx can number.
+                    sensor: SensorIx(at as u8),
+                    socket: key,
+                    kind: RowKind::Full,
+                };
+                self.waiting.learn(line, &holders);
+            }
+        }
+        self.attribution
+            .attributed
+            .push(Attributed { key, holders });
+    }
+
     /// What the event of a decided change is to say of who has the socket;
     /// `None` when the event has to wait, and will be told later.
     pub(super) fn attribute(
@@ -302,10 +370,7 @@ impl Pipeline {
             for key in self.attribution.lines.waiting_for(inode) {
                 self.release(key, &holders);
             }
-            if let Some(key) = self.attribution.silents.take(inode) {
-                let attributed = &mut self.attribution.attributed;
-                attributed.push(Attributed { key, holders });
-            }
+            self.found_silently(inode, holders);
         }
         self.attribution.found = found;
         self.attribution.ask_more(now);

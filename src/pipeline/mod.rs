@@ -315,6 +315,7 @@ impl Judge for Pipeline {
     fn close(&mut self, change: Change, now: Now) {
         let key = WaitKey::of(&change);
         if self.queue(key, &change, now) {
+            self.ended_meanwhile(&change);
             return;
         }
         let mut host = self.known_host(&change);
@@ -367,6 +368,7 @@ impl Pipeline {
                 }
                 Lookup::Pending => {
                     let until = self.wait_until(&change, now);
+                    self.attribute_meanwhile(&change, now);
                     self.waiting.begin(key, change, until, now, false);
                     Verdict::Waiting
                 }

@@ -28,9 +28,10 @@ impl Pipeline {
         &self.missing
     }
 
-    /// Whether some of this source is missing now.
-    pub fn is_missing(&self, source: &str) -> bool {
-        self.missing.iter().any(|known| known.source == source)
+    /// Whether this part of a source is missing now.
+    pub fn is_missing(&self, source: &str, part: &str) -> bool {
+        let is_it = |known: &Degraded| known.source == source && known.missing.contains(&part);
+        self.missing.iter().any(is_it)
     }
 
     /// Emits the record of a source that is there after all.

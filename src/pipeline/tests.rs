@@ -485,3 +485,24 @@ fn silent_openings_are_noted_as_one_or_each_by_itself() {
     );
     assert!(!bench.pipeline.take_unnoted());
 }
+
+#[test]
+fn what_is_missing_of_a_source_is_missing_part_by_part() {
+    let mut bench = Bench::new(vec![stage(&[], false)]);
+    let degraded = Degraded {
+        source: "x",
+        missing: vec!["a"],
+        reason: String::new(),
+        cost: String::new(),
+    };
+    bench.pipeline.degraded(degraded, bench.at(0));
+    let missing = |bench: &Bench, part| bench.pipeline.is_missing("x", part);
+    assert!(missing(&bench, "a") && !missing(&bench, "b"));
+    for (part, left) in [("b", true), ("a", false)] {
+        let (source, parts) = ("x", vec![part]);
+        bench
+            .pipeline
+            .restored(Restored { source, parts }, bench.at(1));
+        assert_eq!(missing(&bench, "a"), left, "{part}");
+    }
+}

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Instant;
 
-use crate::model::{Change, Host, Now, Renumbering, RowKind, SensorIx, SocketKey};
+use crate::model::{Attribution, Change, Host, Now, Renumbering, RowKind, SensorIx, SocketKey};
 
 /// How many changes may wait at once; past it, names are done without.
 const BOUND: usize = 65_536;
@@ -79,6 +79,14 @@ impl Waiting {
         });
         self.count += 1;
         true
+    }
+
+    /// It has been found out who has the socket of a line.
+    pub fn learn(&mut self, key: WaitKey, holders: &Attribution) {
+        let steps = self.lines.get_mut(&key).map(|line| line.steps.iter_mut());
+        for step in steps.into_iter().flatten() {
+            step.change.holders.get_or_insert_with(|| holders.clone());
+        }
     }
 
     /// The address that a socket's line waits for.

@@ -87,6 +87,11 @@ impl Silents {
             .insert(silent.inode, (silent.key, now + PATIENCE));
     }
 
+    /// Whether one is being asked about.
+    pub fn is_asked(&self, inode: u32) -> bool {
+        self.asked.contains_key(&inode)
+    }
+
     /// Until when an answer is worth something.
     pub fn patience(now: Instant) -> Instant {
         now + PATIENCE

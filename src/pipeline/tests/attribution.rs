@@ -250,3 +250,48 @@ fn kept(change: &Change, in_view: u32) -> Socket {
         nameless: 0,
     }
 }
+
+/// By the time a name comes, the socket and its process may have ended.
+#[test]
+fn who_has_a_socket_is_found_out_while_its_name_is_waited_for() {
+    let stage = Stage {
+        process: attributing().process,
+        ..stage(&[], true)
+    };
+    let (mut bench, woken) = bench(vec![stage]);
+    let now = bench.at(0);
+    let opening = bench.pipeline.open(opened(1, "203.0.113.7:80"), now);
+    assert_eq!(opening, Verdict::Waiting);
+    bench.pipeline.search(now);
+    assert_eq!(bench.stats.processes_asked.count(), 1);
+    woken.recv_timeout(Duration::from_secs(10)).unwrap();
+    bench.pipeline.collect(bench.at(1));
+    assert_eq!(bench.pipeline.take_attributed().len(), 1);
+    bench
+        .pipeline
+        .close(closed(1, "203.0.113.7:80"), bench.at(2));
+    bench.answer("203.0.113.7", Ok("a.example"), 1500);
+    let why = Some(ProcessUnknown::NotPermitted);
+    // What the sensor knows comes with the end, which is not played here.
+    let expected = [("opened", why), ("closed", Some(ProcessUnknown::NotRead))];
+    assert_eq!(reasons(&bench), expected);
+    assert_eq!(bench.stats.processes_asked.count(), 1);
+    assert_eq!(bench.pipeline.deadline(), None);
+}
+
+/// Nobody looks on for a socket that ended while its name was waited for.
+#[test]
+fn an_end_behind_a_name_ends_the_search() {
+    let stage = Stage {
+        process: attributing().process,
+        ..stage(&[], true)
+    };
+    let (mut bench, _woken) = bench(vec![stage]);
+    let now = bench.at(0);
+    bench.pipeline.open(opened(1, "203.0.113.7:80"), now);
+    bench.pipeline.close(closed(1, "203.0.113.7:80"), now);
+    bench.answer("203.0.113.7", Ok("a.example"), 5);
+    let why = Some(ProcessUnknown::Gone);
+    assert_eq!(reasons(&bench), [("opened", why), ("closed", why)]);
+    assert!(!bench.pipeline.attribution.is_looking());
+}

@@ -26,6 +26,10 @@ use crate::sys;
 pub(super) const NETNS: &str = "netns";
 const OTHERS: &str = "other network namespaces";
 
+/// How many turns of reading notices it may take until there are none: more than
+/// the largest receive buffer has room for.
+const LAST_TURNS: u32 = 64;
+
 /// The sources of all namespaces and their sensors.
 pub(super) struct Sources {
     /// Our own namespace.
@@ -104,17 +108,29 @@ impl Sources {
         }
     }
 
-    /// Watches our own namespace alone again.
-    fn stay_home(&mut self) {
+    /// Watches our own namespace alone again. What was heard of others is read
+    /// before: a notice that is read when they are not listened to any more does not
+    /// say whose it is.
+    pub fn stay_home(&mut self, pipeline: &mut Pipeline, now: Now) -> io::Result<()> {
+        if self.away.is_none() {
+            return Ok(());
+        }
+        self.notices_ready = true;
+        let mut turns = 0..LAST_TURNS;
+        while self.notices_ready && turns.next().is_some() {
+            self.hear(pipeline, now)?;
+        }
         self.away = None;
         if let Err(error) = self.notices.listen_all(false) {
             log::debug!("notices of other namespaces come on: {error}");
         }
+        Ok(())
     }
 
     /// Goes on for other sensors: joins the groups that nobody needed before.
     /// Notices that come meanwhile wait in their socket. Other namespaces are
-    /// watched by whoever has some `elsewhere`.
+    /// watched by whoever has some `elsewhere`; where nobody has, see
+    /// [`Sources::stay_home`].
     pub fn replace(
         &mut self,
         watched: Watched,
@@ -128,8 +144,7 @@ impl Sources {
         match (&mut self.away, elsewhere) {
             (Some(away), Some((watched, _))) => away.replace(watched, sensors, pipeline, now),
             (None, Some((watched, wake))) => self.watch_all(watched, wake, pipeline, now),
-            (Some(_), None) => self.stay_home(),
-            (None, None) => {}
+            (_, None) => {}
         }
         let added = added(before, self.home.needs);
         if added != Needs::default() {
@@ -240,7 +255,7 @@ impl Sources {
         away.news()?;
         let home = &mut self.home.sensor;
         if let Err(error) = away.collect(home, &mut self.shared, pipeline, now) {
-            self.stay_home();
+            self.stay_home(pipeline, now)?;
             let reason = format!("the thread that enters namespaces cannot come home: {error}");
             no_other_namespaces(reason, pipeline, now);
             return Ok(());

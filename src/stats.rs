@@ -74,6 +74,8 @@ stats! {
     ticks_late,
     /// Notices read.
     notices,
+    /// Times that the kernel was told which notices to refuse.
+    notices_narrowed,
     /// Notices of sockets that had been reported closed before.
     notices_late,
     /// Notices of network namespaces that are not known.

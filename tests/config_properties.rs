@@ -203,6 +203,22 @@ proptest! {
     }
 }
 
+/// Nothing takes more than its share of time: 48 texts of 128 KiB are answered
+/// at once, and a minute of a quadratic one would be seen.
+#[test]
+fn one_piece_over_and_over_is_answered() {
+    for piece in PIECES {
+        let text = piece.repeat((128 << 10) / piece.len());
+        for text in [
+            text.clone(),
+            format!("a: [{text}"),
+            format!("a:\n  b: {text}"),
+        ] {
+            assert!(promises(text.as_bytes()).is_ok(), "{piece:?}");
+        }
+    }
+}
+
 /// The mutations are only worth something if many of their results still load.
 #[test]
 fn the_corpus_is_good() {

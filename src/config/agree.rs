@@ -145,7 +145,22 @@ fn there_is_one_scanner() {
     assert_eq!(lock.matches("name = \"unsafe-libyaml\"").count(), 1);
 }
 
-/// What turns one meaning into another, most often inside a map or list.
+/// What the changes begin with.
+const DOCUMENT: &str = "\
+a: &a [x, 'it''s', {y: \"1\\\n  \\t\"}]
+b:
+  - &b z
+  - *a
+  - c: >-
+      two
+      lines
+
+    d: plain
+      text # why
+  - [*b, p: q]
+";
+
+/// What turns one meaning into another.
 const PIECES: [&str; 40] = [
     " ", "  ", "\n", "\n  ", "\n", "\r\n", "\r", ":", ": ", ": ", ": ", "- ", "\n- ", "? ", "&a ",
     "*a", "&b ", "*b ", "<<: ", "[", "]", "{", "}", ", ", "\"", "'", "|\n", ">-\n", "|2\n", " # ",
@@ -160,8 +175,18 @@ proptest! {
     })]
 
     #[test]
-    fn what_is_not_refused_is_read_alike(pieces in vec(select(&PIECES[..]), 0..24)) {
-        let Ok(text) = text::decode(pieces.concat().into_bytes()) else {
+    fn what_is_not_refused_is_read_alike(
+        changes in vec((any::<prop::sample::Index>(), 0..4_usize, select(&PIECES[..])), 0..5),
+    ) {
+        let mut changed = DOCUMENT.to_owned();
+        for (at, cut, piece) in changes {
+            let at = at.index(changed.len() + 1);
+            let end = (at + cut).min(changed.len());
+            if changed.is_char_boundary(at) && changed.is_char_boundary(end) {
+                changed.replace_range(at..end, piece);
+            }
+        }
+        let Ok(text) = text::decode(changed.into_bytes()) else {
             return Ok(());
         };
         let document = parse(&text);

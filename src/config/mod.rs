@@ -7,7 +7,7 @@
 //!
 //! A file goes through these steps, each in a module of its own:
 //!
-//! 1. `text`: bytes to text that any reader, human or not, reads alike;
+//! 1. `text`: bytes to text that every YAML parser reads alike;
 //! 2. `parse`, `notation`, `tree`: a tree in which everything knows its position,
 //!    from the scanner that serde_yaml reads with;
 //! 3. `check`, `fit`, `schema`, `value`: the tree against the table of keys;

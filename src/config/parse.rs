@@ -106,11 +106,16 @@ fn not_yaml(fault: &Fault, text: &str) -> Problem {
             return Problem::new(found, "letters, digits, `-` and `_`").at(spot(position(start)));
         }
     }
-    // What is missing at the end of the text was begun somewhere; what cannot be
-    // an alias is most often a pattern.
+    // What is missing at the end of the text was begun somewhere, a key whose colon
+    // is missed may stand lines above, and what is no alias is most often a pattern.
     let alias = context == "while scanning an alias";
+    let key = context == "while scanning a simple key";
     let ended = text.trim_end().len() <= fault.at.byte;
-    let at = position(if alias || ended { start } else { fault.at });
+    let at = position(if alias || key || ended {
+        start
+    } else {
+        fault.at
+    });
     let line = text::lines(text).nth(at.line as usize - 1);
     let line = line.unwrap_or_default().trim_start();
     let item = line.strip_prefix("- ").map(str::trim_start);

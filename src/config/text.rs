@@ -1,9 +1,10 @@
-//! From a path to text that two YAML parsers read alike.
+//! From a path to text that every YAML parser reads alike.
 //!
-//! The parsers differ on control characters, on what ends a line and on tabs, so
-//! a comment for one could be a key for the other. None of that has a use in a
-//! configuration, and it is refused here, by position. Whatever the path leads
-//! to, no more than [`LARGEST`] bytes of it are read.
+//! YAML 1.1 and 1.2 and their parsers differ on control characters, on what ends a
+//! line and on tabs: a comment in one program could be a key in another, and in an
+//! editor look like neither. None of that has a use in a configuration, and it is
+//! refused here, by position. Whatever the path leads to, no more than [`LARGEST`]
+//! bytes of it are read.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -46,7 +47,7 @@ pub(super) fn decode(bytes: Vec<u8>) -> Result<String, Vec<Problem>> {
     if text.starts_with('\u{feff}') {
         text.remove(0);
     }
-    // Without a last line end the parsers differ on what `|` keeps of it.
+    // Without a last line end parsers differ on what `|` keeps of it.
     if !text.ends_with('\n') {
         text.push('\n');
     }
@@ -79,7 +80,7 @@ fn not_utf8(bytes: &[u8], error: &std::str::Utf8Error) -> Problem {
     Problem::new(found, "UTF-8").at(Spot::new(line, column))
 }
 
-/// The lines of a text, as both parsers count them.
+/// The lines of a text, as the positions count them.
 pub(super) fn lines(text: &str) -> impl Iterator<Item = &str> {
     text.split('\n').flat_map(|line| {
         // Of CR LF, the LF has ended the line already.

@@ -90,7 +90,7 @@ impl Commands for Daemon {
     }
 
     fn asked(&self) -> Vec<String> {
-        self.sources.home.asked()
+        self.sources.home.asked(self.sources.has_guard())
     }
 
     fn locks(&self) -> &Locks {

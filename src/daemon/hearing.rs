@@ -99,6 +99,12 @@ impl Sources {
 
     /// Notices were dropped, of whichever namespace.
     fn overrun(&mut self, now: Now) {
+        self.lower_guard(now);
+        self.lost(now);
+    }
+
+    /// Some that matter were not heard.
+    pub(super) fn lost(&mut self, now: Now) {
         self.home.sensor.overrun(now);
         if let Some(away) = &mut self.away {
             away.overrun(now, &self.shared);

@@ -12,6 +12,7 @@ mod connects;
 mod control;
 mod gaps;
 mod groups;
+mod guard;
 mod handlers;
 mod hearing;
 mod listing;

@@ -14,6 +14,7 @@
 //! dumps of other namespaces.
 
 use super::balance::Balance;
+use super::guard::{self, Guard};
 use super::place::Place;
 use super::shared::Shared;
 use crate::config;
@@ -37,6 +38,8 @@ pub(super) struct Narrow {
     whole: bool,
     /// The next dump is the whole one for what a narrowed one missed.
     widens: bool,
+    /// What the kernel may refuse of notices.
+    pub(super) guard: Guard,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -48,9 +51,11 @@ struct Completed {
 
 impl Narrow {
     /// For what is sought; unless it is `on` the kernel is not asked.
-    pub fn new(sought: Sought, on: bool) -> Narrow {
+    /// `hides`: see [`Guard::new`].
+    pub fn new(sought: Sought, on: bool, hides: bool) -> Narrow {
         Narrow {
             condition: Condition::of(&sought).filter(|_| on),
+            guard: Guard::new(&sought, on, hides),
             sought,
             under_way: false,
             completed: None,
@@ -98,6 +103,7 @@ impl Place {
         if coverage.proto != Proto::Tcp {
             return;
         }
+        self.narrow.guard.dump_begins();
         if self.narrow.under_way {
             self.sensor.narrowed();
             shared.stats.dumps_narrowed.bump();
@@ -118,11 +124,11 @@ impl Place {
         }
     }
 
-    /// What is asked of the kernel now.
-    pub(super) fn asked(&self) -> Vec<String> {
+    /// What is asked of the kernel now. `guarded`: it refuses notices.
+    pub(super) fn asked(&self, guarded: bool) -> Vec<String> {
         let on = self.narrow.condition.is_some()
             && !self.scope.as_ref().is_some_and(Scope::is_unconditional);
-        asked(self.needs, &self.narrow.sought, on)
+        asked(self.needs, &self.narrow.sought, on, guarded)
     }
 
     /// Looks in the table for what the last dump did not hold, once the notices are
@@ -131,6 +137,7 @@ impl Place {
         let Some(completed) = self.narrow.completed.take() else {
             return;
         };
+        self.narrow.guard.dump_is_heard();
         let misses = self.sensor.misses(completed.coverage, completed.number);
         self.narrow.whole = misses;
         if misses && completed.narrowed {
@@ -144,7 +151,7 @@ impl Place {
     }
 
     /// From now on this is sought.
-    pub(super) fn seek(&mut self, sought: Sought, push_down: bool) {
+    pub(super) fn seek(&mut self, sought: Sought, push_down: bool, hides: bool) {
         if self.at_home {
             let ledger = Balance::new(self.needs, &sought);
             if ledger.is_none() || self.balance.is_none() {
@@ -152,7 +159,7 @@ impl Place {
             }
         }
         self.sensor.seek(sought.clone());
-        self.narrow = Narrow::new(sought, push_down);
+        self.narrow = Narrow::new(sought, push_down, hides);
     }
 }
 
@@ -161,10 +168,11 @@ pub fn would_ask(settings: &config::Settings) -> Vec<String> {
     let needs = settings.sensors.iter().map(config::Sensor::needs);
     let needs = needs.fold(Needs::default(), |all, needs| all | needs);
     let sought = sought(settings.sensors.iter());
-    asked(needs, &sought, settings.daemon.push_down)
+    let guarded = guard::refuses(settings, &sought);
+    asked(needs, &sought, settings.daemon.push_down, guarded)
 }
 
-fn asked(needs: Needs, sought: &Sought, on: bool) -> Vec<String> {
+fn asked(needs: Needs, sought: &Sought, on: bool, guarded: bool) -> Vec<String> {
     let groups = |proto: Proto| {
         let names = Group::ALL.into_iter().filter(|group| group.proto == proto);
         names.map(Group::as_str).collect::<Vec<_>>().join(", ")
@@ -182,12 +190,15 @@ fn asked(needs: Needs, sought: &Sought, on: bool) -> Vec<String> {
             ),
             Proto::Udp => ("all states".to_owned(), "one pass for each family"),
         };
-        let ends = match condition.as_ref().and_then(|it| it.code.as_deref()) {
-            Some(code) => format!("{sought} ({} bytes of bytecode)", code.len()),
-            None => "all ends".to_owned(),
-        };
         let groups = groups(proto);
-        format!("{name}: {states}; {families}; {ends}; notices of {groups}")
+        let (ends, only) = match condition.as_ref().and_then(|it| it.code.as_deref()) {
+            Some(code) => {
+                let ends = format!("{sought} ({} bytes of bytecode)", code.len());
+                (ends, if guarded { guard::ONLY } else { "" })
+            }
+            None => ("all ends".to_owned(), ""),
+        };
+        format!("{name}: {states}; {families}; {ends}; notices of {groups}{only}")
     });
     each.collect()
 }
@@ -230,8 +241,10 @@ mod tests {
         let everything = "  c: {listener: net.socket}\n";
         let calls = "  d: {listener: net.tcp_connect}\n";
         let groups = "notices of INET_TCP_DESTROY, INET6_TCP_DESTROY";
+        let only = ", of others none while at most 256 sockets are in the table";
         let tcp = |states: &str, ends: &str| {
-            format!("tcp: {states}; both families in one pass; {ends}; {groups}")
+            let only = if ends == "all ends" { "" } else { only };
+            format!("tcp: {states}; both families in one pass; {ends}; {groups}{only}")
         };
         let both = "LISTEN and bound, connected";
         let some = "ends *:* *:443, and all without a peer (36 bytes of bytecode)";

@@ -30,6 +30,8 @@ pub(super) struct Watched {
     pub sought: Sought,
     /// Whether the kernel is asked to leave the rest out of dumps.
     pub push_down: bool,
+    /// The close of a socket that nobody wants can hide an opening from a gate.
+    pub hides: bool,
 }
 
 /// A namespace and its sensor.
@@ -81,6 +83,7 @@ impl Place {
             gates,
             sought,
             push_down,
+            hides,
         } = watched;
         let needs = gates.needs();
         let mut sensor = NetSocket::new(netns, views, needs, Rc::clone(stats), now);
@@ -98,7 +101,7 @@ impl Place {
             own: Vec::new(),
             counters: None,
             balance: None,
-            narrow: Narrow::new(sought, push_down),
+            narrow: Narrow::new(sought, push_down, hides),
             noticed: [false; 2],
             forced: [false; 2],
             failures: [0; 2],
@@ -118,12 +121,13 @@ impl Place {
             gates,
             sought,
             push_down,
+            hides,
         } = watched;
         self.needs = gates.needs();
         self.gates = gates;
         self.sensor
             .replace(views, self.needs, sensors, now, pipeline);
-        self.seek(sought, push_down);
+        self.seek(sought, push_down, hides);
     }
 
     /// Queues the dumps that the ticks of these sensors call for.

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use super::Daemon;
 use super::budget::Budget;
 use super::connects::Wanted;
+use super::guard;
 use super::missing;
 use super::narrow;
 use super::place::Watched;
@@ -20,7 +21,7 @@ use super::schedule::{Gates, Schedule};
 use crate::config::{self, Provenance, Settings};
 use crate::lock::Released;
 use crate::log::Plain;
-use crate::model::{Listener, Needs, Now, Renumbering, SensorIx, TcpState};
+use crate::model::{Listener, Needs, Now, Proto, Renumbering, SensorIx, TcpState};
 use crate::pipeline::{Attribute, Dns, Stage};
 use crate::sensor::{NetSocket, View};
 use crate::source::gate::Gate;
@@ -273,6 +274,7 @@ pub(super) fn watched(settings: &Settings, new: impl Fn(&config::Sensor) -> bool
         gates: gates(settings, |_| true),
         sought: narrow::sought(settings.sensors.iter()),
         push_down: settings.daemon.push_down,
+        hides: guard::hides(settings),
     }
 }
 
@@ -285,6 +287,7 @@ pub(super) fn elsewhere(settings: &Settings) -> Option<Watched> {
         gates: gates(settings, everywhere),
         sought: narrow::sought(settings.sensors.iter().filter(|sensor| everywhere(sensor))),
         push_down: false,
+        hides: false,
     })
 }
 
@@ -307,10 +310,8 @@ fn gates(settings: &Settings, such: impl Fn(&config::Sensor) -> bool) -> Gates {
     let force_after = settings.daemon.gate;
     let each = settings.sensors.iter();
     Gates::new(each.map(|sensor| {
-        let filter = &sensor.filter;
         let gate = Gate::new(force_after.unwrap_or_default(), |proto| {
-            let sockets = sensor.listener == Listener::NetSocket;
-            force_after.is_none() || sockets && filter.names_uncounted(proto)
+            is_gate_off(settings, sensor, proto)
         });
         let needs = if such(sensor) {
             sensor.needs()
@@ -319,6 +320,12 @@ fn gates(settings: &Settings, such: impl Fn(&config::Sensor) -> bool) -> Gates {
         };
         (needs, gate)
     }))
+}
+
+/// Whether every tick of a sensor dumps a protocol.
+pub(super) fn is_gate_off(settings: &Settings, sensor: &config::Sensor, proto: Proto) -> bool {
+    let sockets = sensor.listener == Listener::NetSocket;
+    settings.daemon.gate.is_none() || sockets && sensor.filter.names_uncounted(proto)
 }
 
 /// How often each sensor looks.

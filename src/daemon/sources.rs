@@ -140,6 +140,7 @@ impl Sources {
         now: Now,
     ) {
         let before = self.home.needs;
+        self.lower_guard(now);
         self.home.replace(watched, sensors, pipeline, now);
         match (&mut self.away, elsewhere) {
             (Some(away), Some((watched, _))) => away.replace(watched, sensors, pipeline, now),
@@ -176,6 +177,7 @@ impl Sources {
         }
         let due = schedule.due(now.mono);
         self.shared.budget.begin(now.mono);
+        self.tick_guard(now);
         let reading = self.home.reading(&mut self.shared, now);
         let opens = reading.map(|reading| reading.tcp_opens);
         self.home.balance(opens, &mut self.shared, now);
@@ -271,6 +273,7 @@ impl Sources {
         if !self.notices_ready && !self.home.is_dumping() {
             self.home.compare(&self.shared);
         }
+        self.guard(now);
         let shared = &mut self.shared;
         if let Some(coverage) = self.home.work(shared, pipeline, now)? {
             self.catch_up(pipeline, now);

@@ -351,6 +351,25 @@ mod tests {
     }
 
     #[test]
+    fn what_has_no_peer_is_told_by_the_remote_port() {
+        for (patterns, expected) in [
+            (&["tcp * *:443 * *"][..], false),
+            (&["tcp *:22 *:443 * *"], false),
+            (&["tcp * * * ESTABLISHED", "udp * * * *"], false),
+            (&["tcp *:22 * * *"], true),
+            (&["*:443 *"], true),
+            (&["tcp * 10.0.0.2:* * *"], true),
+            (&["tcp * *:443 * *", "tcp * * * LISTEN"], true),
+            (&["tcp * *:0 * CLOSE"], true),
+            (&[], true),
+        ] {
+            let patterns: Vec<String> = patterns.iter().map(|&glob| glob.into()).collect();
+            let filter = Filter::new(&patterns, &[]).expect("globs");
+            assert_eq!(filter.can_pass_without_peer(), expected, "{patterns:?}");
+        }
+    }
+
+    #[test]
     fn ignore_counts_where_it_is_certain() {
         let patterns = ["tcp * *:443 * *"];
         for (ignore, once, running) in [

@@ -241,6 +241,21 @@ impl Filter {
         sought
     }
 
+    /// Whether a TCP socket that has never connected can pass, as a listener does:
+    /// one that opens is not counted among the opens.
+    pub fn can_pass_without_peer(&self) -> bool {
+        let alone = literals::bit(TcpState::Listen) | literals::bit(TcpState::Close);
+        self.all
+            || self.patterns.iter().any(|glob| {
+                let matches = glob.can_match(Proto::Tcp);
+                matches.is_none_or(|matches| {
+                    let mut matches = matches.iter();
+                    // A port is never 0 here.
+                    matches.any(|it| it.states & alone != 0 && it.ends.remote.port.is_none())
+                })
+            })
+    }
+
     fn can_pass_bound(&self) -> bool {
         let mut states = self.certain.possible(Proto::Tcp);
         states.any(|state| state == TcpState::Close)

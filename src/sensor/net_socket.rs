@@ -107,6 +107,13 @@ impl NetSocket {
         }
     }
 
+    /// The TCP sockets in the table: their notices matter whatever became of their
+    /// ends.
+    pub fn tcp_cookies(&self) -> impl Iterator<Item = Cookie> {
+        let tcp = self.sockets.iter().filter(|entry| entry.is_tcp());
+        tcp.map(|entry| entry.key().cookie)
+    }
+
     /// Whether anybody could want this socket, as it is.
     pub(super) fn seeks(&self, id: &SockId, state: TcpState) -> bool {
         id.proto == Proto::Udp || self.sought.wants_in(id, state)

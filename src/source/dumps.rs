@@ -78,6 +78,13 @@ impl Dumps {
         self.line.is_empty()
     }
 
+    /// Whether one of this protocol waits in line.
+    pub fn has(&self, proto: Proto) -> bool {
+        self.line
+            .iter()
+            .any(|waiting| waiting.coverage.proto == proto)
+    }
+
     /// When the next one may begin; a time that is over for one that may now.
     pub fn next_at(&self, now: Instant) -> Option<Instant> {
         let times = self

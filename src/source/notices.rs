@@ -1,5 +1,6 @@
-//! The sockets that receive destruction notices: which groups they are in, how
-//! much room they have, and how they are drained.
+//! The sockets that receive destruction notices: which groups they are in, which
+//! notices the kernel refuses for them, how much room they have, and how they are
+//! drained.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -8,6 +9,7 @@ use std::rc::Rc;
 use crate::model::{Family, Notice, Proto};
 use crate::stats::Stats;
 use crate::sys::{Netlink, RecvError};
+use crate::wire::notice_filter::{Share, Wanted};
 use crate::wire::sock_diag::{self, Body, Messages};
 
 /// A multicast group of destruction notices (`enum sknetlink_groups`,
@@ -76,6 +78,10 @@ pub struct Drained {
 #[derive(Debug)]
 pub struct Notices {
     shards: Vec<Netlink>,
+    /// There are 2^`bits` of them.
+    bits: u32,
+    /// The kernel refuses some notices for us.
+    refusing: bool,
     /// Which one is read next.
     next: usize,
     /// They hear of every namespace that has an id in this one.
@@ -126,6 +132,8 @@ impl Notices {
     pub fn open(stats: Rc<Stats>) -> io::Result<Notices> {
         Ok(Notices {
             shards: vec![Netlink::open()?],
+            bits: 0,
+            refusing: false,
             next: 0,
             all: false,
             buffer: vec![0; NOTICE_ROOM].into_boxed_slice(),
@@ -170,7 +178,7 @@ impl Notices {
         let bits = bits_for(bytes.saturating_mul(2) / CHARGE, granted / CHARGE);
         if bits > 0 {
             match Notices::share(bytes, bits) {
-                Ok(shards) => self.shards = shards,
+                Ok(shards) => (self.shards, self.bits) = (shards, bits),
                 Err(error) => log::warn!("one socket must do for all notices: {error}"),
             }
         }
@@ -202,13 +210,57 @@ impl Notices {
     /// Opens 2^`bits` sockets, each of which takes its share of the cookies.
     fn share(bytes: usize, bits: u32) -> io::Result<Vec<Netlink>> {
         (0..1 << bits)
-            .map(|share| {
+            .map(|number| {
                 let shard = Netlink::open()?;
                 shard.request_buffer(bytes)?;
-                shard.take_share(share, bits)?;
+                shard.filter(&Share { number, bits }.program())?;
                 Ok(shard)
             })
             .collect()
+    }
+
+    /// Has the kernel refuse the notices that are not wanted, before it charges
+    /// the receive buffer. What is queued already stays.
+    ///
+    /// # Errors
+    /// See [`Netlink::filter`]; then none that is wanted is refused either.
+    pub fn refuse_but(&mut self, wanted: &Wanted) -> io::Result<()> {
+        self.refusing = true;
+        for (shard, share) in self.shares() {
+            shard.filter(&wanted.program(share))?;
+        }
+        Ok(())
+    }
+
+    /// Has the kernel send all notices again: those of whatever socket is there
+    /// when this returns.
+    ///
+    /// # Errors
+    /// See [`Netlink::filter`]; then some are still refused.
+    pub fn take_all(&mut self) -> io::Result<()> {
+        for (shard, share) in self.shares() {
+            match share {
+                Some(share) => shard.filter(&share.program())?,
+                None => shard.unfilter()?,
+            }
+        }
+        self.refusing = false;
+        Ok(())
+    }
+
+    /// Whether the kernel refuses some.
+    pub fn is_refusing(&self) -> bool {
+        self.refusing
+    }
+
+    /// The sockets, each with its part of the cookies, where they share them.
+    fn shares(&self) -> impl Iterator<Item = (&Netlink, Option<Share>)> {
+        let bits = self.bits;
+        let share = move |number| (bits > 0).then_some(Share { number, bits });
+        let shards = self.shards.iter();
+        shards
+            .zip(0..)
+            .map(move |(shard, number)| (shard, share(number)))
     }
 
     /// The descriptors to wait on (readable).
@@ -283,7 +335,7 @@ impl Notices {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::share_of;
+    use crate::model::Cookie;
 
     #[test]
     fn as_many_sockets_as_the_room_needs() {
@@ -305,7 +357,7 @@ mod tests {
             for first in [1, 4096, 1 << 40] {
                 let mut shares = [0; 8];
                 for number in 0..2_000_u64 {
-                    shares[share_of(first + number * step, 3) as usize] += 1;
+                    shares[Share::of(Cookie(first + number * step), 3) as usize] += 1;
                 }
                 assert!(
                     shares.iter().all(|share| (200..=300).contains(share)),

@@ -8,6 +8,7 @@
 #![allow(unsafe_code)]
 
 mod child;
+pub mod classic;
 mod folder;
 pub mod memory;
 mod netlink;
@@ -24,7 +25,7 @@ pub mod yaml;
 
 pub use child::{Child, Ending, Spawned, keep_descriptors, reap_strangers};
 pub use folder::{Folder, Item, Items, Scratch};
-pub use netlink::{Netlink, RecvError, share_of};
+pub use netlink::{Netlink, RecvError};
 pub use netns::Namespace;
 pub use own::{connect_nowhere, hostname, netns, own_cookies, thread_cpu, unbound_socket_cookie};
 pub use packet::{Packets, Received, Way};

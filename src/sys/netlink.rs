@@ -9,6 +9,8 @@ use netlink_sys::{
     protocols::{NETLINK_ROUTE, NETLINK_SOCK_DIAG},
 };
 
+use super::classic::{self, Instruction};
+
 /// One netlink socket, of sock_diag(7) or rtnetlink(7).
 #[derive(Debug)]
 pub struct Netlink {
@@ -18,23 +20,6 @@ pub struct Netlink {
 
 /// The option, and the type of the control message (linux/netlink.h).
 const LISTEN_ALL_NSID: libc::c_int = 8;
-
-/// Where the low word of the cookie stands in a notice: behind the netlink header
-/// (16 bytes), and 44 bytes into `struct inet_diag_msg`.
-const COOKIE_AT: u32 = 60;
-
-/// Spreads cookies over shares whatever their pattern: a server's connections
-/// can be every second cookie (Knuth's multiplicative hashing).
-const SPREAD: u32 = 2_654_435_769;
-
-/// The share, of 2^`bits` (at least 1), that a cookie falls to: what the filter
-/// of [`Netlink::take_share`] computes.
-pub fn share_of(cookie: u64, bits: u32) -> u32 {
-    // A filter loads words in network byte order, and the kernel writes the
-    // cookie in its own.
-    let word = u32::from_be_bytes((cookie as u32).to_ne_bytes());
-    word.wrapping_mul(SPREAD) >> (32 - bits)
-}
 
 /// Why a receive gave no bytes.
 #[derive(Debug)]
@@ -142,49 +127,22 @@ impl Netlink {
         self.socket.get_rx_buf_sz()
     }
 
-    /// Has the kernel refuse, before it charges the receive buffer, every notice
-    /// whose cookie does not fall to `share` of 2^`bits` shares. The share of a
-    /// cookie is that of [`share_of`].
+    /// Has the kernel ask this program about every message, before it charges the
+    /// receive buffer. What was queued before stays, and no message is weighed by
+    /// half of the old program and half of the new one.
     ///
     /// # Errors
-    /// Those of SO_ATTACH_FILTER (socket(7)): ENOMEM beyond
-    /// net.core.optmem_max.
-    pub fn take_share(&self, share: u32, bits: u32) -> io::Result<()> {
-        let code = |code: u32, jump_false: u8, k: u32| libc::sock_filter {
-            // Every code below fits 16 bits.
-            code: code as u16,
-            jt: 0,
-            jf: jump_false,
-            k,
-        };
-        let mut program = [
-            code(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, COOKIE_AT),
-            code(libc::BPF_ALU | libc::BPF_MUL | libc::BPF_K, 0, SPREAD),
-            code(libc::BPF_ALU | libc::BPF_RSH | libc::BPF_K, 0, 32 - bits),
-            code(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, share),
-            code(libc::BPF_RET | libc::BPF_K, 0, u32::MAX),
-            code(libc::BPF_RET | libc::BPF_K, 0, 0),
-        ];
-        let filter = libc::sock_fprog {
-            len: program.len() as u16,
-            filter: program.as_mut_ptr(),
-        };
-        // SAFETY: `filter` and the program behind it live across the call, and
-        // the kernel only reads them. The descriptor is open: `self` owns it.
-        let answer = unsafe {
-            libc::setsockopt(
-                self.socket.as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_ATTACH_FILTER,
-                (&raw const filter).cast(),
-                size_of::<libc::sock_fprog>() as libc::socklen_t,
-            )
-        };
-        if answer == 0 {
-            Ok(())
-        } else {
-            Err(io::Error::last_os_error())
-        }
+    /// Those of [`classic::attach`]; then the program is the one it was before.
+    pub fn filter(&self, program: &[Instruction]) -> io::Result<()> {
+        classic::attach(&self.socket, program)
+    }
+
+    /// Takes every message again.
+    ///
+    /// # Errors
+    /// Those of [`classic::detach`].
+    pub fn unfilter(&self) -> io::Result<()> {
+        classic::detach(&self.socket)
     }
 
     fn set_int(&self, option: libc::c_int, value: libc::c_int) -> io::Result<()> {

@@ -54,7 +54,7 @@ impl Packets {
         }
         // SAFETY: `fd` was just opened here and nobody else owns it.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        filter::attach(fd.as_raw_fd(), &filter::program())?;
+        super::classic::attach(&fd, &filter::program())?;
         let bytes = libc::c_int::try_from(buffer).unwrap_or(libc::c_int::MAX);
         // SO_RCVBUFFORCE needs CAP_NET_ADMIN in the initial user namespace; without
         // it the limit is net.core.rmem_max.

@@ -11,7 +11,7 @@ use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::slice;
 
-use unsafe_libyaml as sys;
+use unsafe_libyaml as unsafe_yaml;
 
 /// A place in a text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,7 +25,7 @@ pub struct Mark {
 }
 
 impl Mark {
-    fn of(mark: sys::yaml_mark_t) -> Mark {
+    fn of(mark: unsafe_yaml::yaml_mark_t) -> Mark {
         // They count what is in memory.
         Mark {
             byte: mark.index as usize,
@@ -88,7 +88,7 @@ pub struct Fault {
 /// It reads no further ahead than the 1,024 characters in which a key has to end,
 /// so that whoever stops in time bounds what it holds.
 pub struct Yaml<'t> {
-    parser: NonNull<sys::yaml_parser_t>,
+    parser: NonNull<unsafe_yaml::yaml_parser_t>,
     done: bool,
     text: PhantomData<&'t str>,
 }
@@ -98,16 +98,20 @@ impl<'t> Yaml<'t> {
     pub fn new(text: &'t str) -> Yaml<'t> {
         // The parser points into itself: it stays where it is and is used through
         // this one pointer.
-        let memory = Box::leak(Box::<sys::yaml_parser_t>::new_uninit());
-        let parser = NonNull::from(memory).cast::<sys::yaml_parser_t>();
+        let memory = Box::leak(Box::<unsafe_yaml::yaml_parser_t>::new_uninit());
+        let parser = NonNull::from(memory).cast::<unsafe_yaml::yaml_parser_t>();
         // SAFETY: the memory is a parser's, writable and nobody else's.
         // Initialisation writes all of it; without memory it aborts, as any
         // allocation does, so that it cannot fail. The text outlives the parser
         // by `'t`, and its length is that of the slice.
         unsafe {
-            assert!(sys::yaml_parser_initialize(parser.as_ptr()).ok);
-            sys::yaml_parser_set_encoding(parser.as_ptr(), sys::YAML_UTF8_ENCODING);
-            sys::yaml_parser_set_input_string(parser.as_ptr(), text.as_ptr(), text.len() as u64);
+            assert!(unsafe_yaml::yaml_parser_initialize(parser.as_ptr()).ok);
+            unsafe_yaml::yaml_parser_set_encoding(parser.as_ptr(), unsafe_yaml::YAML_UTF8_ENCODING);
+            unsafe_yaml::yaml_parser_set_input_string(
+                parser.as_ptr(),
+                text.as_ptr(),
+                text.len() as u64,
+            );
         }
         Yaml {
             parser,
@@ -116,7 +120,7 @@ impl<'t> Yaml<'t> {
         }
     }
 
-    /// What the parser stumbled over.
+    /// What the parser failed at.
     fn fault(&self) -> Fault {
         // SAFETY: the parser is initialised, and nothing changes it meanwhile.
         let parser = unsafe { self.parser.as_ref() };
@@ -137,7 +141,8 @@ impl Iterator for Yaml<'_> {
         while !self.done {
             let mut event = MaybeUninit::uninit();
             // SAFETY: the parser is initialised, the event is writable.
-            let read = unsafe { sys::yaml_parser_parse(self.parser.as_ptr(), event.as_mut_ptr()) };
+            let read =
+                unsafe { unsafe_yaml::yaml_parser_parse(self.parser.as_ptr(), event.as_mut_ptr()) };
             if read.fail {
                 // An event that failed owns nothing.
                 self.done = true;
@@ -145,7 +150,7 @@ impl Iterator for Yaml<'_> {
             }
             // SAFETY: what succeeds has written the whole event.
             let event = Owned(unsafe { event.assume_init() });
-            self.done = event.0.type_ == sys::YAML_STREAM_END_EVENT;
+            self.done = event.0.type_ == unsafe_yaml::YAML_STREAM_END_EVENT;
             if let Some(step) = event.step() {
                 let (start, end) = (Mark::of(event.0.start_mark), Mark::of(event.0.end_mark));
                 return Some(Ok(Event { step, start, end }));
@@ -160,14 +165,14 @@ impl Drop for Yaml<'_> {
         // SAFETY: the parser is initialised and its memory a leaked box's; neither
         // is used again.
         unsafe {
-            sys::yaml_parser_delete(self.parser.as_ptr());
+            unsafe_yaml::yaml_parser_delete(self.parser.as_ptr());
             drop(Box::from_raw(self.parser.as_ptr()));
         }
     }
 }
 
 /// An event with its strings.
-struct Owned(sys::yaml_event_t);
+struct Owned(unsafe_yaml::yaml_event_t);
 
 impl Owned {
     /// What the event says; `None` for the ends of a document and of the text,
@@ -178,26 +183,28 @@ impl Owned {
         // Anchors and tags are null or end with a NUL, a scalar has its length.
         unsafe {
             Some(match self.0.type_ {
-                sys::YAML_DOCUMENT_START_EVENT => Step::Document,
-                sys::YAML_SCALAR_EVENT => {
+                unsafe_yaml::YAML_DOCUMENT_START_EVENT => Step::Document,
+                unsafe_yaml::YAML_SCALAR_EVENT => {
                     let scalar = &data.scalar;
                     let text = slice::from_raw_parts(scalar.value, scalar.length as usize);
                     Step::Scalar(
                         prefix(scalar.anchor, scalar.tag),
                         utf8(text),
-                        scalar.style == sys::YAML_PLAIN_SCALAR_STYLE,
+                        scalar.style == unsafe_yaml::YAML_PLAIN_SCALAR_STYLE,
                     )
                 }
-                sys::YAML_SEQUENCE_START_EVENT => {
+                unsafe_yaml::YAML_SEQUENCE_START_EVENT => {
                     let list = &data.sequence_start;
                     Step::List(prefix(list.anchor, list.tag))
                 }
-                sys::YAML_MAPPING_START_EVENT => {
+                unsafe_yaml::YAML_MAPPING_START_EVENT => {
                     let map = &data.mapping_start;
                     Step::Map(prefix(map.anchor, map.tag))
                 }
-                sys::YAML_SEQUENCE_END_EVENT | sys::YAML_MAPPING_END_EVENT => Step::End,
-                sys::YAML_ALIAS_EVENT => {
+                unsafe_yaml::YAML_SEQUENCE_END_EVENT | unsafe_yaml::YAML_MAPPING_END_EVENT => {
+                    Step::End
+                }
+                unsafe_yaml::YAML_ALIAS_EVENT => {
                     Step::Alias(words(data.alias.anchor.cast()).unwrap_or_default())
                 }
                 _ => return None,
@@ -209,7 +216,7 @@ impl Owned {
 impl Drop for Owned {
     fn drop(&mut self) {
         // SAFETY: the event was written by the parser, and its strings are its own.
-        unsafe { sys::yaml_event_delete(&raw mut self.0) }
+        unsafe { unsafe_yaml::yaml_event_delete(&raw mut self.0) }
     }
 }
 

@@ -4,6 +4,7 @@
 pub mod bytecode;
 pub mod connect;
 pub mod dns;
+pub mod notice_filter;
 pub mod nsid;
 pub mod request;
 pub mod sock_diag;

@@ -43,6 +43,7 @@ mod control;
 mod degraded;
 mod dns_tap;
 mod dump;
+mod foreign;
 mod half_closed;
 mod handlers;
 mod lagging;

@@ -305,7 +305,7 @@ impl Traffic {
 }
 
 /// What was told of each socket, in order, without the times.
-fn told(record: &Record, cookies: &[u64]) -> BTreeMap<u64, Vec<Value>> {
+pub fn told(record: &Record, cookies: &[u64]) -> BTreeMap<u64, Vec<Value>> {
     let mut told: BTreeMap<u64, Vec<Value>> = BTreeMap::new();
     for event in record.only(cookies).events() {
         let mut data = event["data"].clone();

@@ -7,10 +7,7 @@
 //! [`EXTENSIONS`] extension headers are skipped; a packet with more is not seen.
 //! Each packet on a loopback device passes once: its outgoing copy does not.
 
-use std::io;
-use std::os::fd::RawFd;
-
-use super::set_option;
+use crate::sys::classic::*;
 
 /// IPv6 extension headers that are skipped to find the ports. Each takes a part of
 /// the program, since loops cannot be written; there are five kinds, and a packet
@@ -19,45 +16,6 @@ const EXTENSIONS: usize = 5;
 
 /// The domain port.
 const DOMAIN: u32 = 53;
-
-/// What `ret` returns to keep a packet: all of its bytes.
-const KEEP: u32 = u32::MAX;
-
-type Instruction = libc::sock_filter;
-
-/// An instruction that does not jump.
-fn op(code: u32, k: u32) -> Instruction {
-    jump(code, k, 0, 0)
-}
-
-/// An instruction that skips `jt` instructions where it is true, else `jf`.
-fn jump(code: u32, k: u32, jt: u8, jf: u8) -> Instruction {
-    Instruction {
-        code: code as u16,
-        jt,
-        jf,
-        k,
-    }
-}
-
-const LD_B: u32 = libc::BPF_LD | libc::BPF_B | libc::BPF_ABS;
-const LD_H: u32 = libc::BPF_LD | libc::BPF_H | libc::BPF_ABS;
-const LD_B_X: u32 = libc::BPF_LD | libc::BPF_B | libc::BPF_IND;
-const LD_H_X: u32 = libc::BPF_LD | libc::BPF_H | libc::BPF_IND;
-const LD_M: u32 = libc::BPF_LD | libc::BPF_MEM;
-const LDX_IMM: u32 = libc::BPF_LDX | libc::BPF_W | libc::BPF_IMM;
-const LDX_IHL: u32 = libc::BPF_LDX | libc::BPF_B | libc::BPF_MSH;
-const ST: u32 = libc::BPF_ST;
-const ADD: u32 = libc::BPF_ALU | libc::BPF_ADD | libc::BPF_K;
-const ADD_X: u32 = libc::BPF_ALU | libc::BPF_ADD | libc::BPF_X;
-const SHL: u32 = libc::BPF_ALU | libc::BPF_LSH | libc::BPF_K;
-const AND: u32 = libc::BPF_ALU | libc::BPF_AND | libc::BPF_K;
-const TAX: u32 = libc::BPF_MISC | libc::BPF_TAX;
-const TXA: u32 = libc::BPF_MISC | libc::BPF_TXA;
-const EQ: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
-const ANY: u32 = libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K;
-const GO: u32 = libc::BPF_JMP | libc::BPF_JA;
-const RET: u32 = libc::BPF_RET | libc::BPF_K;
 
 /// What the kernel knows of a packet, as an address for [`LD_B`] and [`LD_H`].
 fn ancillary(what: libc::c_int) -> u32 {
@@ -165,16 +123,6 @@ fn header() -> Vec<Instruction> {
         op(LD_M, 0),
     ]);
     program
-}
-
-/// Attaches a program to a socket (socket(7), SO_ATTACH_FILTER).
-pub(super) fn attach(fd: RawFd, program: &[Instruction]) -> io::Result<()> {
-    let fprog = libc::sock_fprog {
-        len: u16::try_from(program.len()).map_err(io::Error::other)?,
-        filter: program.as_ptr().cast_mut(),
-    };
-    // The kernel copies the program, and does not write to it.
-    set_option(fd, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &fprog)
 }
 
 #[cfg(test)]

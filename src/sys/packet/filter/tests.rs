@@ -2,7 +2,6 @@
 //! what is sent to that as it would see a packet, and needs no privilege.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixDatagram;
 
 use super::*;
@@ -11,7 +10,7 @@ use super::*;
 fn passes(packet: &[u8]) -> bool {
     let (send, receive) = UnixDatagram::pair().unwrap();
     receive.set_nonblocking(true).unwrap();
-    attach(receive.as_raw_fd(), &program()).unwrap();
+    attach(&receive, &program()).unwrap();
     send.send(packet).unwrap();
     receive.recv(&mut [0; 2048]).is_ok()
 }

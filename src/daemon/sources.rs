@@ -115,15 +115,19 @@ impl Sources {
         if self.away.is_none() {
             return Ok(());
         }
-        self.notices_ready = true;
-        let mut turns = 0..LAST_TURNS;
-        while self.notices_ready && turns.next().is_some() {
+        // The last turn has read nothing, so that hardly any time passes behind it.
+        for _ in 0..LAST_TURNS {
+            let before = self.shared.stats.notices.count();
+            self.notices_ready = true;
             self.hear(pipeline, now)?;
+            if self.shared.stats.notices.count() == before {
+                break;
+            }
         }
-        self.away = None;
         if let Err(error) = self.notices.listen_all(false) {
             log::debug!("notices of other namespaces come on: {error}");
         }
+        self.away = None;
         Ok(())
     }
 

@@ -92,6 +92,8 @@ fn by_a_reload_behind_notices() {
             let cookies = pairs.map(|(client, server)| [client.cookie, server.cookie]);
             launch(&place, "host").write(&place);
             daemon.signal(libc::SIGHUP);
+            // The kernel tells of ends from a work queue.
+            std::thread::sleep(std::time::Duration::from_millis(300));
             cookies.concat()
         });
         daemon.wait_for_line("the reload", |line| line.contains(" reloaded: "));

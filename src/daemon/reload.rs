@@ -141,12 +141,17 @@ impl Daemon {
         for warning in &settings.warnings {
             log::warn!("{warning}");
         }
+        let elsewhere = elsewhere(&settings).map(|watched| (watched, Arc::clone(&self.wake)));
+        if elsewhere.is_none()
+            && let Err(error) = self.sources.stay_home(&mut self.pipeline, now)
+        {
+            log::error!("the last notices of other namespaces cannot be read: {error}");
+        }
         // What the names have settled so far has the old numbers.
         self.settle();
         let (sensors, mut reloaded) = self.compare(&settings);
         let new = |sensor: &config::Sensor| self.running.is_new(&sensor.id);
         let watched = watched(&settings, new);
-        let elsewhere = elsewhere(&settings).map(|watched| (watched, Arc::clone(&self.wake)));
         let schedule = schedule(&settings, now);
         let prefixes: Vec<String> = settings
             .sensors

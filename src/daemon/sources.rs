@@ -26,6 +26,10 @@ use crate::sys;
 pub(super) const NETNS: &str = "netns";
 const OTHERS: &str = "other network namespaces";
 
+/// How many turns of reading notices it may take until there are none: more than
+/// the largest receive buffer has room for.
+const LAST_TURNS: u32 = 64;
+
 /// The sources of all namespaces and their sensors.
 pub(super) struct Sources {
     /// Our own namespace.
@@ -104,17 +108,33 @@ impl Sources {
         }
     }
 
-    /// Watches our own namespace alone again.
-    fn stay_home(&mut self) {
-        self.away = None;
+    /// Watches our own namespace alone again. What was heard of others is read
+    /// before: a notice that is read when they are not listened to any more does not
+    /// say whose it is.
+    pub fn stay_home(&mut self, pipeline: &mut Pipeline, now: Now) -> io::Result<()> {
+        if self.away.is_none() {
+            return Ok(());
+        }
+        // The last turn has read nothing, so that hardly any time passes behind it.
+        for _ in 0..LAST_TURNS {
+            let before = self.shared.stats.notices.count();
+            self.notices_ready = true;
+            self.hear(pipeline, now)?;
+            if self.shared.stats.notices.count() == before {
+                break;
+            }
+        }
         if let Err(error) = self.notices.listen_all(false) {
             log::debug!("notices of other namespaces come on: {error}");
         }
+        self.away = None;
+        Ok(())
     }
 
     /// Goes on for other sensors: joins the groups that nobody needed before.
     /// Notices that come meanwhile wait in their socket. Other namespaces are
-    /// watched by whoever has some `elsewhere`.
+    /// watched by whoever has some `elsewhere`; where nobody has, see
+    /// [`Sources::stay_home`].
     pub fn replace(
         &mut self,
         watched: Watched,
@@ -129,8 +149,7 @@ impl Sources {
         match (&mut self.away, elsewhere) {
             (Some(away), Some((watched, _))) => away.replace(watched, sensors, pipeline, now),
             (None, Some((watched, wake))) => self.watch_all(watched, wake, pipeline, now),
-            (Some(_), None) => self.stay_home(),
-            (None, None) => {}
+            (_, None) => {}
         }
         let added = added(before, self.home.needs);
         if added != Needs::default() {
@@ -242,7 +261,7 @@ impl Sources {
         away.news()?;
         let home = &mut self.home.sensor;
         if let Err(error) = away.collect(home, &mut self.shared, pipeline, now) {
-            self.stay_home();
+            self.stay_home(pipeline, now)?;
             let reason = format!("the thread that enters namespaces cannot come home: {error}");
             no_other_namespaces(reason, pipeline, now);
             return Ok(());

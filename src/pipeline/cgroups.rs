@@ -198,7 +198,10 @@ impl Pipeline {
         at: Now,
         record: impl FnOnce() -> Record,
     ) -> Option<Option<Placed>> {
-        if !self.is_emittable(change) {
+        // What nobody is told does not wait, but for what is told before it: a later
+        // run goes by their order.
+        let is_behind = self.placing.holds(WaitKey::of(change));
+        if !is_behind && !self.is_emittable(change) {
             return Some(None);
         }
         let cgroup = match &change.cgroup {
@@ -206,7 +209,7 @@ impl Pipeline {
             Err(why) => return Some(Some(Placed::nowhere(*why))),
         };
         let is_end = matches!(change.step, Step::Closed { .. });
-        if is_end && !self.placing.holds(WaitKey::of(change)) {
+        if is_end && !is_behind {
             return Some(Some(cgroup.placed()));
         }
         let wanted = self.stage(change).process;

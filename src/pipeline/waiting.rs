@@ -72,11 +72,11 @@ impl Waiting {
         let Some(line) = self.lines.get_mut(&key) else {
             return false;
         };
-        line.steps.push_back(Waiter {
-            change: change.clone(),
-            at,
-            until,
-        });
+        let mut change = change.clone();
+        // Of one socket: what was found out of it while it waits holds for all.
+        let before = line.steps.back().map(|step| &step.change.holders);
+        change.holders = change.holders.or_else(|| before.cloned().flatten());
+        line.steps.push_back(Waiter { change, at, until });
         self.count += 1;
         true
     }

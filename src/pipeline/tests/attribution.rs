@@ -272,9 +272,7 @@ fn who_has_a_socket_is_found_out_while_its_name_is_waited_for() {
         .close(closed(1, "203.0.113.7:80"), bench.at(2));
     bench.answer("203.0.113.7", Ok("a.example"), 1500);
     let why = Some(ProcessUnknown::NotPermitted);
-    // What the sensor knows comes with the end, which is not played here.
-    let expected = [("opened", why), ("closed", Some(ProcessUnknown::NotRead))];
-    assert_eq!(reasons(&bench), expected);
+    assert_eq!(reasons(&bench), [("opened", why), ("closed", why)]);
     assert_eq!(bench.stats.processes_asked.count(), 1);
     assert_eq!(bench.pipeline.deadline(), None);
 }
@@ -294,4 +292,32 @@ fn an_end_behind_a_name_ends_the_search() {
     let why = Some(ProcessUnknown::Gone);
     assert_eq!(reasons(&bench), [("opened", why), ("closed", why)]);
     assert!(!bench.pipeline.attribution.is_looking());
+}
+
+/// The first sensor to hear of the end has the search given up: the others say the
+/// same of the opening and of the end.
+#[test]
+fn all_sensors_say_the_same_of_a_socket_that_ended_behind_a_name() {
+    let both = || Stage {
+        process: attributing().process,
+        ..stage(&[], true)
+    };
+    let (mut bench, _woken) = bench(vec![both(), both()]);
+    let now = bench.at(0);
+    let of = |sensor, mut change: Change| {
+        change.sensor = SensorIx(sensor);
+        change
+    };
+    for sensor in 0..2 {
+        let opening = of(sensor, opened(1, "203.0.113.7:80"));
+        bench.pipeline.open(opening, now);
+    }
+    for sensor in 0..2 {
+        let end = of(sensor, closed(1, "203.0.113.7:80"));
+        bench.pipeline.close(end, now);
+    }
+    bench.answer("203.0.113.7", Ok("a.example"), 5);
+    let why = Some(ProcessUnknown::Gone);
+    let both = [("opened", why), ("closed", why)];
+    assert_eq!(reasons(&bench), [both, both].concat());
 }

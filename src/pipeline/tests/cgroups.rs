@@ -122,3 +122,20 @@ fn at_the_end_nothing_is_held_back() {
     let expected = [("opened", "timeout"), ("opened", "timeout")];
     assert_eq!(told(&bench), each(&expected));
 }
+
+/// Else a later run would take the socket for open.
+#[test]
+fn an_end_that_nobody_is_told_is_noted_behind_the_opening() {
+    let (mut bench, _woken) = bench();
+    bench.pipeline.stages[0].closed = false;
+    bench.pipeline.keep_journal(Netns(1));
+    let cgroup = Rc::new(Cgroup::new(7));
+    let open = within(&cgroup, opened(1, "10.0.0.9:80"));
+    bench.pipeline.open(open, bench.at(0));
+    let end = within(&cgroup, closed(1, "10.0.0.9:80"));
+    bench.pipeline.close(end, bench.at(1));
+    bench.pipeline.expire(bench.at(251));
+    assert_eq!(told(&bench), each(&[("opened", "timeout")]));
+    let journal = bench.pipeline.journal_mut().unwrap();
+    assert_eq!(journal.leaving().count(), 1, "it has ended");
+}

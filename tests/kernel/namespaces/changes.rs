@@ -76,6 +76,40 @@ fn by_a_reload() {
     });
 }
 
+/// What ended elsewhere before a reload that leaves other namespaces alone, and
+/// was not heard yet, is told of as theirs and never as our own.
+#[test]
+fn by_a_reload_behind_notices() {
+    netns::run("namespaces::changes::by_a_reload_behind_notices", || {
+        let place = Scratch::new();
+        let daemon = launch(&place, "all").start();
+        let world = World::of_process();
+        found(&daemon, &world);
+        let listener = world.within(|| Sock::listener(Domain::V4));
+        daemon.reported("every", "opened", listener.cookie);
+        let brief = daemon.paused(|| {
+            let pairs = world.within(|| [(); 20].map(|()| Sock::pair(&listener)));
+            let cookies = pairs.map(|(client, server)| [client.cookie, server.cookie]);
+            launch(&place, "host").write(&place);
+            daemon.signal(libc::SIGHUP);
+            // The kernel tells of ends from a work queue.
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            cookies.concat()
+        });
+        daemon.wait_for_line("the reload", |line| line.contains(" reloaded: "));
+        let own = Sock::listener(Domain::V4).cookie;
+        daemon.closed_by("other", &[own]);
+        let record = daemon.stop();
+        for cookie in brief {
+            let said = told(&record, "every", cookie);
+            let ours = |(_, data): &(&str, &serde_json::Value)| data["netns"] == netns::inode();
+            assert!(!said.iter().any(ours), "{said:?}");
+            assert_eq!(said.len(), 2, "heard before: {said:?}");
+            assert_eq!(told(&record, "other", cookie).len(), 0);
+        }
+    });
+}
+
 /// What survives a restart is of our own namespace. The sockets of others are as
 /// new to the next run as to the first.
 #[test]

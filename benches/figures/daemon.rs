@@ -10,9 +10,8 @@ use super::world;
 
 /// The program, where cargo puts it.
 pub const SOCKWATCH: &str = env!("CARGO_BIN_EXE_sockwatch");
-/// How long one may take to come to rest: who has a million sockets open takes it
-/// some 9 s of CPU time to find out, at a fifth of a core.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How long one may take to come to rest.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// How often a daemon is looked at that is to come to rest.
 const LOOK: Duration = Duration::from_millis(250);
 /// One that reads no dump uses less CPU than this between two looks, whatever its
@@ -30,6 +29,11 @@ impl Daemon {
     /// One that watches every socket by the defaults, but for these lines of
     /// the configuration's `daemon:` map; ready.
     pub fn start(settings: &str, stdout: Stdio) -> Outcome<Daemon> {
+        Daemon::start_with(settings, "", stdout)
+    }
+
+    /// The same with these lines of the sensor's `args:` as well.
+    pub fn start_with(settings: &str, args: &str, stdout: Stdio) -> Outcome<Daemon> {
         let mut command = Command::new(SOCKWATCH);
         command
             .args(["--config", "/dev/stdin", "--format", "json"])
@@ -41,7 +45,7 @@ impl Daemon {
         let mut config = child.stdin.take().ok_or("a daemon without input")?;
         write!(
             config,
-            "daemon: {{{settings}}}\nsensors: {{sockets: {{listener: net.socket}}}}\n"
+            "daemon: {{{settings}}}\nsensors: {{sockets: {{listener: net.socket, args: {{{args}}}}}}}\n"
         )?;
         drop(config);
         let mut log = BufReader::new(child.stderr.take().ok_or("a daemon without a log")?);

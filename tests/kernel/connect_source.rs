@@ -150,6 +150,7 @@ fn hold_every_kind(name: &str, hook: Origin, btf: bool, mut connects: Connects) 
     let mut seen = drain(&mut connects);
     seen.retain(|connect| connect.caller.pid == pid);
     let mut expected = 0;
+    let is_told = |cookie| truths.iter().any(|one| !one.mptcp && one.cookie == cookie);
     for truth in &truths {
         // sendto() with MSG_FASTOPEN does not come by security_socket_connect().
         let times = match hook {
@@ -158,9 +159,9 @@ fn hold_every_kind(name: &str, hook: Origin, btf: bool, mut connects: Connects) 
             _ => truth.times,
         };
         // `cgroup` tells the cookie of an MPTCP socket's subflow, which the caller
-        // cannot read; but each of these destinations is used once.
+        // cannot read. The kernel may give its destination's port twice.
         let is_it = |connect: &&Connect| match truth.mptcp {
-            true => connect.remote.to_string() == truth.remote,
+            true => connect.remote.to_string() == truth.remote && !is_told(connect.cookie.0),
             false => connect.cookie.0 == truth.cookie,
         };
         let records: Vec<&Connect> = seen.iter().filter(is_it).collect();

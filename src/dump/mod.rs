@@ -20,7 +20,7 @@ use mio::{Interest, Poll, Token};
 use crate::emit::Format;
 use crate::filter::{Answer, Filter};
 use crate::model::{
-    Coverage, Needs, Netns, Now, Proto, Row, SockId, SocketData, Sought, StateGroups, TcpState,
+    Coverage, Needs, Netns, Now, Proto, Row, SockId, Sought, StateGroups, TcpState,
 };
 use crate::reactor::{self, Handler, Turn};
 use crate::source::Dumps;
@@ -31,7 +31,8 @@ use crate::sys::output::{OpenError, Output, Patient};
 use crate::wire::bytecode::Condition;
 
 use elsewhere::Elsewhere;
-use rows::{Kept, Shelf};
+use print::Printing;
+use rows::{Kept, Rows};
 
 const DUMP: Token = Token(0);
 
@@ -162,34 +163,57 @@ pub fn run(request: &Request) -> Result<(), DumpFailed> {
         .register(&mut SourceFd(&scope.as_raw_fd()), DUMP, Interest::READABLE)
         .map_err(|error| DumpFailed::Start("watch a descriptor", error))?;
     let elsewhere = request.everywhere.then(Elsewhere::look).flatten();
-    let mut reading = Reading::new(scope, elsewhere, request);
-    reactor::run(&mut poll, &mut reading, Now::read)?;
-    let mut rows = reading.shelf.into_rows();
-    rows.find_cgroups();
-    let printed = if request.dns || request.process || request.everywhere {
-        let mut rows: Vec<SocketData> = rows.iter().collect();
-        if let Some(elsewhere) = &reading.elsewhere {
-            elsewhere.name(&mut rows);
-        }
-        // Before the names: in the seconds that they may take, sockets close.
-        if request.process {
-            processes::look_up(&mut rows);
-        }
-        if request.dns {
-            names::look_up(&mut poll, request, &mut rows, stats)?;
-        }
-        print::one_by_one(rows.iter(), request.format, out)
+    let to_find = request.dns || request.process || request.everywhere;
+    let taker = if to_find {
+        Taker::Keep(Rows::default(), out)
     } else {
-        print::rows(&rows, request.format, out)
+        Taker::Print(Box::new(Printing::new(request.format, out)))
     };
-    match printed {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(DumpFailed::ReaderGone),
-        Err(error) => Err(DumpFailed::Output(error)),
-        Ok(()) => Ok(()),
+    let mut reading = Reading::new(scope, elsewhere, request, taker);
+    let read = reactor::run(&mut poll, &mut reading, Now::read);
+    match reading.taker {
+        Taker::Print(mut printing) => {
+            let printed = printing.end();
+            read?;
+            printed
+        }
+        Taker::Keep(rows, out) => {
+            read?;
+            let mut rows = rows.into_data();
+            if let Some(elsewhere) = &reading.elsewhere {
+                elsewhere.name(&mut rows);
+            }
+            // Before the names: in the seconds that they may take, sockets close.
+            if request.process {
+                processes::look_up(&mut rows);
+            }
+            if request.dns {
+                names::look_up(&mut poll, request, &mut rows, stats)?;
+            }
+            print::all(&rows, request.format, out)
+        }
+    }
+    .map_err(unprinted)
+}
+
+/// A pipe that nobody reads any more is no failure.
+fn unprinted(error: io::Error) -> DumpFailed {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => DumpFailed::ReaderGone,
+        _ => DumpFailed::Output(error),
     }
 }
 
-/// Reads all dumps onto the shelf.
+/// What becomes of rows that pass.
+enum Taker {
+    /// They are printed as they are read. Those of a dump that fails in the middle
+    /// have been there as well.
+    Print(Box<Printing<Patient>>),
+    /// They are kept: something is to be found out of them first.
+    Keep(Rows, Patient),
+}
+
+/// Reads all dumps.
 struct Reading<'a> {
     scope: Scope,
     /// The namespaces that come after this one.
@@ -204,7 +228,7 @@ struct Reading<'a> {
     ready: bool,
     /// What TCP and UDP rows must be, for the kernel.
     conditions: [Option<Condition>; 2],
-    shelf: Shelf,
+    taker: Taker,
     /// What of the datagram under way can pass.
     kept: Vec<Kept>,
     /// The number of the dump under way.
@@ -212,7 +236,12 @@ struct Reading<'a> {
 }
 
 impl<'a> Reading<'a> {
-    fn new(scope: Scope, elsewhere: Option<Elsewhere>, request: &'a Request) -> Reading<'a> {
+    fn new(
+        scope: Scope,
+        elsewhere: Option<Elsewhere>,
+        request: &'a Request,
+        taker: Taker,
+    ) -> Reading<'a> {
         let mut dumps = Dumps::default();
         dumps.ask(request.needs());
         Reading {
@@ -225,7 +254,7 @@ impl<'a> Reading<'a> {
             missing: None,
             ready: false,
             conditions: Proto::ALL.map(|proto| request.condition(proto)),
-            shelf: Shelf::default(),
+            taker,
             kept: Vec::new(),
             number: 0,
         }
@@ -244,7 +273,9 @@ impl<'a> Reading<'a> {
     }
 
     fn failed(&mut self, coverage: Coverage, error: DumpError, now: Now) -> Result<(), DumpFailed> {
-        self.shelf.forget(self.number);
+        if let Taker::Keep(rows, _) = &mut self.taker {
+            rows.forget(self.number);
+        }
         self.tries += 1;
         if error.is_unknown() && self.dumps.fall_back(coverage) {
             return Ok(());
@@ -310,7 +341,10 @@ impl Handler for Reading<'_> {
                 kept.push(Kept { row, netns, dump });
             }
         });
-        self.shelf.put(&mut self.kept);
+        match &mut self.taker {
+            Taker::Print(printing) => printing.put(&mut self.kept).map_err(unprinted)?,
+            Taker::Keep(rows, _) => rows.put(&mut self.kept),
+        }
         match progress {
             // A dump is written while it is read, so this is rare: worth no more
             // than a look every now and then, whichever socket it is by now.

@@ -1,42 +1,41 @@
-//! Rows on standard output.
+//! Rows on standard output: as they are read, or all of them at the end.
+//!
+//! Most of the time of a dump is the kernel's, in the thread that reads. So from a
+//! number of rows on another thread prints them, and what that costs goes on beside
+//! the reading. It may lag behind by as much as there is: a reader of standard
+//! output that takes its time does not stretch the dump.
 
-use std::borrow::Borrow;
+use std::collections::HashSet;
 use std::io::{self, Write};
-use std::sync::mpsc::{self, Receiver};
-use std::thread;
+use std::mem;
+use std::sync::mpsc::{self, Sender};
+use std::thread::{self, JoinHandle};
 
 use super::cgroups::Places;
-use super::rows::{Kept, Rows};
-use crate::emit::{self, Format, Json};
+use super::rows::Kept;
+use crate::emit::{Format, Json, TextTable};
 use crate::model::SocketData;
 
 /// How much is written in one go.
 const WRITE_AT: usize = 64 * 1024;
-/// From so many rows on two threads render them.
-const ALONE: usize = 4096;
-/// How many pieces the other thread may be ahead.
-const AHEAD: usize = 4;
+/// From so many rows on there is a thread for it. They are also the piece by which
+/// the columns of a text are measured.
+const PIECE: usize = 4096;
 
-/// Prints rows of any kind, one after the other.
-pub(super) fn one_by_one<R>(
-    rows: impl Iterator<Item = R> + Clone,
-    format: Format,
-    mut out: impl Write,
-) -> io::Result<()>
-where
-    R: Borrow<SocketData>,
-{
+/// Prints rows of which all is known.
+pub(super) fn all(rows: &[SocketData], format: Format, mut out: impl Write) -> io::Result<()> {
+    let mut lines = Vec::with_capacity(WRITE_AT);
     match format {
         Format::Text => {
-            let mut out = io::BufWriter::with_capacity(WRITE_AT, out);
-            emit::table(rows, &mut out)?;
-            out.flush()
+            let mut table = TextTable::of(rows);
+            // Without any there are titles, too.
+            table.piece(rows.iter(), &mut lines);
+            out.write_all(&lines)
         }
         Format::Json => {
             let json = Json::new("");
-            let mut lines = Vec::with_capacity(WRITE_AT + 1024);
             for row in rows {
-                json.row(row.borrow(), &mut lines)?;
+                json.row(row, &mut lines)?;
                 if lines.len() >= WRITE_AT {
                     out.write_all(&lines)?;
                     lines.clear();
@@ -47,56 +46,166 @@ where
     }
 }
 
-/// Prints rows as they were read. Another thread renders every other piece of
-/// many JSON lines; in what order they are printed does not depend on it.
-pub(super) fn rows(rows: &Rows, format: Format, mut out: impl Write) -> io::Result<()> {
-    if format == Format::Text || rows.len() < ALONE {
-        return one_by_one(rows.iter(), format, out);
+/// How rows are rendered.
+enum Form {
+    /// With the rows of a piece that is not full yet.
+    Text(TextTable, Vec<Kept>),
+    Json(Json),
+}
+
+/// Prints rows as they come, each socket once.
+struct Printer<W> {
+    form: Form,
+    /// The cookies of full sockets and of minisockets that were printed: a dump under
+    /// churn can hold a row twice, and one that failed is made again.
+    printed: [HashSet<u64>; 2],
+    places: Places,
+    lines: Vec<u8>,
+    out: W,
+}
+
+impl<W: Write> Printer<W> {
+    fn new(format: Format, out: W) -> Printer<W> {
+        Printer {
+            form: match format {
+                Format::Text => Form::Text(TextTable::plain(), Vec::new()),
+                Format::Json => Form::Json(Json::new("")),
+            },
+            printed: Default::default(),
+            places: Places::default(),
+            lines: Vec::new(),
+            out,
+        }
     }
-    thread::scope(|scope| {
-        let (rendered, theirs) = mpsc::sync_channel(AHEAD);
-        let odd = move || {
-            let places = rows.places().apart();
-            for piece in rows.pieces().skip(1).step_by(2) {
-                // Nobody listens once writing has failed.
-                if rendered.send(lines(piece, &places)).is_err() {
-                    return;
+
+    fn put(&mut self, rows: Vec<Kept>) -> io::Result<()> {
+        let (printed, places, lines) = (&mut self.printed, &mut self.places, &mut self.lines);
+        let is_new = |kept: &Kept| printed[kept.row.kind as usize].insert(kept.row.cookie.0);
+        let mut new = rows.into_iter().filter(is_new);
+        match &mut self.form {
+            Form::Text(table, piece) => {
+                piece.extend(new);
+                if piece.len() >= PIECE {
+                    table.piece(piece.drain(..).map(|kept| kept.data(places)), lines);
                 }
             }
-        };
-        let theirs = thread::Builder::new()
-            .spawn_scoped(scope, odd)
-            .ok()
-            .map(|_| theirs);
-        alternate(rows, theirs, &mut out)
-    })
+            Form::Json(json) => new.try_for_each(|kept| json.row(&kept.data(places), lines))?,
+        }
+        if self.lines.len() >= WRITE_AT {
+            self.write()?;
+        }
+        Ok(())
+    }
+
+    fn end(mut self) -> io::Result<()> {
+        if let Form::Text(table, piece) = &mut self.form {
+            // Without any rows there are titles.
+            let rows = piece.drain(..).map(|kept| kept.data(&mut self.places));
+            table.piece(rows, &mut self.lines);
+        }
+        self.write()
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        self.out.write_all(&self.lines)?;
+        self.lines.clear();
+        Ok(())
+    }
 }
 
-fn alternate(
-    rows: &Rows,
-    theirs: Option<Receiver<io::Result<Vec<u8>>>>,
-    out: &mut impl Write,
-) -> io::Result<()> {
-    for (number, piece) in rows.pieces().enumerate() {
-        let lines = match &theirs {
-            Some(theirs) if number % 2 == 1 => {
-                let next = theirs.recv();
-                next.expect("the other thread renders every other piece")
+/// Prints rows as they are read.
+pub(super) struct Printing<W>(State<W>);
+
+enum State<W> {
+    /// So few yet that there is no thread for them.
+    Few(Vec<Kept>, Printer<W>),
+    /// There is no thread to be had.
+    Alone(Printer<W>),
+    Beside(Sender<Vec<Kept>>, JoinHandle<io::Result<()>>),
+    /// It has ended.
+    Over,
+}
+
+impl<W: Write + Send + 'static> Printing<W> {
+    pub fn new(format: Format, out: W) -> Printing<W> {
+        Printing(State::Few(Vec::new(), Printer::new(format, out)))
+    }
+
+    /// Has rows printed; none are left.
+    ///
+    /// # Errors
+    /// Those of writing, of these rows or of earlier ones. There is nothing to be
+    /// printed any more then.
+    pub fn put(&mut self, kept: &mut Vec<Kept>) -> io::Result<()> {
+        match &mut self.0 {
+            State::Few(few, _) => {
+                few.append(kept);
+                if few.len() < PIECE {
+                    return Ok(());
+                }
+                self.begin()
             }
-            _ => lines(piece, rows.places()),
-        };
-        out.write_all(&lines?)?;
+            State::Alone(printer) => printer.put(mem::take(kept)),
+            State::Beside(rows, _) => {
+                let room = Vec::with_capacity(kept.len());
+                if rows.send(mem::replace(kept, room)).is_ok() {
+                    return Ok(());
+                }
+                // It listens for as long as it can write.
+                self.end()
+            }
+            State::Over => Ok(()),
+        }
     }
-    Ok(())
-}
 
-fn lines(piece: &[Kept], places: &Places) -> io::Result<Vec<u8>> {
-    let json = Json::new("");
-    let mut lines = Vec::with_capacity(piece.len() * 256);
-    for kept in piece {
-        json.row(&kept.data(places), &mut lines)?;
+    fn begin(&mut self) -> io::Result<()> {
+        let State::Few(few, printer) = mem::replace(&mut self.0, State::Over) else {
+            return Ok(());
+        };
+        let (hand, handed) = mpsc::channel::<Printer<W>>();
+        let (rows, heard) = mpsc::channel();
+        let print = move || {
+            let Ok(mut printer) = handed.recv() else {
+                return Ok(());
+            };
+            for rows in heard {
+                printer.put(rows)?;
+            }
+            printer.end()
+        };
+        match thread::Builder::new().spawn(print) {
+            Ok(thread) => {
+                hand.send(printer).expect("it waits for nothing else");
+                self.0 = State::Beside(rows, thread);
+            }
+            Err(error) => {
+                log::debug!("no thread that prints: {error}");
+                self.0 = State::Alone(printer);
+            }
+        }
+        self.put(&mut { few })
     }
-    Ok(lines)
+
+    /// All rows have come: returns when they are written.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn end(&mut self) -> io::Result<()> {
+        match mem::replace(&mut self.0, State::Over) {
+            State::Few(few, mut printer) => {
+                printer.put(few)?;
+                printer.end()
+            }
+            State::Alone(printer) => printer.end(),
+            State::Beside(rows, thread) => {
+                drop(rows);
+                thread
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            }
+            State::Over => Ok(()),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -104,6 +213,72 @@ mod tests {
     use super::super::rows::tests::kept;
     use super::*;
     use crate::model::RowKind;
+    use std::sync::{Arc, Mutex};
+
+    #[derive(Clone, Default)]
+    struct Paper(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Paper {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Datagrams of some 250 rows, each row given twice.
+    fn datagrams(count: u64) -> impl Iterator<Item = Vec<Kept>> {
+        let starts = (0..count).step_by(250).flat_map(|start| [start, start]);
+        starts.map(move |start| {
+            let cookies = start..(start + 250).min(count);
+            cookies
+                .map(|cookie| kept(cookie, 1, RowKind::Full))
+                .collect()
+        })
+    }
+
+    fn printed(
+        count: u64,
+        format: Format,
+        begin: impl Fn(Printer<Paper>) -> State<Paper>,
+    ) -> String {
+        let paper = Paper::default();
+        let mut printing = Printing(begin(Printer::new(format, paper.clone())));
+        for mut rows in datagrams(count) {
+            printing.put(&mut rows).unwrap();
+            assert!(rows.is_empty());
+        }
+        printing.end().unwrap();
+        String::from_utf8(paper.0.lock().unwrap().clone()).unwrap()
+    }
+
+    #[test]
+    fn another_thread_prints_what_this_one_would() {
+        for count in [0, 1, 4095, 4096, 10_000] {
+            for format in [Format::Json, Format::Text] {
+                let alone = printed(count, format, State::Alone);
+                let both = printed(count, format, |printer| State::Few(Vec::new(), printer));
+                assert_eq!(alone, both, "{count} rows");
+                let title = usize::from(format == Format::Text);
+                assert_eq!(alone.lines().count(), count as usize + title);
+                // As if all had been known.
+                let rows: Vec<Kept> = (0..count)
+                    .map(|cookie| kept(cookie, 1, RowKind::Full))
+                    .collect();
+                let rows: Vec<_> = rows
+                    .iter()
+                    .map(|kept| kept.data(&mut Places::default()))
+                    .collect();
+                let mut known = Vec::new();
+                all(&rows, format, &mut known).unwrap();
+                if format == Format::Json || count <= PIECE as u64 {
+                    assert_eq!(alone.as_bytes(), known, "{count} rows");
+                }
+            }
+        }
+    }
 
     /// A reader that leaves after so many bytes.
     struct Leaves(usize);
@@ -123,34 +298,16 @@ mod tests {
     }
 
     #[test]
-    fn two_threads_print_what_one_does() {
-        for count in [0, 1, 4095, 4096, 10_000] {
-            let mut read = Rows::default();
-            read.put(
-                (0..count)
-                    .map(|cookie| kept(cookie, 1, RowKind::Full))
-                    .collect(),
-            );
-            for format in [Format::Json, Format::Text] {
-                let (mut alone, mut both) = (Vec::new(), Vec::new());
-                one_by_one(read.iter(), format, &mut alone).unwrap();
-                rows(&read, format, &mut both).unwrap();
-                assert_eq!(alone, both, "{count} rows");
+    fn a_reader_that_leaves_ends_the_printing() {
+        for format in [Format::Json, Format::Text] {
+            for bytes in [0, 2 * WRITE_AT] {
+                let mut printing = Printing::new(format, Leaves(bytes));
+                let put = datagrams(50_000).try_for_each(|mut rows| printing.put(&mut rows));
+                let failed = put.and_then(|()| printing.end()).unwrap_err();
+                assert_eq!(failed.kind(), io::ErrorKind::BrokenPipe);
+                printing.put(&mut vec![kept(1, 1, RowKind::Full)]).unwrap();
+                printing.end().unwrap();
             }
-        }
-    }
-
-    #[test]
-    fn a_reader_that_leaves_ends_both_threads() {
-        let mut read = Rows::default();
-        read.put(
-            (0..50_000)
-                .map(|cookie| kept(cookie, 1, RowKind::Full))
-                .collect(),
-        );
-        for bytes in [0, 1 << 20] {
-            let error = rows(&read, Format::Json, Leaves(bytes)).unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
         }
     }
 }

@@ -14,7 +14,7 @@ use self::records::{
     attributed_rows, closed, elsewhere, events, gap_queue, handed_over, minisocket_row, opened,
     own_event, row, socket_event, udp,
 };
-use super::{Json, Text, table};
+use super::{Json, Text, TextTable};
 use crate::log::is_harmful;
 use crate::model::{Data, Degraded, Event, Host, Name, SocketData};
 
@@ -81,8 +81,7 @@ fn rows_with_their_processes_are_the_golden_ones() {
         assert!(row["process"].is_object() || row["process_reason"].is_string());
         assert!(!line.contains("secret"), "a command line nobody asked for");
     }
-    let mut out = Vec::new();
-    table(attributed_rows(), &mut out).unwrap();
+    let out = table(attributed_rows().to_vec());
     hold("dump-process.txt", &out);
     assert!(
         !String::from_utf8(out)
@@ -102,15 +101,39 @@ fn who_called_and_who_has_it_are_told_apart() {
 fn dump_tables_are_the_golden_ones() {
     let mut named = closed();
     named.action = None;
+    hold(
+        "dump-names.txt",
+        &table(vec![row(), named, udp(), minisocket_row()]),
+    );
+    hold("dump.txt", &table(vec![row(), udp()]));
+    hold("dump-netns.txt", &table(vec![row(), elsewhere(), udp()]));
+}
+
+/// All rows as one piece.
+fn table(rows: Vec<SocketData>) -> Vec<u8> {
     let mut out = Vec::new();
-    table(&[row(), named, udp(), minisocket_row()], &mut out).unwrap();
-    hold("dump-names.txt", &out);
-    out.clear();
-    table(&[row(), udp()], &mut out).unwrap();
-    hold("dump.txt", &out);
-    out.clear();
-    table(&[row(), elsewhere(), udp()], &mut out).unwrap();
-    hold("dump-netns.txt", &out);
+    TextTable::of(&rows).piece(rows.iter(), &mut out);
+    out
+}
+
+/// What came before stands as it is; what comes is as wide at least.
+#[test]
+fn a_later_piece_widens_the_columns() {
+    let mut wide = row();
+    wide.cookie = crate::model::Cookie(u64::MAX);
+    let (mut table, mut out) = (TextTable::plain(), Vec::new());
+    for rows in [vec![row()], vec![wide, row()], vec![row()]] {
+        table.piece(rows.iter(), &mut out);
+    }
+    let text = String::from_utf8(out).unwrap();
+    let widths: Vec<usize> = text.lines().map(str::len).collect();
+    let [title, first, wide, second, third] = widths[..] else {
+        panic!("{text}");
+    };
+    assert!(
+        title == first && first < wide && wide == second && wide == third,
+        "{text}"
+    );
 }
 
 #[test]

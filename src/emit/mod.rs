@@ -30,7 +30,7 @@ pub use losing::{Losing, is_gap_of};
 pub(crate) use object::Object;
 pub use stdout::Stdout;
 pub use subscribers::{Subscribers, Subscription, Terms};
-pub use table::table;
+pub use table::TextTable;
 pub use text::Text;
 
 use std::fmt;

@@ -1,12 +1,11 @@
 //! The socket table as an aligned text table, for `--dump` on a terminal.
 //!
-//! Columns are as wide as their content, so the rows are walked twice: once to
-//! measure, once to write. HOST is there only when some row has a name, NETNS only
-//! when rows are of several namespaces or theirs has a name, PROCESS only when
-//! processes were asked for.
+//! Rows come in pieces, and each column is as wide as what was in it so far, the
+//! piece included, which is measured before any of it is written. HOST is there only
+//! when some row has a name, NETNS only when rows are of several namespaces or theirs
+//! has a name, PROCESS only when processes were asked for.
 
 use std::borrow::Borrow;
-use std::io::{self, Write};
 
 use super::digits;
 use super::process;
@@ -51,85 +50,107 @@ const CELLS: [Cell; COLUMNS] = [
     process::cell,
 ];
 
-/// Writes a header and a line for each row.
-pub fn table<R, T>(rows: R, out: &mut impl Write) -> io::Result<()>
-where
-    R: IntoIterator<Item = T>,
-    R::IntoIter: Clone,
-    T: Borrow<SocketData>,
-{
-    let rows = rows.into_iter();
-    let named = rows
-        .clone()
-        .any(|row| matches!(row.borrow().host, Host::Named(_)));
-    let attributed = rows.clone().any(|row| row.borrow().holders.is_some());
-    let first = rows.clone().next().map(|row| row.borrow().netns);
-    let elsewhere = rows.clone().any(|row| {
-        let row = row.borrow();
-        row.netns_name.is_some() || Some(row.netns) != first
-    });
-    let shown = |column: &usize| match *column {
-        HOST => named,
-        NETNS => elsewhere,
-        PROCESS => attributed,
-        _ => true,
-    };
-    let columns: Vec<usize> = (0..COLUMNS).filter(shown).collect();
-    let mut widths = TITLES.map(str::len);
-    let mut cell = Vec::new();
-    for row in rows.clone() {
-        for &column in &columns {
-            cell.clear();
-            CELLS[column](row.borrow(), &mut cell);
-            widths[column] = widths[column].max(width(&cell));
+/// A table under way.
+#[derive(Debug)]
+pub struct TextTable {
+    /// Those that are shown.
+    columns: Vec<usize>,
+    /// In characters.
+    widths: [usize; COLUMNS],
+    /// The titles have been written.
+    headed: bool,
+    /// The cells of one piece, end to end, and of each its bytes and characters.
+    cells: Vec<u8>,
+    sizes: Vec<(usize, usize)>,
+}
+
+impl TextTable {
+    /// A table of rows as they were read: without names, processes, and sockets of
+    /// other namespaces.
+    pub fn plain() -> TextTable {
+        TextTable::with(|column| !matches!(column, HOST | NETNS | PROCESS))
+    }
+
+    /// A table with the columns that these rows need.
+    pub fn of(rows: &[SocketData]) -> TextTable {
+        let named = rows.iter().any(|row| matches!(row.host, Host::Named(_)));
+        let attributed = rows.iter().any(|row| row.holders.is_some());
+        let first = rows.first().map(|row| row.netns);
+        let elsewhere = rows
+            .iter()
+            .any(|row| row.netns_name.is_some() || Some(row.netns) != first);
+        TextTable::with(|column| match column {
+            HOST => named,
+            NETNS => elsewhere,
+            PROCESS => attributed,
+            _ => true,
+        })
+    }
+
+    fn with(shown: impl Fn(usize) -> bool) -> TextTable {
+        TextTable {
+            columns: (0..COLUMNS).filter(|column| shown(*column)).collect(),
+            widths: TITLES.map(str::len),
+            headed: false,
+            cells: Vec::new(),
+            sizes: Vec::new(),
         }
     }
-    let mut line = Vec::new();
-    for &column in &columns {
-        pad(column, &widths, &mut line, |out| {
-            out.extend_from_slice(TITLES[column].as_bytes());
-        });
-    }
-    line.push(b'\n');
-    out.write_all(&line)?;
-    for row in rows {
-        line.clear();
-        for &column in &columns {
-            pad(column, &widths, &mut line, |out| {
-                CELLS[column](row.borrow(), out);
-            });
+
+    /// Appends a line for each row, below the titles if these are the first.
+    pub fn piece(
+        &mut self,
+        rows: impl Iterator<Item = impl Borrow<SocketData>>,
+        out: &mut Vec<u8>,
+    ) {
+        self.cells.clear();
+        self.sizes.clear();
+        for row in rows {
+            for &column in &self.columns {
+                let start = self.cells.len();
+                CELLS[column](row.borrow(), &mut self.cells);
+                let cell = &self.cells[start..];
+                let width = width(cell);
+                self.sizes.push((cell.len(), width));
+                self.widths[column] = self.widths[column].max(width);
+            }
         }
-        line.push(b'\n');
-        out.write_all(&line)?;
+        if !self.headed {
+            self.headed = true;
+            for &column in &self.columns {
+                let title = TITLES[column];
+                self.pad(column, title.as_bytes(), title.len(), out);
+            }
+            out.push(b'\n');
+        }
+        let mut rest = &self.cells[..];
+        for line in self.sizes.chunks(self.columns.len()) {
+            for (&column, &(bytes, width)) in self.columns.iter().zip(line) {
+                let (cell, others) = rest.split_at(bytes);
+                self.pad(column, cell, width, out);
+                rest = others;
+            }
+            out.push(b'\n');
+        }
     }
-    Ok(())
+
+    /// Appends a cell, as wide as its column.
+    fn pad(&self, column: usize, cell: &[u8], width: usize, out: &mut Vec<u8>) {
+        if column > 0 {
+            out.extend_from_slice(b"  ");
+        }
+        let gap = self.widths[column].saturating_sub(width);
+        if NUMBERS.contains(&column) {
+            out.resize(out.len() + gap, b' ');
+        }
+        out.extend_from_slice(cell);
+        if column != PROCESS && !NUMBERS.contains(&column) {
+            out.resize(out.len() + gap, b' ');
+        }
+    }
 }
 
 /// How many characters a cell has.
 fn width(cell: &[u8]) -> usize {
     cell.iter().filter(|byte| **byte & 0xc0 != 0x80).count()
-}
-
-/// Appends a cell, as wide as its column.
-fn pad(
-    column: usize,
-    widths: &[usize; COLUMNS],
-    line: &mut Vec<u8>,
-    cell: impl FnOnce(&mut Vec<u8>),
-) {
-    if column > 0 {
-        line.extend_from_slice(b"  ");
-    }
-    let start = line.len();
-    cell(line);
-    if column == PROCESS {
-        return;
-    }
-    let end = line.len();
-    let gap = widths[column].saturating_sub(width(&line[start..]));
-    line.resize(end + gap, b' ');
-    if NUMBERS.contains(&column) {
-        line.copy_within(start..end, start + gap);
-        line[start..start + gap].fill(b' ');
-    }
 }

@@ -137,7 +137,12 @@ impl Scope {
     /// # Errors
     /// See [`Netlink::open`].
     pub fn open(netns: Netns, stats: Rc<Stats>) -> io::Result<Scope> {
-        let mut scope = Scope::of(netns, Netlink::open()?, Netlink::open()?, stats);
+        let mut scope = Scope::of(
+            netns,
+            Netlink::open_asking()?,
+            Netlink::open_asking()?,
+            stats,
+        );
         scope.at_home = true;
         Ok(scope)
     }
@@ -270,7 +275,7 @@ impl Scope {
         }
         // What the kernel still holds of this dump would be in the way of the
         // next one (EBUSY): a fresh socket forgets it.
-        match Netlink::open() {
+        match Netlink::open_asking() {
             Ok(fresh) => {
                 self.dump = fresh;
                 self.replaced = true;

@@ -7,6 +7,7 @@
 
 #![allow(unsafe_code)]
 
+mod capability;
 mod child;
 pub mod classic;
 mod folder;

@@ -114,14 +114,12 @@ impl<'a> Iterator for Messages<'a> {
 
 impl<'a> Messages<'a> {
     fn split(&mut self) -> Result<Message<'a>, Malformed> {
-        let length = u32_at(self.rest, 0).ok_or(Malformed::Length)? as usize;
-        if length < HEADER || length > self.rest.len() {
-            return Err(Malformed::Length);
-        }
-        let (message, payload) = (&self.rest[..length], &self.rest[HEADER..length]);
+        let header: &[u8; HEADER] = self.rest.first_chunk().ok_or(Malformed::Length)?;
+        let length = long(header, 0) as usize;
+        let payload = self.rest.get(HEADER..length).ok_or(Malformed::Length)?;
         // The last message of a datagram may lack its padding.
         self.rest = self.rest.get(align4(length)..).unwrap_or(&[]);
-        let (kind, flags) = (word(message, 4), word(message, 6));
+        let (kind, flags) = (word(header, 4), word(header, 6));
         let code = || u32_at(payload, 0).map_or(0, |code| code as i32);
         let body = match kind {
             _ if flags & NLM_F_DUMP_INTR != 0 && kind != NLMSG_ERROR => Body::Interrupted,
@@ -132,8 +130,8 @@ impl<'a> Messages<'a> {
             _ => Body::Socket(payload),
         };
         Ok(Message {
-            seq: long(message, 8),
-            port: long(message, 12),
+            seq: long(header, 8),
+            port: long(header, 12),
             body,
         })
     }
@@ -144,15 +142,16 @@ impl<'a> Messages<'a> {
 /// # Errors
 /// What is [`Malformed`] about it.
 pub fn row(payload: &[u8], proto: Proto) -> Result<Row, Malformed> {
-    let head = head(payload, proto)?;
-    let (uid, inode) = (long(payload, 64), long(payload, 68));
-    let state = TcpState::from_wire(payload[1]).ok_or(Malformed::State)?;
+    let (fields, attributes) = split(payload)?;
+    let id = id(fields, proto)?;
+    let (uid, inode) = (long(fields, 64), long(fields, 68));
+    let state = TcpState::from_wire(fields[1]).ok_or(Malformed::State)?;
     let kind = match state {
         TcpState::TimeWait => RowKind::Mini,
         // A full socket's row begins with its shutdown mask, whatever was asked
         // for (inet_diag_msg_attrs_fill); request and time-wait sockets have
         // none to tell.
-        TcpState::SynRecv | TcpState::FinWait2 if !has_attribute(payload, INET_DIAG_SHUTDOWN) => {
+        TcpState::SynRecv | TcpState::FinWait2 if !attributes.have(INET_DIAG_SHUTDOWN) => {
             RowKind::Mini
         }
         _ => RowKind::Full,
@@ -163,13 +162,13 @@ pub fn row(payload: &[u8], proto: Proto) -> Result<Row, Malformed> {
         RowKind::Full => Owner::Known { uid, inode },
     };
     Ok(Row {
-        cookie: cookie(payload),
-        id: head,
+        cookie: cookie(fields),
+        id,
         state,
         kind,
         owner,
         cgroup: match kind {
-            RowKind::Full => cgroup(payload),
+            RowKind::Full => cgroup(attributes),
             RowKind::Mini => 0,
         },
     })
@@ -180,11 +179,9 @@ pub fn row(payload: &[u8], proto: Proto) -> Result<Row, Malformed> {
 /// # Errors
 /// What is [`Malformed`] about it.
 pub fn notice(payload: &[u8]) -> Result<Notice, Malformed> {
-    if payload.len() < DIAG_MSG {
-        return Err(Malformed::Short);
-    }
+    let (fields, attributes) = split(payload)?;
     let (mut proto, mut tcp) = (None, None);
-    for (kind, value) in Attributes::of(payload) {
+    for (kind, value) in attributes {
         match kind {
             INET_DIAG_PROTOCOL => proto = value.first().copied(),
             INET_DIAG_INFO => tcp = Some(tcp_info(value)),
@@ -197,8 +194,8 @@ pub fn notice(payload: &[u8]) -> Result<Notice, Malformed> {
         _ => return Err(Malformed::Protocol),
     };
     Ok(Notice {
-        cookie: cookie(payload),
-        id: head(payload, proto)?,
+        cookie: cookie(fields),
+        id: id(fields, proto)?,
         tcp: if proto == Proto::Tcp {
             Some(tcp.unwrap_or_default())
         } else {
@@ -233,63 +230,71 @@ fn tcp_info(bytes: &[u8]) -> TcpInfo {
     }
 }
 
-/// The addresses, which rows and notices hold at the same offsets.
-fn head(payload: &[u8], proto: Proto) -> Result<SockId, Malformed> {
-    if payload.len() < DIAG_MSG {
-        return Err(Malformed::Short);
-    }
-    let family = match i32::from(payload[0]) {
-        libc::AF_INET => Family::V4,
-        libc::AF_INET6 => Family::V6,
+/// A `struct inet_diag_msg`.
+type Fields = [u8; DIAG_MSG];
+
+/// The fields, which rows and notices hold at the same offsets, and what follows.
+fn split(payload: &[u8]) -> Result<(&Fields, Attributes<'_>), Malformed> {
+    let (fields, rest) = payload.split_first_chunk().ok_or(Malformed::Short)?;
+    Ok((fields, Attributes { rest }))
+}
+
+/// Protocol, family and ends.
+fn id(fields: &Fields, proto: Proto) -> Result<SockId, Malformed> {
+    let ips: (IpAddr, IpAddr) = match i32::from(fields[0]) {
+        libc::AF_INET => (ipv4(long(fields, 8)), ipv4(long(fields, 24))),
+        libc::AF_INET6 => (ipv6(&fields[8..24]), ipv6(&fields[24..40])),
         _ => return Err(Malformed::Family),
     };
-    let ip = |offset: usize| -> IpAddr {
-        let mut bytes = [0_u8; 16];
-        bytes.copy_from_slice(&payload[offset..offset + 16]);
-        match family {
-            Family::V4 => Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3]).into(),
-            Family::V6 => Ipv6Addr::from(bytes).into(),
-        }
+    let family = if ips.0.is_ipv4() {
+        Family::V4
+    } else {
+        Family::V6
     };
-    let port = |offset: usize| u16::from_be_bytes([payload[offset], payload[offset + 1]]);
+    let (local, remote) = (word(fields, 4), word(fields, 6));
     Ok(SockId::from_wire(
         proto,
         family,
-        (ip(8), port(4)),
-        (ip(24), port(6)),
-        long(payload, 40),
+        (ips.0, u16::from_be(local)),
+        (ips.1, u16::from_be(remote)),
+        long(fields, 40),
     ))
 }
 
+fn ipv4(bytes: u32) -> IpAddr {
+    Ipv4Addr::from_bits(u32::from_be(bytes)).into()
+}
+
+fn ipv6(bytes: &[u8]) -> IpAddr {
+    let mut address = [0; 16];
+    address.copy_from_slice(bytes);
+    Ipv6Addr::from(address).into()
+}
+
 /// `idiag_cookie[2]`: the low word first, each in host byte order.
-fn cookie(payload: &[u8]) -> Cookie {
-    Cookie(u64::from(long(payload, 44)) | u64::from(long(payload, 48)) << 32)
+fn cookie(fields: &Fields) -> Cookie {
+    Cookie(u64::from(long(fields, 44)) | u64::from(long(fields, 48)) << 32)
 }
 
 /// The id of the socket's cgroup in a row; 0 where there is none (the kernel has
 /// no CONFIG_SOCK_CGROUP_DATA) or it has not the length of one.
-fn cgroup(payload: &[u8]) -> u64 {
-    Attributes::of(payload)
+fn cgroup(mut attributes: Attributes<'_>) -> u64 {
+    attributes
         .find(|(kind, _)| *kind == INET_DIAG_CGROUP_ID)
         .and_then(|(_, value)| value.try_into().ok())
         .map_or(0, u64::from_ne_bytes)
 }
 
-fn has_attribute(payload: &[u8], wanted: u16) -> bool {
-    Attributes::of(payload).any(|(kind, _)| kind == wanted)
-}
-
 /// The attributes (`struct nlattr`) behind an inet_diag_msg; ends at the first
 /// that does not fit.
+#[derive(Clone, Copy)]
 struct Attributes<'a> {
     rest: &'a [u8],
 }
 
-impl<'a> Attributes<'a> {
-    fn of(payload: &'a [u8]) -> Attributes<'a> {
-        Attributes {
-            rest: payload.get(DIAG_MSG..).unwrap_or(&[]),
-        }
+impl Attributes<'_> {
+    fn have(mut self, wanted: u16) -> bool {
+        self.any(|(kind, _)| kind == wanted)
     }
 }
 
@@ -297,8 +302,8 @@ impl<'a> Iterator for Attributes<'a> {
     type Item = (u16, &'a [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let length = usize::from(u16_at(self.rest, 0)?);
-        let kind = u16_at(self.rest, 2)?;
+        let head: &[u8; 4] = self.rest.first_chunk()?;
+        let (length, kind) = (usize::from(word(head, 0)), word(head, 2));
         let value = self.rest.get(4..length)?;
         self.rest = self.rest.get(align4(length)..).unwrap_or(&[]);
         // The two top bits are flags (NLA_TYPE_MASK).
@@ -310,23 +315,20 @@ fn align4(length: usize) -> usize {
     (length + 3) & !3
 }
 
-fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
-    let two = bytes.get(offset..offset + 2)?;
-    Some(u16::from_ne_bytes([two[0], two[1]]))
-}
-
 fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
     let four = bytes.get(offset..offset + 4)?;
     Some(u32::from_ne_bytes([four[0], four[1], four[2], four[3]]))
 }
 
-/// As [`u16_at`], where the length was checked before.
-fn word(bytes: &[u8], offset: usize) -> u16 {
+/// Two bytes at a place that is within.
+#[inline(always)]
+fn word<const N: usize>(bytes: &[u8; N], offset: usize) -> u16 {
     u16::from_ne_bytes([bytes[offset], bytes[offset + 1]])
 }
 
-/// As [`u32_at`], where the length was checked before.
-fn long(bytes: &[u8], offset: usize) -> u32 {
+/// Four of them.
+#[inline(always)]
+fn long<const N: usize>(bytes: &[u8; N], offset: usize) -> u32 {
     u32::from_ne_bytes([
         bytes[offset],
         bytes[offset + 1],

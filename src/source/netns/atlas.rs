@@ -280,7 +280,7 @@ impl Atlas {
     pub fn sockets(&mut self, number: Number) -> Result<Entered, Astray> {
         let namespace = self.reopen(number)?;
         let both = self.within(&namespace, |_, _| {
-            Ok::<_, io::Error>((Netlink::open()?, Netlink::open()?))
+            Ok::<_, io::Error>((Netlink::open_asking()?, Netlink::open_asking()?))
         })?;
         let (dump, query) = both?;
         let cookie = self.known.get(&number).and_then(|known| known.cookie);

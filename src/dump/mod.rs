@@ -1,6 +1,7 @@
 //! `--dump`: the socket table once, through the same source, table and filter as
 //! the daemon's.
 
+mod aside;
 mod cgroups;
 mod elsewhere;
 mod names;
@@ -30,6 +31,7 @@ use crate::sys;
 use crate::sys::output::{OpenError, Output, Patient};
 use crate::wire::bytecode::Condition;
 
+use aside::Aside;
 use elsewhere::Elsewhere;
 use print::Printing;
 use rows::{Kept, Rows};
@@ -221,6 +223,8 @@ struct Reading<'a> {
     /// The one that is being read is not our own.
     away: bool,
     request: &'a Request,
+    /// Who reads a part of it.
+    aside: Option<Aside>,
     dumps: Dumps,
     tries: u32,
     /// The protocol that nobody answers for.
@@ -242,13 +246,15 @@ impl<'a> Reading<'a> {
         request: &'a Request,
         taker: Taker,
     ) -> Reading<'a> {
-        let mut dumps = Dumps::default();
-        dumps.ask(request.needs());
+        let (mut dumps, mut needs) = (Dumps::default(), request.needs());
+        let aside = Aside::take_over(&mut needs, scope.netns());
+        dumps.ask(needs);
         Reading {
             scope,
             elsewhere,
             away: false,
             request,
+            aside,
             dumps,
             tries: 0,
             missing: None,
@@ -270,6 +276,30 @@ impl<'a> Reading<'a> {
         self.tries = 0;
         self.dumps.ask(self.request.needs());
         true
+    }
+
+    /// Takes what was read beside, or has it read here.
+    fn take_from(&mut self, aside: Aside) -> Result<(), DumpFailed> {
+        let Some(rows) = aside.rows() else {
+            self.dumps.ask(Aside::needs());
+            return Ok(());
+        };
+        self.number += 1;
+        let (netns, dump) = (self.scope.netns(), self.number);
+        let rows = rows.into_iter().filter(|row| can_pass(row, self.request));
+        self.kept.extend(rows.map(|row| Kept { row, netns, dump }));
+        self.put()
+    }
+
+    /// Gives what can pass to whoever takes it.
+    fn put(&mut self) -> Result<(), DumpFailed> {
+        match &mut self.taker {
+            Taker::Print(printing) => printing.put(&mut self.kept).map_err(unprinted),
+            Taker::Keep(rows, _) => {
+                rows.put(&mut self.kept);
+                Ok(())
+            }
+        }
     }
 
     fn failed(&mut self, coverage: Coverage, error: DumpError, now: Now) -> Result<(), DumpFailed> {
@@ -325,6 +355,10 @@ impl Handler for Reading<'_> {
                 if let Some(at) = self.dumps.next_at(now.mono) {
                     return Ok(Turn::Idle(Some(at)));
                 }
+                if let Some(aside) = self.aside.take() {
+                    self.take_from(aside)?;
+                    return Ok(Turn::Busy);
+                }
                 return Ok(if self.go_on() { Turn::Busy } else { Turn::Done });
             };
             self.number += 1;
@@ -341,10 +375,7 @@ impl Handler for Reading<'_> {
                 kept.push(Kept { row, netns, dump });
             }
         });
-        match &mut self.taker {
-            Taker::Print(printing) => printing.put(&mut self.kept).map_err(unprinted)?,
-            Taker::Keep(rows, _) => rows.put(&mut self.kept),
-        }
+        self.put()?;
         match progress {
             // A dump is written while it is read, so this is rare: worth no more
             // than a look every now and then, whichever socket it is by now.

@@ -147,23 +147,24 @@ impl Listeners {
 
     fn end(&mut self, cookie: Cookie, id: &SockId, ended: Ended) {
         let listener = Listener::new(cookie, id, Some(ended));
-        // One that ended at the same place before stands for both.
-        let known = self.by_port.get_mut(&id.local.port).and_then(|bucket| {
-            bucket
-                .iter_mut()
-                .find(|known| known.cookie == cookie || known.is_like(&listener))
+        let bucket = self.by_port.entry(id.local.port).or_default();
+        // What was known of it gives way; and one that ended at the same place before
+        // need not be remembered besides.
+        let before = bucket.len();
+        let ended = &mut self.ended;
+        bucket.retain(|known| {
+            let superseded = known.cookie == cookie || known.is_like(&listener);
+            *ended -= usize::from(superseded && known.ended.is_some());
+            !superseded
         });
-        if let Some(known) = known {
-            self.ended += usize::from(known.ended.is_none());
-            *known = listener;
-        } else if self.ended < BOUND {
+        if bucket.len() < before || self.ended < BOUND {
             self.ended += 1;
-            self.by_port
-                .entry(id.local.port)
-                .or_default()
-                .push(listener);
+            bucket.push(listener);
         } else {
-            self.blurred = Some(ended);
+            if bucket.is_empty() {
+                self.by_port.remove(&id.local.port);
+            }
+            self.blurred = listener.ended;
         }
     }
 
@@ -315,6 +316,29 @@ mod tests {
         }
         assert_eq!(listeners.local(&child), Local::Listeners);
         listeners.dumped(10);
+        assert_eq!(listeners.local(&child), Local::Free);
+        assert_eq!((listeners.ended, listeners.by_port.len()), (0, 0));
+    }
+
+    /// Whatever ended at its place before.
+    #[test]
+    fn a_listener_that_has_ended_listens_no_more() {
+        let (listens, child) = (
+            listener(Family::V4, "0.0.0.0", 0),
+            id(Family::V4, "10.0.0.1", 80, 0),
+        );
+        let mut listeners = Listeners::default();
+        for cookie in [1, 2] {
+            listeners.listens(Cookie(cookie), &listens);
+        }
+        for cookie in [1, 2] {
+            listeners.ends(Cookie(cookie), &listens, 7);
+        }
+        assert_eq!(listeners.ended, 1, "one stands for both");
+        for number in [8, 9, 10] {
+            assert_eq!(listeners.local(&child), Local::Listeners);
+            listeners.dumped(number);
+        }
         assert_eq!(listeners.local(&child), Local::Free);
         assert_eq!((listeners.ended, listeners.by_port.len()), (0, 0));
     }

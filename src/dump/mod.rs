@@ -329,6 +329,10 @@ impl<'a> Reading<'a> {
             return Ok(());
         }
         if error.is_missing() || self.tries >= TRIES {
+            // What was read beside is there all the same.
+            if let Some(aside) = self.aside.take() {
+                self.take_from(aside)?;
+            }
             return Err(DumpFailed::Dump(coverage.proto, error));
         }
         self.dumps.retry(coverage, now.mono);

@@ -1,9 +1,10 @@
 //! What of the sensors' patterns is asked of the kernel.
 //!
 //! TCP dumps are narrowed to the sockets that somebody could want by their ends.
-//! The sensor lets go by what is not sought in any case ([`crate::sensor::NetSocket::seek`]), so
-//! it makes a difference in one case only: a socket in the table that is connected
-//! anew to where nobody looks vanishes from the dumps. So what a narrowed dump did
+//! What else there is no view knows, whether it is read or not
+//! ([`crate::sensor::NetSocket::seek`]), so it makes a difference in one case only: a
+//! socket in the table that is connected anew to where nobody looks vanishes from the
+//! dumps. So what a narrowed dump did
 //! not hold, and no notice has told the end of, is looked for in a whole one that
 //! follows at once; and as long as that does not hold it either, all dumps are
 //! whole. So they are where absence from a dump proves an end: after an overrun,
@@ -17,7 +18,7 @@ use super::balance::Balance;
 use super::guard::{self, Guard};
 use super::place::Place;
 use super::shared::Shared;
-use crate::config;
+use crate::config::{self, Settings};
 use crate::model::{Coverage, Listener, Needs, Proto, Sought, StateGroups};
 use crate::source::Group;
 use crate::source::diag::Scope;
@@ -75,9 +76,14 @@ impl Narrow {
     }
 }
 
-/// What the sensors could want of TCP by the ends of sockets. All of it where one
-/// watches connect() calls: the table is their cross-check.
-pub(super) fn sought<'s>(sensors: impl Iterator<Item = &'s config::Sensor>) -> Sought {
+/// What such sensors could want of TCP by the ends of sockets. All of it where one
+/// watches connect() calls, since the table is their cross-check, and where nothing
+/// is to be left out.
+pub(super) fn sought(settings: &Settings, such: impl Fn(&config::Sensor) -> bool) -> Sought {
+    if !settings.daemon.push_down {
+        return Sought::ALL;
+    }
+    let sensors = settings.sensors.iter().filter(|sensor| such(sensor));
     let each = sensors.map(|sensor| match sensor.listener {
         Listener::TcpConnect => Sought::ALL,
         Listener::NetSocket | Listener::Own => sensor.filter.sought(Proto::Tcp),
@@ -164,10 +170,10 @@ impl Place {
 }
 
 /// What these settings would ask of the kernel, a line for each protocol.
-pub fn would_ask(settings: &config::Settings) -> Vec<String> {
+pub fn would_ask(settings: &Settings) -> Vec<String> {
     let needs = settings.sensors.iter().map(config::Sensor::needs);
     let needs = needs.fold(Needs::default(), |all, needs| all | needs);
-    let sought = sought(settings.sensors.iter());
+    let sought = sought(settings, |_| true);
     let guarded = guard::refuses(settings, &sought);
     asked(needs, &sought, settings.daemon.push_down, guarded)
 }

@@ -112,14 +112,29 @@ impl NetSocket {
         // In the middle of connect() a socket is read without its port: it is
         // there, but its ends are not to be believed.
         let half_made = row.id.local.port == 0;
-        if let Some(entry) = table.find_next(key, walk) {
+        let mut found = table.find_next(key, walk);
+        let current = found.as_ref().is_some_and(|entry| entry.is_current(&row));
+        // What nobody knew, and has other ends now, or is somebody's concern, is a
+        // socket like any that was not in the table.
+        if let Some(entry) = &found
+            && !current
+            && !half_made
+            && row.kind == RowKind::Full
+            && entry.seen != self.number
+            && self.views.knowing(entry) == 0
+            && (!entry.id().same_ends(&row.id) || self.views.seekers(&row.id, row.state) != 0)
+        {
+            table.remove(key);
+            found = None;
+        }
+        if let Some(entry) = found {
             // A dump under churn can hold a row twice; the first one counts.
             if entry.seen != self.number {
                 if entry.seen == RESTORED && self.views.unread(&row.id, row.state) != 0 {
                     dump.confirmed.push((key, row.kind));
                 }
                 entry.seen = self.number;
-                if entry.is_current(&row) {
+                if current {
                     if entry.is(Mark::Carried) {
                         entry.note(Mark::Carried, false);
                         self.ways.belongs(entry, row.cgroup);
@@ -181,8 +196,11 @@ impl NetSocket {
                 continue;
             }
             entry.note(Mark::Staged, false);
-            graves.lift(key);
             let id = entry.id();
+            // Whoever was told of an end is not told otherwise by what nobody wants.
+            if self.views.seekers(&id, entry.state()) != 0 {
+                graves.lift(key);
+            }
             let primed = self.absence.unit(id.proto, id.family).primed;
             let at_start = !primed.contains(StateGroups::of(entry.state()));
             let unread = self.views.unread(&id, entry.state());

@@ -141,6 +141,7 @@ fn view() -> View {
         initial: false,
         time_wait: false,
         syn_recv: false,
+        sought: Sought::ALL,
     }
 }
 

@@ -1,5 +1,6 @@
-//! Dumps that leave out what nobody wants, beside dumps that do not: the same is
-//! told, whatever becomes of the sockets.
+//! Dumps that leave out what nobody wants, and a table that lets go by what else is
+//! read, beside dumps and a table of everything: the same is told, whatever becomes
+//! of the sockets.
 
 use std::collections::VecDeque;
 
@@ -7,13 +8,17 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Wants what goes to port 443 or comes from port 22, once it is established.
+/// Of two sensors one wants what goes to port 443 or comes from port 22, the other
+/// what goes to port 53; both once it is established.
 #[derive(Default)]
 struct Picky(Vec<String>);
 
 impl Judge for Picky {
     fn open(&mut self, change: Change, _now: Now) -> Verdict {
-        let ends = change.id.remote.port == 443 || change.id.local.port == 22;
+        let ends = match change.sensor.0 {
+            0 => change.id.remote.port == 443 || change.id.local.port == 22,
+            _ => change.id.remote.port == 53,
+        };
         let first = matches!(
             change.step,
             Step::Opened {
@@ -39,29 +44,30 @@ impl Judge for Picky {
     }
 }
 
-/// What a filter makes of the same wish.
-fn sought() -> Sought {
+/// What a filter makes of the same wishes.
+fn wishes() -> [Sought; 2] {
     let end = |port| End {
         ip: None,
         port: Some(port),
     };
-    let (https, ssh) = (
-        Ends {
-            remote: end(443),
-            ..Ends::default()
-        },
-        Ends {
-            local: end(22),
-            ..Ends::default()
-        },
-    );
-    Sought::new(Some(vec![https, ssh]), Vec::new()).with_unconnected()
+    let remote = |port| Ends {
+        remote: end(port),
+        ..Ends::default()
+    };
+    let ssh = Ends {
+        local: end(22),
+        ..Ends::default()
+    };
+    let wish = |ends| Sought::new(Some(ends), Vec::new()).with_unconnected();
+    [wish(vec![remote(443), ssh]), wish(vec![remote(53)])]
 }
 
 /// One sensor and how its dumps are made: as the daemon makes them.
 struct Watcher {
     sensor: NetSocket,
     judge: Picky,
+    /// What the sensors could want.
+    sought: Sought,
     narrow: bool,
     /// Something was missing from the last dump.
     whole: bool,
@@ -69,13 +75,23 @@ struct Watcher {
 }
 
 impl Watcher {
-    fn new(narrow: bool, now: Now) -> Watcher {
+    fn new(narrow: bool, sensors: u8, now: Now) -> Watcher {
         let stats = Rc::new(Stats::default());
-        let mut sensor = NetSocket::new(NETNS, vec![view()], Needs::EVERYTHING, stats, now);
-        sensor.seek(sought());
+        let wishes = wishes().into_iter().take(usize::from(sensors));
+        let views = wishes.clone().zip(0..).map(|(sought, number)| View {
+            sensor: SensorIx(number),
+            sought,
+            ..view()
+        });
+        let mut sensor = NetSocket::new(NETNS, views.collect(), Needs::EVERYTHING, stats, now);
+        let sought = wishes.fold(Sought::NONE, Sought::or);
+        if narrow {
+            sensor.seek(sought.clone());
+        }
         Watcher {
             sensor,
             judge: Picky::default(),
+            sought,
             narrow,
             whole: false,
             narrowed: 0,
@@ -93,7 +109,7 @@ impl Watcher {
             self.narrowed += 1;
         }
         for row in rows.iter().filter(|row| row.id.proto == coverage.proto) {
-            if !narrow || sought().wants(&row.id) {
+            if !narrow || self.sought.wants(&row.id) {
                 self.sensor.row(*row, now);
             }
         }
@@ -165,100 +181,147 @@ fn shape(what: u8, to: u8, port: u16) -> (SockId, TcpState) {
     }
 }
 
+/// Two watchers beside the same sockets, each narrow or not, with so many sensors.
+/// Within one step the order is that of rows and tables; `alike` puts that right, and
+/// leaves out what may differ.
+fn same(
+    ops: Vec<Op>,
+    watchers: [(bool, u8); 2],
+    alike: fn(Vec<String>) -> Vec<String>,
+) -> Result<(), TestCaseError> {
+    let start = Instant::now();
+    let mut ms = 0;
+    let at = |ms: u64| Now {
+        mono: start + Duration::from_millis(ms),
+        wall: SystemTime::UNIX_EPOCH + Duration::from_millis(ms),
+    };
+    let mut watchers = watchers.map(|(narrow, sensors)| Watcher::new(narrow, sensors, at(0)));
+    // Sockets with their rows; those that have vanished, to close without ends.
+    let (mut alive, mut hidden): (Vec<Row>, Vec<Row>) = (Vec::new(), Vec::new());
+    let mut notices: VecDeque<Notice> = VecDeque::new();
+    let (mut next, mut lost) = (0, false);
+    for op in ops {
+        ms += 1;
+        let now = at(ms);
+        match op {
+            Op::Open(what, to) => {
+                next += 1;
+                let (id, state) = shape(what, to, 1000 + next as u16);
+                alive.push(row(next, id, state));
+            }
+            Op::Move(which, to) => {
+                let (all, from) = if which & 1 == 0 || hidden.is_empty() {
+                    (alive.len(), false)
+                } else {
+                    (hidden.len(), true)
+                };
+                if all == 0 {
+                    continue;
+                }
+                let at = usize::from(which / 2) % all;
+                let mut one = if from {
+                    hidden.swap_remove(at)
+                } else {
+                    alive.swap_remove(at)
+                };
+                let what = if one.id.proto == Proto::Udp { 3 } else { 0 };
+                (one.id, one.state) = shape(what, to, 1000 + one.cookie.0 as u16);
+                alive.push(one);
+            }
+            Op::Vanish(which) if !alive.is_empty() => {
+                let at = usize::from(which) % alive.len();
+                hidden.push(alive.swap_remove(at));
+            }
+            Op::Close(which, wiped) if !alive.is_empty() => {
+                let mut dead = alive.swap_remove(usize::from(which) % alive.len());
+                let tcp = match dead.state {
+                    Established => established(),
+                    SynSent => TcpInfo {
+                        advmss: 1,
+                        ..TcpInfo::default()
+                    },
+                    _ => TcpInfo::default(),
+                };
+                if wiped && dead.id.proto == Proto::Tcp {
+                    dead.id.remote.port = 0;
+                }
+                if !std::mem::take(&mut lost) {
+                    notices.push_back(notice(dead.cookie.0, dead.id, tcp));
+                } else {
+                    for watcher in &mut watchers {
+                        watcher.sensor.overrun(now);
+                    }
+                }
+            }
+            Op::Tick(which) => {
+                for watcher in &mut watchers {
+                    watcher.tick(coverages()[usize::from(which)], &alive, now);
+                }
+            }
+            Op::Hear(n) => {
+                for _ in 0..n {
+                    let Some(notice) = notices.pop_front() else {
+                        break;
+                    };
+                    for watcher in &mut watchers {
+                        watcher.sensor.notice(notice, now, &mut watcher.judge);
+                    }
+                }
+            }
+            Op::Lose => lost = true,
+            Op::Wait => ms += 150,
+            Op::Vanish(_) | Op::Close(..) => {}
+        }
+        let [one, other] = &mut watchers;
+        let (one, other) = (
+            std::mem::take(&mut one.judge.0),
+            std::mem::take(&mut other.judge.0),
+        );
+        prop_assert_eq!(alike(one), alike(other));
+    }
+    let [narrow, whole] = &watchers;
+    prop_assert_eq!(whole.narrowed, 0);
+    // What the table holds is bounded by what is sought and has been in view.
+    prop_assert!(narrow.sensor.len() <= next as usize);
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
+    /// Nor a table that lets go by what nobody wants.
     #[test]
-    fn nobody_can_tell_a_narrowed_dump(ops in prop::collection::vec(op(), 1..200)) {
-        let start = Instant::now();
-        let mut ms = 0;
-        let at = |ms: u64| Now {
-            mono: start + Duration::from_millis(ms),
-            wall: SystemTime::UNIX_EPOCH + Duration::from_millis(ms),
-        };
-        let mut watchers = [true, false].map(|narrow| Watcher::new(narrow, at(0)));
-        // Sockets with their rows; those that have vanished, to close without ends.
-        let (mut alive, mut hidden): (Vec<Row>, Vec<Row>) = (Vec::new(), Vec::new());
-        let mut notices: VecDeque<Notice> = VecDeque::new();
-        let (mut next, mut lost) = (0, false);
-        for op in ops {
-            ms += 1;
-            let now = at(ms);
-            match op {
-                Op::Open(what, to) => {
-                    next += 1;
-                    let (id, state) = shape(what, to, 1000 + next as u16);
-                    alive.push(row(next, id, state));
-                }
-                Op::Move(which, to) => {
-                    let (all, from) = if which & 1 == 0 || hidden.is_empty() {
-                        (alive.len(), false)
-                    } else {
-                        (hidden.len(), true)
-                    };
-                    if all == 0 {
-                        continue;
-                    }
-                    let at = usize::from(which / 2) % all;
-                    let mut one = if from { hidden.swap_remove(at) } else { alive.swap_remove(at) };
-                    let what = if one.id.proto == Proto::Udp { 3 } else { 0 };
-                    (one.id, one.state) = shape(what, to, 1000 + one.cookie.0 as u16);
-                    alive.push(one);
-                }
-                Op::Vanish(which) if !alive.is_empty() => {
-                    let at = usize::from(which) % alive.len();
-                    hidden.push(alive.swap_remove(at));
-                }
-                Op::Close(which, wiped) if !alive.is_empty() => {
-                    let mut dead = alive.swap_remove(usize::from(which) % alive.len());
-                    let tcp = match dead.state {
-                        Established => established(),
-                        SynSent => TcpInfo { advmss: 1, ..TcpInfo::default() },
-                        _ => TcpInfo::default(),
-                    };
-                    if wiped && dead.id.proto == Proto::Tcp {
-                        dead.id.remote.port = 0;
-                    }
-                    if !std::mem::take(&mut lost) {
-                        notices.push_back(notice(dead.cookie.0, dead.id, tcp));
-                    } else {
-                        for watcher in &mut watchers {
-                            watcher.sensor.overrun(now);
-                        }
-                    }
-                }
-                Op::Tick(which) => {
-                    for watcher in &mut watchers {
-                        watcher.tick(coverages()[usize::from(which)], &alive, now);
-                    }
-                }
-                Op::Hear(n) => {
-                    for _ in 0..n {
-                        let Some(notice) = notices.pop_front() else { break };
-                        for watcher in &mut watchers {
-                            watcher.sensor.notice(notice, now, &mut watcher.judge);
-                        }
-                    }
-                }
-                Op::Lose => lost = true,
-                Op::Wait => ms += 150,
-                Op::Vanish(_) | Op::Close(..) => {}
-            }
-            let [narrow, whole] = &mut watchers;
-            let (told, expected) = (std::mem::take(&mut narrow.judge.0), std::mem::take(&mut whole.judge.0));
-            prop_assert_eq!(sorted(told), sorted(expected));
-        }
-        let [narrow, whole] = &watchers;
-        prop_assert_eq!(whole.narrowed, 0);
-        // What the table holds is bounded by what is sought and has been in view.
-        prop_assert!(narrow.sensor.len() <= next as usize);
+    fn nobody_can_tell_a_narrowed_dump(ops in prop::collection::vec(op(), 1..200), sensors in 1_u8..3) {
+        same(ops, [(true, sensors), (false, sensors)], sorted)?;
+    }
+
+    /// But for the direction of what others have seen connected anew: that is
+    /// outbound, even from where somebody listens. (After a gap others can also have
+    /// seen that a socket lives which was taken for gone.)
+    #[test]
+    fn a_sensor_tells_the_same_whatever_others_want(ops in prop::collection::vec(op(), 1..200)) {
+        let ops = ops.into_iter().filter(|op| !matches!(op, Op::Lose));
+        same(ops.collect(), [(true, 1), (false, 2)], of_the_first)?;
     }
 }
 
-/// Within one dump the order is that of rows and tables.
 fn sorted(mut told: Vec<String>) -> Vec<String> {
     told.sort();
     told
+}
+
+/// What the first sensor tells, without directions.
+fn of_the_first(told: Vec<String>) -> Vec<String> {
+    let mine = told.into_iter().filter(|it| !it.contains("SensorIx(1)"));
+    sorted(
+        mine.map(|it| {
+            let ways = ["Inbound", "Outbound", "Unknown"];
+            ways.iter().fold(it, |it, way| {
+                it.replace(&format!("direction: Some({way})"), "")
+            })
+        })
+        .collect(),
+    )
 }
 
 fn bench() -> (Watcher, Now) {
@@ -266,7 +329,7 @@ fn bench() -> (Watcher, Now) {
         mono: Instant::now(),
         wall: SystemTime::UNIX_EPOCH,
     };
-    (Watcher::new(true, now), now)
+    (Watcher::new(true, 1, now), now)
 }
 
 #[test]

@@ -12,8 +12,8 @@ use super::{DumpFailed, Request, unprinted};
 use crate::filter::Answer;
 use crate::model::{Coverage, Now, Proto, Row};
 use crate::reactor::{Handler, Turn};
-use crate::source::Dumps;
 use crate::source::diag::{DumpError, Progress, Scope};
+use crate::source::dumps::{Asked, Dumps};
 use crate::sys::output::Patient;
 use crate::wire::bytecode::Condition;
 
@@ -123,7 +123,7 @@ impl<'a> Reading<'a> {
             rows.forget(self.number);
         }
         self.tries += 1;
-        if error.is_unknown() && self.dumps.fall_back(coverage) {
+        if error.is_unknown() && self.dumps.fall_back(Asked::due(coverage)) {
             return Ok(());
         }
         if self.away && !error.is_missing() {
@@ -151,7 +151,7 @@ impl<'a> Reading<'a> {
             }
             return Err(DumpFailed::Dump(coverage.proto, error));
         }
-        self.dumps.retry(coverage, now.mono);
+        self.dumps.retry(Asked::due(coverage), now.mono);
         Ok(())
     }
 }
@@ -171,8 +171,8 @@ impl Handler for Reading<'_> {
 
     fn turn(&mut self, now: Now) -> Result<Turn, DumpFailed> {
         if !self.scope.is_dumping() {
-            let Some(coverage) = self.dumps.next(now.mono) else {
-                if let Some(at) = self.dumps.next_at(now.mono) {
+            let Some(Asked { coverage, .. }) = self.dumps.next(now.mono, false) else {
+                if let Some(at) = self.dumps.next_at(now.mono, None) {
                     return Ok(Turn::Idle(Some(at)));
                 }
                 if let Some(aside) = self.aside.take() {

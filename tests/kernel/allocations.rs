@@ -18,11 +18,11 @@ use sockwatch::config::{self, Provenance};
 use sockwatch::emit::{Format, Json, Text};
 use sockwatch::model::{
     Action, Change, Data, Event, Evidence, Host, Judge, Life, Listener, Needs, Netns, Now, Owner,
-    SensorIx, SocketKey, Traffic, Verdict,
+    SensorIx, SocketKey, Sought, Traffic, Verdict,
 };
 use sockwatch::sensor::{Listing, NetSocket, View};
-use sockwatch::source::Dumps;
 use sockwatch::source::diag::{Progress, Scope};
+use sockwatch::source::dumps::{Asked, Dumps};
 use sockwatch::stats::Stats;
 
 use crate::churn::allow_descriptors;
@@ -151,6 +151,7 @@ impl Reader {
             initial: false,
             time_wait: false,
             syn_recv: false,
+            sought: Sought::ALL,
         };
         let scope = Scope::open(Netns(1), Rc::clone(&stats)).expect("a scope");
         let (needs, views) = (Needs::EVERYTHING, vec![view]);
@@ -166,7 +167,7 @@ impl Reader {
         let mut dumps = Dumps::default();
         dumps.ask(Needs::EVERYTHING);
         let now = Now::read();
-        while let Some(coverage) = dumps.next(now.mono) {
+        while let Some(Asked { coverage, .. }) = dumps.next(now.mono, false) {
             scope.begin(coverage, now).expect("a dump begins");
             sensor.begin_dump(coverage, now);
             loop {

@@ -236,7 +236,7 @@ mod tests {
     fn a_failed_dump_is_tried_again_soon_and_holds_nobody_up() {
         let now = Instant::now();
         let mut dumps = Dumps::default();
-        let mut next = |dumps: &mut Dumps, now| dumps.next(now, false);
+        let next = |dumps: &mut Dumps, now| dumps.next(now, false);
         dumps.ask(Needs::EVERYTHING);
         let tcp = next(&mut dumps, now).unwrap();
         dumps.retry(tcp, now);

@@ -235,8 +235,8 @@ impl Place {
         let Some(coverage) = self.dumps.next(now.mono) else {
             return Ok(());
         };
+        let (coverage, condition) = self.narrowed(coverage, shared, now);
         self.balance_before(coverage, shared, now);
-        let condition = self.condition(coverage, shared);
         let Some(scope) = &mut self.scope else {
             return Ok(());
         };

@@ -275,7 +275,7 @@ impl Sources {
         self.judge_probes(pipeline, now)?;
         self.shared.tell_unlogged(now);
         if !self.notices_ready && !self.home.is_dumping() {
-            self.home.compare(&self.shared);
+            self.home.compare(&self.shared, now);
         }
         self.guard(now);
         let shared = &mut self.shared;

@@ -46,6 +46,7 @@ pub const VIEW: View = View {
     initial: false,
     time_wait: false,
     syn_recv: false,
+    sought: sockwatch::model::Sought::ALL,
 };
 
 /// The dumps of one tick.

@@ -215,12 +215,16 @@ impl Place {
         } = completed;
         self.narrow.guard.dump_is_heard();
         // Where a socket is that has left its group, only all of them tell.
+        let all = coverage.groups.contains(self.needs.tcp);
         let whole = !narrowed && coverage.groups.contains(self.needs.tcp.for_absence());
         let missed = self.sensor.misses(coverage, number, whole);
         for family in families(coverage) {
             self.narrow.whole[family] = missed.any;
-            if whole {
-                self.narrow.looked[family] = missed.hidden.then_some(now.mono);
+            let looked = &mut self.narrow.looked[family];
+            if whole || all && !missed.hidden {
+                *looked = missed.hidden.then_some(now.mono);
+            } else {
+                looked.get_or_insert(now.mono);
             }
         }
         if missed.any {

@@ -68,6 +68,8 @@ stats! {
     forced_found,
     /// Ticks put off because dumps had used up `cpu-budget`.
     ticks_stretched,
+    /// Dumps that were to reconcile and had to wait because of that.
+    dumps_rested,
     /// Rows read.
     rows,
     /// Ticks that came while a dump was still under way.

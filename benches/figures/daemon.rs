@@ -34,6 +34,13 @@ impl Daemon {
 
     /// The same with these lines of the sensor's `args:` as well.
     pub fn start_with(settings: &str, args: &str, stdout: Stdio) -> Outcome<Daemon> {
+        let sensor = format!("sockets: {{listener: net.socket, args: {{{args}}}}}");
+        let config = format!("daemon: {{{settings}}}\nsensors: {{{sensor}}}\n");
+        Daemon::configured(&config, stdout)
+    }
+
+    /// One with this configuration; ready.
+    pub fn configured(text: &str, stdout: Stdio) -> Outcome<Daemon> {
         let mut command = Command::new(SOCKWATCH);
         command
             .args(["--config", "/dev/stdin", "--format", "json"])
@@ -43,10 +50,7 @@ impl Daemon {
             .stderr(Stdio::piped());
         let mut child = world::spawn(&mut command)?;
         let mut config = child.stdin.take().ok_or("a daemon without input")?;
-        write!(
-            config,
-            "daemon: {{{settings}}}\nsensors: {{sockets: {{listener: net.socket, args: {{{args}}}}}}}\n"
-        )?;
+        config.write_all(text.as_bytes())?;
         drop(config);
         let mut log = BufReader::new(child.stderr.take().ok_or("a daemon without a log")?);
         let mut daemon = Daemon { child, log: None };
@@ -97,9 +101,10 @@ impl Daemon {
         Ok(world::cpu_of(self.pid())?)
     }
 
-    /// Bytes that it has in memory.
+    /// Bytes that it has in memory. VmRSS in its status is counted for each CPU
+    /// and may be some hundred KiB off (proc_pid_status(5)); this is exact.
     pub fn resident(&self) -> Outcome<u64> {
-        Ok(world::status_of(self.pid(), "VmRSS")? * 1024)
+        Ok(world::number_of(self.pid(), "smaps_rollup", "Rss")? * 1024)
     }
 
     /// Ends it, and answers what it logged since it was ready: its counters last.

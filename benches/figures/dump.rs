@@ -8,12 +8,14 @@ use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::time::Duration;
 
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
-use sockwatch::model::{Change, Coverage, Host, Judge, Needs, Netns, Now, Row, SensorIx, Verdict};
+use sockwatch::model::{
+    Change, Coverage, Host, Judge, Needs, Netns, Now, Row, SensorIx, Sought, StateGroups, Verdict,
+};
 use sockwatch::sensor::{NetSocket, View};
-use sockwatch::source::Dumps;
 use sockwatch::source::diag::{Progress, Scope};
+use sockwatch::source::dumps::Dumps;
 use sockwatch::stats::Stats;
+use sockwatch::sys::Netlink;
 use sockwatch::wire::request;
 
 use super::Outcome;
@@ -46,15 +48,16 @@ pub const VIEW: View = View {
     initial: false,
     time_wait: false,
     syn_recv: false,
-    sought: sockwatch::model::Sought::ALL,
+    sought: Sought::ALL,
 };
 
-/// The dumps of one tick.
-fn tick() -> Vec<Coverage> {
+/// The dumps that it takes.
+fn dumps_of(needs: Needs) -> Vec<Coverage> {
     let mut dumps = Dumps::default();
-    dumps.ask(Needs::EVERYTHING);
+    dumps.ask(needs);
     let now = Now::read();
-    std::iter::from_fn(|| dumps.next(now.mono)).collect()
+    let next = || dumps.next(now.mono, false).map(|asked| asked.coverage);
+    std::iter::from_fn(next).collect()
 }
 
 /// One tick: dumps everything and gives the rows of each dump to `feed`.
@@ -64,7 +67,7 @@ fn dump(
     mut feed: impl FnMut(&mut NetSocket, Row, Now),
     mut end: impl FnMut(&mut NetSocket, Now),
 ) -> Outcome<()> {
-    for coverage in tick() {
+    for coverage in dumps_of(Needs::EVERYTHING) {
         let now = Now::read();
         scope
             .begin(coverage, now)
@@ -107,18 +110,16 @@ fn fill_shuffled(scope: &mut Scope, sensor: &mut NetSocket) -> Outcome<usize> {
     Ok(count)
 }
 
-/// The same requests, and nothing done with what comes.
-fn bare(socket: &Socket, buffer: &mut [u8]) -> Outcome<u64> {
+/// The same requests through a socket of the same kind, and nothing done with what
+/// comes.
+fn bare(socket: &Netlink, needs: Needs, buffer: &mut [u8]) -> Outcome<u64> {
     let mut bytes = 0;
-    for (seq, coverage) in tick().into_iter().enumerate() {
-        socket.send_to(
-            &request::dump(coverage, seq as u32),
-            &SocketAddr::new(0, 0),
-            0,
-        )?;
+    for (seq, coverage) in dumps_of(needs).into_iter().enumerate() {
+        socket.send(&request::dump(coverage, seq as u32))?;
         loop {
-            let mut window = &mut buffer[..];
-            let length = socket.recv(&mut window, 0)?;
+            let length = socket
+                .recv(buffer)
+                .map_err(|error| format!("the bare loop: {error:?}"))?;
             bytes += length as u64;
             // The end has a datagram of its own; it is 20 bytes long.
             if u16::from_ne_bytes([buffer[4], buffer[5]]) == NLMSG_DONE {
@@ -140,8 +141,7 @@ pub fn diff() -> Outcome<Vec<Line>> {
         stats,
         Now::read(),
     );
-    let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
-    socket.bind_auto()?;
+    let socket = Netlink::open_asking()?;
     let mut buffer = vec![0; DUMP_ROOM];
     let rows = fill_shuffled(&mut scope, &mut sensor)?;
     if rows != sensor.len() {
@@ -149,7 +149,9 @@ pub fn diff() -> Outcome<Vec<Line>> {
     }
     let mut ours =
         || Cost::of(Whose::Mine, || dump_and_diff(&mut scope, &mut sensor)).map(|(cost, ())| cost);
-    let mut peer = || Cost::of(Whose::Mine, || bare(&socket, &mut buffer)).map(|(cost, _)| cost);
+    let needs = Needs::EVERYTHING;
+    let mut peer =
+        || Cost::of(Whose::Mine, || bare(&socket, needs, &mut buffer)).map(|(cost, _)| cost);
     // A table in any order is so for two dumps: the first one finds it, the second
     // one puts it in order.
     let mut disordered = Vec::new();
@@ -236,12 +238,15 @@ pub fn one_shot(sockets: usize) -> Outcome<Vec<Line>> {
             if rows != theirs || rows < sockets {
                 return Err(format!("--dump lists {rows} sockets, ss {theirs}").into());
             }
-            // What the kernel alone takes of it, as a floor.
-            let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
-            socket.bind_auto()?;
+            // What the kernel alone takes, as a floor: of what one thread has to
+            // wait for, while another one asks for what is bound.
+            let mut needs = Needs::EVERYTHING;
+            needs.tcp = needs.tcp.without(StateGroups::LISTEN);
+            let socket = Netlink::open_asking()?;
             let mut buffer = vec![0; DUMP_ROOM];
-            let bare =
-                || Cost::of(Whose::Mine, || bare(&socket, &mut buffer)).map(|(cost, _)| cost);
+            let bare = || {
+                Cost::of(Whose::Mine, || bare(&socket, needs, &mut buffer)).map(|(cost, _)| cost)
+            };
             let pairs = Pairs::take(50, BUDGET, bare, children(ss()))?;
             lines.push(
                 Line::alone("dump", "a bare recv loop, wall", "", "").against(

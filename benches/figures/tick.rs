@@ -111,7 +111,7 @@ impl Drop for Bare {
 
 /// CPU time of a process, and how often it slept.
 fn used(pid: u32) -> Outcome<(Duration, u64)> {
-    let woken = world::status_of(pid, "voluntary_ctxt_switches")?;
+    let woken = world::number_of(pid, "status", "voluntary_ctxt_switches")?;
     Ok((world::cpu_of(pid)?, woken))
 }
 

@@ -23,6 +23,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::budget::Budget;
 use super::place::{Place, Watched};
 use super::schedule::Mask;
 use crate::enrich::cgroups::path;
@@ -350,10 +351,10 @@ impl Away {
     }
 
     /// Whether there is something to do now.
-    pub fn is_busy(&self, now: Now) -> bool {
+    pub fn is_busy(&self, budget: &Budget, now: Now) -> bool {
         let is_busy = |number: &Number| {
             let place = self.places.get(number);
-            place.is_none_or(|place| place.is_busy(now))
+            place.is_none_or(|place| place.is_busy(budget, now))
         };
         self.news_ready
             || match self.at {
@@ -373,13 +374,15 @@ impl Away {
     }
 
     /// When something is due that no descriptor tells of.
-    pub fn deadline(&self, now: Now) -> Option<Instant> {
+    pub fn deadline(&self, budget: &Budget, now: Now) -> Option<Instant> {
         let looks = (!self.looks.under_way).then_some(self.looks.due);
         let dumps = match self.at {
             At::Home => {
                 let waiting = self.line.iter();
                 let waiting = waiting.filter_map(|number| self.places.get(number));
-                waiting.filter_map(|place| place.deadline(now)).min()
+                waiting
+                    .filter_map(|place| place.deadline(budget, now))
+                    .min()
             }
             At::Going(_) => None,
             At::There(_) => self.look_at,

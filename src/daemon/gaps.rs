@@ -1,11 +1,63 @@
-//! What was lost, told in one record: the kernel does not say whose notices it
-//! dropped, so a gap is one of all namespaces.
+//! What was lost: the dumps and queries that it takes to find out, in each
+//! namespace, and the record that tells it. That is one: the kernel does not say
+//! whose notices it dropped, so a gap is one of all namespaces.
 
 use log::Level;
 
+use super::place::Place;
+use super::shared::Shared;
 use super::sources::Sources;
 use crate::model::{Gap, Now};
 use crate::pipeline::Pipeline;
+use crate::source::diag::Found;
+use crate::source::dumps::Cause;
+
+/// Exact queries asked in one go: some 5 µs each.
+const QUERIES_A_TURN: usize = 64;
+
+impl Place {
+    /// Asks about some of those who may have ended.
+    pub fn ask_about_suspects(&mut self, shared: &mut Shared, pipeline: &mut Pipeline, now: Now) {
+        let Some(scope) = &mut self.scope else {
+            return;
+        };
+        for _ in 0..QUERIES_A_TURN {
+            let Some(suspect) = self.sensor.next_suspect() else {
+                return;
+            };
+            match scope.ask(&suspect.id, suspect.key.cookie) {
+                Ok(Found::Row(row)) => self.sensor.answered(suspect, Some(row), now, pipeline),
+                Ok(Found::Gone) => self.sensor.answered(suspect, None, now, pipeline),
+                Err(error) => {
+                    self.sensor.unanswered(suspect);
+                    shared.warn("query", now, || format!("an exact query failed: {error}"));
+                }
+            }
+        }
+    }
+
+    /// Notices were lost. `lent`: there is credit for the dumps that this takes
+    /// first.
+    pub fn overrun(&mut self, lent: bool, now: Now) {
+        self.sensor.overrun(now);
+        self.lent |= lent;
+    }
+
+    /// Queues the dump that a gap needs next.
+    pub fn reconcile(&mut self, shared: &mut Shared, now: Now) {
+        if shared.congested || self.is_dumping() {
+            return;
+        }
+        let lent = std::mem::take(&mut self.lent);
+        let Some(needs) = self.sensor.wants_dump() else {
+            return;
+        };
+        let cause = if lent { Cause::Due } else { Cause::Lost };
+        if self.dumps.ask_for(needs, cause) && !lent && shared.is_over_budget(now) {
+            shared.stats.dumps_rested.bump();
+        }
+    }
+}
 
 impl Sources {
     /// Tells of what was lost when all of it is accounted for: it is one stretch,

@@ -105,9 +105,11 @@ impl Sources {
 
     /// Some that matter were not heard.
     pub(super) fn lost(&mut self, now: Now) {
-        self.home.sensor.overrun(now);
+        // Nothing is asked for yet while it is congested.
+        let lent = !self.shared.congested && self.shared.budget.lend(now.mono);
+        self.home.overrun(lent, now);
         if let Some(away) = &mut self.away {
-            away.overrun(now, &self.shared);
+            away.overrun(lent, &mut self.shared, now);
         }
     }
 
@@ -131,6 +133,7 @@ impl Sources {
     /// are not entered for it any more.
     pub fn last_words(&mut self, pipeline: &mut Pipeline) -> Result<(), RunError> {
         self.notices_ready = true;
+        self.shared.budget.lift();
         let until = Instant::now() + LAST_WORDS;
         let mut called = true;
         while Instant::now() < until

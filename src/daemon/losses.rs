@@ -7,10 +7,11 @@ use super::groups::{self, Unusable};
 use super::place::Place;
 use super::shared::Shared;
 use super::sources::Sources;
-use crate::model::{Coverage, Degraded, Family, Now, Proto, Restored};
+use crate::model::{Degraded, Family, Now, Proto, Restored};
 use crate::pipeline::Pipeline;
 use crate::source::Group;
 use crate::source::diag::DumpError;
+use crate::source::dumps::Asked;
 
 /// After how many failed dumps in a row a protocol is said to be missing; at 200
 /// ms a try that is two seconds.
@@ -40,7 +41,7 @@ impl Place {
     /// A dump failed and changed nothing: says so, and sees how to go on.
     pub(super) fn failed(
         &mut self,
-        coverage: Coverage,
+        asked: Asked,
         error: &DumpError,
         shared: &mut Shared,
         pipeline: &mut Pipeline,
@@ -50,8 +51,9 @@ impl Place {
             // What the kernel still holds of it goes with its sockets.
             self.scope = None;
         }
+        let coverage = asked.coverage;
         let proto = coverage.proto.as_str();
-        if error.is_unknown() && self.dumps.fall_back(coverage) {
+        if error.is_unknown() && self.dumps.fall_back(asked) {
             let level = if self.at_home {
                 log::Level::Info
             } else {
@@ -82,7 +84,7 @@ impl Place {
         shared.warn("dump", now, || {
             format!("a {proto} dump failed and is tried again: {error}")
         });
-        self.dumps.retry(coverage, now.mono);
+        self.dumps.retry(asked, now.mono);
         Ok(())
     }
 

@@ -6,21 +6,20 @@ use std::time::Instant;
 
 use super::RunError;
 use super::balance::Balance;
+use super::budget::Budget;
 use super::narrow::Narrow;
 use super::schedule::{Gates, Mask};
 use super::shared::Shared;
 use crate::model::{Cookie, Coverage, Needs, Netns, Now, Proto, Renumbering, Sought, StateGroups};
 use crate::pipeline::Pipeline;
 use crate::sensor::{NetSocket, View};
-use crate::source::Dumps;
 use crate::source::counters::{Counters, Reading};
-use crate::source::diag::{Found, Progress, Scope};
+use crate::source::diag::{Progress, Scope};
+use crate::source::dumps::{Asked, Cause, Dumps};
 use crate::source::gate;
 use crate::stats::Stats;
 use crate::sys;
 
-/// Exact queries asked in one go: some 5 µs each.
-const QUERIES_A_TURN: usize = 64;
 /// What sensors want of a namespace.
 #[derive(Clone, Debug)]
 pub(super) struct Watched {
@@ -58,9 +57,10 @@ pub(super) struct Place {
     pub(super) narrow: Narrow,
     /// Notices of TCP, UDP came since the last tick.
     pub noticed: [bool; 2],
-    /// The dumps of the last tick, of TCP and UDP, that nothing but the time
-    /// spoke for.
-    forced: [bool; 2],
+    /// Nothing but the time spoke for the dump that began last.
+    forced: bool,
+    /// The next dumps that a gap needs go ahead of what is owed.
+    pub(super) lent: bool,
     /// Failed dumps in a row, of TCP and UDP.
     pub(super) failures: [u32; 2],
 }
@@ -103,7 +103,8 @@ impl Place {
             balance: None,
             narrow: Narrow::new(sought, push_down, hides),
             noticed: [false; 2],
-            forced: [false; 2],
+            forced: false,
+            lent: false,
             failures: [0; 2],
         }
     }
@@ -136,13 +137,7 @@ impl Place {
             if std::mem::take(&mut self.noticed[proto as usize]) {
                 self.gates.noticed(proto);
             }
-            let undecided = proto == Proto::Tcp && self.sensor.has_candidates();
-            if shared.congested
-                || self.sensor.has_gap()
-                || shared.is_deaf(proto)
-                || undecided
-                || self.dumps.lacks(proto)
-            {
+            if !self.can_spare(proto, shared) {
                 self.gates.forget(proto);
             }
         }
@@ -157,13 +152,28 @@ impl Place {
             log::trace!("the gate spared a {} dump", proto.as_str());
         }
         self.sensor.quiet(due.spared, now);
-        self.forced = due.forced;
-        if due.needs != Needs::default() {
-            if self.is_dumping() || !self.dumps.is_empty() {
-                shared.stats.ticks_late.bump();
-            }
-            self.dumps.ask(due.needs);
+        if due.needs != Needs::default() && (self.is_dumping() || self.dumps.is_behind()) {
+            shared.stats.ticks_late.bump();
         }
+        for proto in Proto::ALL {
+            let cause = if due.forced[proto as usize] {
+                Cause::Forced
+            } else {
+                Cause::Due
+            };
+            self.dumps.ask_for(due.needs.only(proto), cause);
+        }
+    }
+
+    /// Whether the counters and the notices tell all that a dump of this protocol
+    /// could show.
+    fn can_spare(&self, proto: Proto, shared: &Shared) -> bool {
+        let undecided = proto == Proto::Tcp && self.sensor.has_candidates();
+        !shared.congested
+            && !self.sensor.has_gap()
+            && !shared.is_deaf(proto)
+            && !undecided
+            && !self.dumps.lacks(proto)
     }
 
     /// The counters of our own namespace now; none where they cannot be read, so
@@ -185,22 +195,26 @@ impl Place {
     }
 
     /// Whether there is something to do now, as far as is known.
-    pub fn is_busy(&self, now: Now) -> bool {
+    pub fn is_busy(&self, budget: &Budget, now: Now) -> bool {
         let dumps = if self.is_dumping() {
             self.dump_ready
         } else {
-            let next = self.dumps.next_at(now.mono);
+            let next = self.next_dump(budget, now);
             next.is_some_and(|at| at <= now.mono)
         };
         dumps || self.sensor.has_suspects()
     }
 
     /// When the dump under way is given up, or else the next one may begin.
-    pub fn deadline(&self, now: Now) -> Option<Instant> {
+    pub fn deadline(&self, budget: &Budget, now: Now) -> Option<Instant> {
         match self.scope.as_ref().and_then(Scope::stalls_at) {
             Some(at) => Some(at),
-            None => self.dumps.next_at(now.mono),
+            None => self.next_dump(budget, now),
         }
+    }
+
+    fn next_dump(&self, budget: &Budget, now: Now) -> Option<Instant> {
+        self.dumps.next_at(now.mono, budget.rests_until(now.mono))
     }
 
     /// Begins the next dump, or reads a slice of the one under way. What one has
@@ -232,9 +246,12 @@ impl Place {
         if self.scope.is_none() {
             return Ok(());
         }
-        let Some(coverage) = self.dumps.next(now.mono) else {
+        let resting = shared.budget.rests_until(now.mono).is_some();
+        let Some(asked) = self.dumps.next(now.mono, resting) else {
             return Ok(());
         };
+        let Asked { coverage, forced } = asked;
+        self.forced = forced;
         let (coverage, condition) = self.narrowed(coverage, shared, now);
         self.balance_before(coverage, shared, now);
         let Some(scope) = &mut self.scope else {
@@ -242,9 +259,7 @@ impl Place {
         };
         let before = sys::thread_cpu();
         let begun = scope.begin_where(coverage, condition.as_ref(), now);
-        shared
-            .budget
-            .spend(sys::thread_cpu().saturating_sub(before));
+        shared.spend(sys::thread_cpu().saturating_sub(before), now);
         match begun {
             Ok(()) => {
                 self.sensor.begin_dump(coverage, now);
@@ -252,7 +267,7 @@ impl Place {
                 self.dump_ready = true;
                 Ok(())
             }
-            Err(error) => self.failed(coverage, &error, shared, pipeline, now),
+            Err(error) => self.failed(asked, &error, shared, pipeline, now),
         }
     }
 
@@ -282,9 +297,7 @@ impl Place {
         let sensor = &mut self.sensor;
         let before = sys::thread_cpu();
         let progress = scope.read(now, &mut |row| sensor.row(row, now));
-        shared
-            .budget
-            .spend(sys::thread_cpu().saturating_sub(before));
+        shared.spend(sys::thread_cpu().saturating_sub(before), now);
         match progress {
             Progress::More => Ok(None),
             Progress::Waiting => {
@@ -295,7 +308,9 @@ impl Place {
             Progress::Failed(coverage, error) => {
                 self.sensor.fail_dump(now);
                 self.balance_after(coverage, false, shared, now);
-                self.failed(coverage, &error, shared, pipeline, now)?;
+                let forced = self.forced;
+                let asked = Asked { coverage, forced };
+                self.failed(asked, &error, shared, pipeline, now)?;
                 Ok(None)
             }
         }
@@ -313,39 +328,9 @@ impl Place {
         let found = self.sensor.end_dump(now, pipeline);
         self.narrow_completed(coverage);
         self.balance_after(coverage, true, shared, now);
-        if self.forced[coverage.proto as usize] {
+        if self.forced {
             shared.stats.dumps_forced.bump();
             shared.stats.forced_found.add(found);
-        }
-    }
-
-    /// Asks about some of those who may have ended.
-    pub fn ask_about_suspects(&mut self, shared: &mut Shared, pipeline: &mut Pipeline, now: Now) {
-        let Some(scope) = &mut self.scope else {
-            return;
-        };
-        for _ in 0..QUERIES_A_TURN {
-            let Some(suspect) = self.sensor.next_suspect() else {
-                return;
-            };
-            match scope.ask(&suspect.id, suspect.key.cookie) {
-                Ok(Found::Row(row)) => self.sensor.answered(suspect, Some(row), now, pipeline),
-                Ok(Found::Gone) => self.sensor.answered(suspect, None, now, pipeline),
-                Err(error) => {
-                    self.sensor.unanswered(suspect);
-                    shared.warn("query", now, || format!("an exact query failed: {error}"));
-                }
-            }
-        }
-    }
-
-    /// Queues the dump that a gap needs next.
-    pub fn reconcile(&mut self, shared: &Shared) {
-        if !shared.congested
-            && !self.is_dumping()
-            && let Some(needs) = self.sensor.wants_dump()
-        {
-            self.dumps.ask(needs);
         }
     }
 

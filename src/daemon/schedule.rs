@@ -44,14 +44,11 @@ impl Schedule {
         }
     }
 
-    /// Puts off until then what would be due before; false when nothing was.
-    pub fn put_off(&mut self, until: Instant) -> bool {
-        let mut early = false;
-        for tick in self.ticks.iter_mut().filter(|tick| tick.due < until) {
-            tick.due = until;
-            early = true;
+    /// Puts off until then what would be due before.
+    pub fn put_off(&mut self, until: Instant) {
+        for tick in &mut self.ticks {
+            tick.due = tick.due.max(until);
         }
-        early
     }
 
     /// Whether a tick is due.

@@ -2,7 +2,7 @@
 //! they cannot tell, one budget, one voice in the log.
 
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log::Level;
 
@@ -44,6 +44,53 @@ impl Shared {
 
     pub fn is_deaf(&self, proto: Proto) -> bool {
         self.deaf.iter().any(|group| group.proto == proto)
+    }
+
+    /// Dumps have cost this much CPU time.
+    pub fn spend(&mut self, cpu: Duration, now: Now) {
+        self.budget.spend(cpu, now.mono);
+    }
+
+    /// Whether a dump that somebody waits for has to be paid for first; says so.
+    pub fn is_over_budget(&mut self, now: Now) -> bool {
+        if self.budget.rests_until(now.mono).is_none() {
+            return false;
+        }
+        if self.budget.stretches(now.mono) {
+            self.tell_stretched(now);
+        }
+        true
+    }
+
+    /// As [`Shared::is_over_budget`], of a tick: when it may go ahead.
+    pub fn puts_tick_off(&mut self, now: Now) -> Option<Instant> {
+        let Some(until) = self.budget.rests_until(now.mono) else {
+            if let Some(lasted) = self.budget.ticks(now.mono) {
+                self.tell(Level::Info, "in time", now, || {
+                    format!(
+                        "dumps are within `cpu-budget` again, and ticks keep their time, after {} s",
+                        lasted.as_secs()
+                    )
+                });
+            }
+            return None;
+        };
+        self.stats.ticks_stretched.bump();
+        if self.budget.puts_off(now.mono) {
+            self.tell_stretched(now);
+        }
+        Some(until)
+    }
+
+    fn tell_stretched(&mut self, now: Now) {
+        let owed = self.budget.owed(now.mono).as_millis();
+        self.warn("cpu-budget", now, || {
+            format!(
+                "dumps have cost {owed} ms of CPU time that are not paid for: ticks are stretched, and \
+                 what was lost is reconciled later, to keep within `cpu-budget`; ends of sockets \
+                 are told at once all the same where they are noticed"
+            )
+        });
     }
 
     pub fn warn(&mut self, kind: &'static str, now: Now, message: impl Fn() -> String) {

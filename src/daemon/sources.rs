@@ -177,11 +177,11 @@ impl Sources {
 
     /// Queues the dumps that a tick calls for.
     pub fn tick(&mut self, schedule: &mut Schedule, now: Now) {
-        if self.is_over_budget(schedule, now) {
+        if let Some(until) = self.shared.puts_tick_off(now) {
+            schedule.put_off(until);
             return;
         }
         let due = schedule.due(now.mono);
-        self.shared.budget.begin(now.mono);
         self.tick_guard(now);
         let reading = self.home.reading(&mut self.shared, now);
         let opens = reading.map(|reading| reading.tcp_opens);
@@ -190,23 +190,6 @@ impl Sources {
         if let Some(away) = &mut self.away {
             away.tick(due, &self.shared);
         }
-    }
-
-    /// Puts the tick off where dumps have used up their share of the core.
-    fn is_over_budget(&mut self, schedule: &mut Schedule, now: Now) -> bool {
-        let budget = &mut self.shared.budget;
-        let Some(until) = budget.rests_until(now.mono) else {
-            return false;
-        };
-        self.shared.stats.ticks_stretched.bump();
-        if !std::mem::replace(&mut budget.told, true) {
-            log::warn!(
-                "a round of dumps costs {} ms of CPU time: ticks are stretched to keep within \
-                 `cpu-budget`; ends of sockets are told at once all the same",
-                budget.spent().as_millis()
-            );
-        }
-        schedule.put_off(until)
     }
 
     /// DNS answers may have come.
@@ -304,9 +287,11 @@ impl Sources {
         self.tell_ready(now);
         // An overrun, or the dump that just completed, may call for a dump, and
         // no readiness will tell of that.
-        self.home.reconcile(&self.shared);
-        let away = self.away.as_ref().is_some_and(|away| away.is_busy(now));
-        Ok(self.notices_ready || self.home.is_busy(now) || away)
+        self.home.reconcile(&mut self.shared, now);
+        let budget = &self.shared.budget;
+        let away = self.away.as_ref();
+        let away = away.is_some_and(|away| away.is_busy(budget, now));
+        Ok(self.notices_ready || self.home.is_busy(budget, now) || away)
     }
 
     /// Says so once when everything has been read and the groups are joined.
@@ -341,8 +326,10 @@ impl Sources {
 
     /// When something is due that no descriptor tells of.
     pub fn deadline(&self, now: Now) -> Option<Instant> {
-        let home = self.home.deadline(now);
-        let away = self.away.as_ref().and_then(|away| away.deadline(now));
+        let budget = &self.shared.budget;
+        let home = self.home.deadline(budget, now);
+        let away = self.away.as_ref();
+        let away = away.and_then(|away| away.deadline(budget, now));
         let due = [self.probes.deadline(), home, away];
         due.into_iter().flatten().min()
     }

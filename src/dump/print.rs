@@ -6,6 +6,7 @@
 //! output that takes its time does not stretch the dump.
 
 use std::collections::HashSet;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Write};
 use std::mem;
 use std::sync::mpsc::{self, Sender};
@@ -58,7 +59,7 @@ struct Printer<W> {
     form: Form,
     /// The cookies of full sockets and of minisockets that were printed: a dump under
     /// churn can hold a row twice, and one that failed is made again.
-    printed: [HashSet<u64>; 2],
+    printed: [HashSet<u64, Folding>; 2],
     places: Places,
     lines: Vec<u8>,
     out: W,
@@ -71,7 +72,7 @@ impl<W: Write> Printer<W> {
                 Format::Text => Form::Text(TextTable::plain(), Vec::new()),
                 Format::Json => Form::Json(Json::new("")),
             },
-            printed: Default::default(),
+            printed: [Folding::new(), Folding::new()].map(HashSet::with_hasher),
             places: Places::default(),
             lines: Vec::new(),
             out,
@@ -205,6 +206,47 @@ impl<W: Write + Send + 'static> Printing<W> {
             }
             State::Over => Ok(()),
         }
+    }
+}
+
+/// Hashes cookies, which the kernel counts upwards: in a way that whoever opens many
+/// sockets and keeps some cannot foresee, and no better.
+#[derive(Clone)]
+struct Folding {
+    seed: u64,
+    hash: u64,
+}
+
+impl Folding {
+    fn new() -> Folding {
+        let seed = RandomState::new().hash_one(0_u8);
+        Folding { seed, hash: 0 }
+    }
+}
+
+impl BuildHasher for Folding {
+    type Hasher = Folding;
+
+    fn build_hasher(&self) -> Folding {
+        self.clone()
+    }
+}
+
+impl Hasher for Folding {
+    fn write_u64(&mut self, number: u64) {
+        // An odd number of many ones and zeros.
+        let product = u128::from(number ^ self.seed) * 0x9e37_79b9_7f4a_7c15;
+        self.hash = (product >> 64) as u64 ^ product as u64;
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(self.hash ^ u64::from(*byte));
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.hash
     }
 }
 

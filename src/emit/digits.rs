@@ -4,7 +4,7 @@
 //! library takes longer for those than the kernel takes to find the socket.
 
 use std::io::Write;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 
 use crate::model::Endpoint;
@@ -17,14 +17,7 @@ pub(super) fn number(number: impl Into<u64>, out: &mut Vec<u8>) {
 /// Appends what `Display` writes of an end.
 pub(super) fn endpoint(end: &Endpoint, out: &mut Vec<u8>) {
     match end.ip {
-        IpAddr::V4(ip) => {
-            let [a, b, c, d] = ip.octets();
-            number(a, out);
-            for octet in [b, c, d] {
-                out.push(b'.');
-                number(octet, out);
-            }
-        }
+        IpAddr::V4(ip) => return ipv4(ip, end.port, out),
         IpAddr::V6(ip) => {
             out.push(b'[');
             ipv6(ip, out);
@@ -33,6 +26,30 @@ pub(super) fn endpoint(end: &Endpoint, out: &mut Vec<u8>) {
     }
     out.push(b':');
     number(end.port, out);
+}
+
+/// Most ends by far: put together beside, and appended in one go.
+fn ipv4(ip: Ipv4Addr, port: u16, out: &mut Vec<u8>) {
+    let mut text = *b"255.255.255.255:65535";
+    let mut length = 0;
+    for (octet, after) in ip.octets().into_iter().zip(*b"...:") {
+        let (hundreds, tens) = (octet / 100, octet / 10 % 10);
+        if hundreds > 0 {
+            text[length] = b'0' + hundreds;
+            length += 1;
+        }
+        if octet >= 10 {
+            text[length] = b'0' + tens;
+            length += 1;
+        }
+        text[length] = b'0' + octet % 10;
+        text[length + 1] = after;
+        length += 2;
+    }
+    let mut digits = itoa::Buffer::new();
+    let port = digits.format(port).as_bytes();
+    text[length..length + port.len()].copy_from_slice(port);
+    out.extend_from_slice(&text[..length + port.len()]);
 }
 
 /// As RFC 5952 has it: the longest run of zeros, the first of equals, is `::`.
@@ -88,7 +105,6 @@ fn hex(segment: u16, out: &mut Vec<u8>) {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::net::Ipv4Addr;
 
     proptest! {
         #[test]

@@ -152,6 +152,21 @@ impl Needs {
             Proto::Udp => self.udp,
         }
     }
+
+    /// The part of one protocol.
+    pub fn only(self, proto: Proto) -> Needs {
+        let none = Needs::default();
+        match proto {
+            Proto::Tcp => Needs {
+                tcp: self.tcp,
+                ..none
+            },
+            Proto::Udp => Needs {
+                udp: self.udp,
+                ..none
+            },
+        }
+    }
 }
 
 impl BitOr for Needs {

@@ -5,11 +5,10 @@ pub mod connect;
 pub mod counters;
 pub mod diag;
 pub mod dns_tap;
-mod dumps;
+pub mod dumps;
 pub mod gate;
 pub mod netns;
 mod notices;
 
 pub use dns_tap::DnsTap;
-pub use dumps::Dumps;
 pub use notices::{Drained, Group, Notices, Room};

@@ -2,15 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
-use std::process::Command;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
 use crate::cgroups;
 use crate::child;
-use crate::daemon::{PATIENCE, once};
+use crate::daemon::{PATIENCE, binary, once};
 use crate::netns;
 use crate::proc_net::{self, Row};
+use crate::seccomp::Refusal;
 use crate::sock::{Domain, Ident, Sock};
 use crate::syn_sent::Deaf;
 
@@ -84,11 +86,7 @@ pub fn dump(args: &[&str]) -> Vec<Value> {
         "",
         "a dump that went well is quiet"
     );
-    String::from_utf8(output.stdout)
-        .expect("JSON is UTF-8")
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
-        .collect()
+    rows(&output.stdout)
 }
 
 /// The rows of a dump without the sockets that are bound only, which neither
@@ -303,6 +301,81 @@ fn patterns_narrow_it() {
             Vec::<Value>::new()
         );
     });
+}
+
+/// So many rows that they are printed while others are read, and that bound sockets
+/// are asked for beside: each is there once, also where the kernel refuses the
+/// request that both begin with.
+#[test]
+fn many_rows() {
+    netns::run("dump::many_rows", || {
+        let (mut sockets, mut udps) = (Vec::new(), Vec::new());
+        for domain in [Domain::V4, Domain::V6] {
+            let listener = Sock::listener(domain);
+            for _ in 0..1200 {
+                let (client, server) = Sock::pair(&listener);
+                sockets.extend([client, server]);
+            }
+            let bound = Sock::tcp(domain);
+            bound.bind_loopback();
+            let udp = Sock::udp(domain);
+            udp.bind_loopback();
+            udps.push(udp);
+            sockets.extend([listener, bound]);
+        }
+        let tcp: BTreeSet<u64> = sockets.iter().map(|sock| sock.cookie).collect();
+        let mut expected = tcp.clone();
+        expected.extend(udps.iter().map(|sock| sock.cookie));
+        assert_eq!(expected.len(), 4806);
+        for refusal in [None, Some(Refusal::LEGACY_REQUEST)] {
+            let output = refused(refusal, &["--dump", "--format", "json"]);
+            assert_eq!(output.status.code(), Some(0), "{}", child::text(&output));
+            let rows = rows(&output.stdout);
+            assert_eq!(
+                rows.len(),
+                expected.len(),
+                "{refusal:?}: a row twice, or none"
+            );
+            assert!(cookies(&rows) == expected, "{refusal:?}: others");
+        }
+        let text = once(&["--dump", "--format", "text"]).stdout;
+        let lines = text.iter().filter(|byte| **byte == b'\n').count();
+        assert_eq!(lines, expected.len() + 1, "below the titles");
+        let listening = dump(&["--pattern", "tcp * * * LISTEN"]);
+        assert_eq!(listening.len(), 2, "{listening:?}");
+
+        // What was read before all tries have failed is there.
+        let output = refused(Some(Refusal::V2_REQUESTS), &["--dump", "--format", "json"]);
+        assert_eq!(output.status.code(), Some(1), "{}", child::text(&output));
+        let told = cookies(&rows(&output.stdout));
+        assert!(told == tcp, "{} of {}", told.len(), tcp.len());
+        assert!(
+            child::text(&output).contains("the udp table cannot be read"),
+            "{}",
+            child::text(&output)
+        );
+    });
+}
+
+/// The output of a run from which the kernel withholds something.
+fn refused(refusal: Option<Refusal>, args: &[&str]) -> Output {
+    let mut command = Command::new(binary());
+    command.args(args);
+    if let Some(refusal) = refusal {
+        let filter = refusal.filter();
+        // SAFETY: installing a filter is two system calls on memory that was
+        // allocated before the fork.
+        unsafe { command.pre_exec(move || filter.install()) };
+    }
+    child::run(&mut command, PATIENCE)
+        .expect("the binary can be started")
+        .expect("it ends")
+}
+
+fn rows(json: &[u8]) -> Vec<Value> {
+    let text = std::str::from_utf8(json).expect("JSON is UTF-8");
+    let parse = |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    text.lines().map(parse).collect()
 }
 
 /// An empty table is an empty dump, not an error.

@@ -32,11 +32,11 @@ impl Away {
                     self.looked(looked, home, shared, pipeline, now);
                 }
                 Brought::Read(readings) => {
-                    shared.budget.spend(cpu);
+                    shared.spend(cpu, now);
                     self.read(readings, shared, now);
                 }
                 Brought::Entered(number, entered) => {
-                    shared.budget.spend(cpu);
+                    shared.spend(cpu, now);
                     self.entered(number, entered, shared, now);
                 }
                 Brought::Lost(error) => return Err(error),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::{At, Away};
 use crate::daemon::RunError;
+use crate::daemon::budget::Budget;
 use crate::daemon::place::Place;
 use crate::daemon::schedule::Mask;
 use crate::daemon::shared::Shared;
@@ -45,7 +46,7 @@ impl Away {
         now: Now,
     ) -> Result<Option<(Number, Coverage)>, RunError> {
         if self.at == At::Home {
-            self.go(now);
+            self.go(&shared.budget, now);
         }
         let At::There(number) = self.at else {
             return Ok(None);
@@ -58,7 +59,7 @@ impl Away {
             place.dump_ready = true;
         }
         place.ask_about_suspects(shared, pipeline, now);
-        place.reconcile(shared);
+        place.reconcile(shared, now);
         if let Some(coverage) = place.work(shared, pipeline, now)? {
             return Ok(Some((number, coverage)));
         }
@@ -66,7 +67,7 @@ impl Away {
             if !place.dump_ready {
                 self.look_at.get_or_insert(now.mono + LOOK_AGAIN);
             }
-        } else if place.scope.is_none() || !place.is_busy(now) {
+        } else if place.scope.is_none() || !place.is_busy(&shared.budget, now) {
             self.leave(number);
         }
         Ok(None)
@@ -86,10 +87,10 @@ impl Away {
     }
 
     /// Has the scout fetch the sockets of the next one.
-    fn go(&mut self, now: Now) {
+    fn go(&mut self, budget: &Budget, now: Now) {
         let places = &self.places;
         let is_due = |number: &Number| match places.get(number) {
-            Some(place) => place.is_busy(now),
+            Some(place) => place.is_busy(budget, now),
             // It has ended.
             None => true,
         };

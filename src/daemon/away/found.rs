@@ -9,7 +9,7 @@ use crate::log::Plain;
 use crate::model::{Degraded, Now, Proto};
 use crate::pipeline::Pipeline;
 use crate::sensor::{NetSocket, Reader};
-use crate::source::Dumps;
+use crate::source::dumps::{Asked, Dumps};
 use crate::source::netns::{Found, Looked, MOST, Refused};
 
 impl Away {
@@ -156,7 +156,7 @@ fn shown(name: &str) -> String {
 fn was_empty(place: &mut Place, since: Now, pipeline: &mut Pipeline) {
     let mut dumps = Dumps::default();
     dumps.ask(place.needs);
-    while let Some(coverage) = dumps.next(since.mono) {
+    while let Some(Asked { coverage, .. }) = dumps.next(since.mono, false) {
         place.sensor.begin_dump(coverage, since);
         let found = place.sensor.end_dump(since, pipeline);
         debug_assert_eq!((found, Proto::ALL.len()), (0, 2), "nothing was read");

@@ -8,11 +8,12 @@ use crate::model::{Gap, Now};
 
 impl Away {
     /// Notices were dropped: whose is not known, so all are reconciled.
-    pub fn overrun(&mut self, now: Now, shared: &Shared) {
+    /// `lent`: as in [`Place::overrun`].
+    pub fn overrun(&mut self, lent: bool, shared: &mut Shared, now: Now) {
         for (number, place) in &mut self.places {
-            place.sensor.overrun(now);
+            place.overrun(lent, now);
             self.gaps.insert(*number);
-            place.reconcile(shared);
+            place.reconcile(shared, now);
             queue(place, *number, &mut self.line);
         }
     }

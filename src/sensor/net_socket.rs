@@ -26,7 +26,7 @@ use crate::table::{Entry, Table, Tombstones, Walk};
 /// The state of one namespace's sockets, for any number of sensors.
 #[derive(Debug)]
 pub struct NetSocket {
-    netns: Netns,
+    pub(super) netns: Netns,
     pub(super) needs: Needs,
     /// Which TCP sockets anybody could want by their ends: what else is read goes
     /// by, unless it is in the table already.

@@ -34,6 +34,15 @@ pub(super) struct UnderWay {
     pub(super) changed: BTreeMap<(SocketKey, RowKind), Row>,
 }
 
+/// What was not in a dump, and has not been heard to end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Missed {
+    /// There is something whose new ends a whole dump would tell.
+    pub any: bool,
+    /// There is something that the last whole dump did not hold either.
+    pub hidden: bool,
+}
+
 /// For how many dumps an own socket that has not been seen open since is
 /// remembered: its notice comes within milliseconds.
 const OWN_KEPT: u32 = 8;
@@ -80,13 +89,40 @@ impl NetSocket {
         self.number
     }
 
-    /// Whether a dump that completed, and was the newest until now, did not hold
-    /// a socket of the table that is sought and has not been heard to end.
-    pub fn misses(&self, coverage: Coverage, number: u32) -> bool {
-        self.sockets.iter().any(|entry| {
+    /// What of the table is sought, has not been heard to end, and was not in a dump
+    /// that completed and was the newest until now. If that was `whole`, nothing is
+    /// missing from it: what it did not hold the kernel shows to nobody, and no dump is
+    /// to be asked for it until one has held it again.
+    pub fn misses(&mut self, coverage: Coverage, number: u32, whole: bool) -> Missed {
+        let (sought, sockets) = (&self.sought, &mut self.sockets);
+        let mut missed = Missed::default();
+        let mut look = |entry: &mut Entry| {
             let (id, state) = (entry.id(), entry.state());
-            entry.seen != number && coverage.includes(&id, state) && self.seeks(&id, state)
-        })
+            if entry.seen == number {
+                entry.note(Mark::Hidden, false);
+            } else if coverage.includes(&id, state)
+                && (id.proto == Proto::Udp || sought.wants_in(&id, state))
+            {
+                if whole {
+                    entry.note(Mark::Hidden, true);
+                }
+                if entry.is(Mark::Hidden) {
+                    missed.hidden = true;
+                } else {
+                    missed.any = true;
+                }
+            }
+        };
+        if coverage.groups == StateGroups::LISTEN {
+            // They are few, and the table may be large.
+            for cookie in self.ways.listeners.live() {
+                let entry = sockets.find_mut(SocketKey::new(self.netns, cookie));
+                entry.into_iter().for_each(&mut look);
+            }
+        } else {
+            sockets.iter_mut().for_each(look);
+        }
+        missed
     }
 
     /// A row of the dump under way.

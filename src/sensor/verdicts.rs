@@ -24,7 +24,7 @@ impl NetSocket {
             let mut ended = Vec::new();
             for entry in self.sockets.iter_mut() {
                 let (id, state) = (entry.id(), entry.state());
-                if !coverage.includes(&id, state) {
+                if !coverage.can_tell_end(&id, state) {
                     continue;
                 }
                 if entry.seen == self.number {

@@ -28,6 +28,7 @@ mod seccomp;
 mod sock;
 
 mod allocations;
+mod asked;
 mod attribution;
 mod before_start;
 mod capture;

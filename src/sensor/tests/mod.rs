@@ -146,7 +146,7 @@ fn view() -> View {
 }
 
 fn coverages() -> [Coverage; 2] {
-    let groups = StateGroups::LISTEN | StateGroups::CONNECTED;
+    let groups = Needs::EVERYTHING.tcp;
     [
         Coverage {
             proto: Proto::Tcp,

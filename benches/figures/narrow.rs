@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use sockwatch::filter::Filter;
 use sockwatch::model::{Needs, Netns, Now, Proto, StateGroups};
-use sockwatch::source::Dumps;
 use sockwatch::source::diag::{Progress, Scope};
+use sockwatch::source::dumps::Dumps;
 use sockwatch::stats::Stats;
 use sockwatch::wire::bytecode::Condition;
 
@@ -32,9 +32,9 @@ fn dump(scope: &mut Scope, needs: Needs, condition: Option<&Condition>) -> Outco
     let mut dumps = Dumps::default();
     dumps.ask(needs);
     let (now, mut rows) = (Now::read(), 0);
-    while let Some(coverage) = dumps.next(now.mono) {
+    while let Some(asked) = dumps.next(now.mono, false) {
         scope
-            .begin_where(coverage, condition, now)
+            .begin_where(asked.coverage, condition, now)
             .map_err(|error| error.to_string())?;
         loop {
             match scope.read(now, &mut |_| rows += 1) {

@@ -13,6 +13,8 @@
 //! of its own, and no bound on its size. No bound is on a time that a loaded
 //! machine stretches: wake-ups are counted against the time that has passed.
 
+mod flood;
+
 use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};

@@ -55,7 +55,7 @@ const DEBUG: Bounds = Bounds {
 const SHIPPED: Bounds = Bounds {
     size: Some(2 << 20),
     resident: 4 << 10,
-    per_socket: 256,
+    per_socket: 192,
     sockets: 14_000,
     watched: Duration::from_secs(20),
 };

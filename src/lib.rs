@@ -144,6 +144,7 @@ pub mod handlers;
 pub mod lock;
 pub mod log;
 pub mod model;
+pub mod order;
 pub mod pipeline;
 pub mod reactor;
 pub mod sensor;

@@ -13,6 +13,7 @@ use regex_automata::util::start;
 use regex_automata::{Anchored, MatchKind};
 
 use super::nfa::{self, Uncompiled};
+use crate::order::by_number;
 
 /// The bytes a host word is made of: see [`crate::model::Name::escaped`]; `-`
 /// alone stands for an unknown host.
@@ -102,7 +103,7 @@ impl Automaton {
             .build_from_nfa(nfa::compile(regex, NFA)?)
             .expect("no word boundaries, and a cache that may always be as small as it can");
         let mut host: Vec<u8> = HOST.to_vec();
-        host.sort_unstable_by_key(|&byte| dfa.byte_classes().get(byte));
+        by_number(&mut host, |byte| dfa.byte_classes().get(*byte).into());
         host.dedup_by_key(|byte| dfa.byte_classes().get(*byte));
         Ok(Automaton {
             cache: RefCell::new(dfa.create_cache()),

@@ -14,6 +14,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::automaton::{Automaton, Spot, Walk};
 use super::shape::{self, ALPHABET, END, ENDPOINT, HOST_WORD, Subject};
 use crate::model::{End, Ends, Proto, TcpState};
+use crate::order::by_number;
 
 /// Spots that a walk may visit. A glob with one port takes some hundreds; one that
 /// takes more insists on nothing.
@@ -148,7 +149,7 @@ impl Literals {
             let shown = |ip: &Ipv6Addr| ip.to_ipv4_mapped().is_none() && !ip.is_unspecified();
             ips.extend(ip.filter(shown).map(IpAddr::V6));
         }
-        ports.sort_unstable();
+        by_number(&mut ports, |port| (*port).into());
         ports.dedup();
         ips.sort_unstable();
         ips.dedup();

@@ -7,6 +7,7 @@ use std::time::Instant;
 use crate::model::{
     Attribution, Change, Cookie, Host, Netns, Now, Renumbering, RowKind, SensorIx, SocketKey,
 };
+use crate::order::by_number;
 
 /// How many changes may wait at once; past it, names are done without.
 const BOUND: usize = 65_536;
@@ -183,7 +184,7 @@ impl Waiting {
     /// the others end.
     pub fn renumber(&mut self, sensors: &Renumbering) {
         let mut lines: Vec<_> = std::mem::take(self).lines.into_iter().collect();
-        lines.sort_unstable_by_key(|(_, line)| line.turn);
+        by_number(&mut lines, |(_, line)| line.turn);
         for (key, mut line) in lines {
             if let Some(sensor) = sensors.of(key.sensor) {
                 for step in &mut line.steps {
@@ -205,7 +206,12 @@ impl Waiting {
                     .map(|head| (head.until, *key, head.change.id.remote.ip))
             })
             .collect();
-        heads.sort_unstable();
+        if let Some(first) = heads.iter().map(|(until, ..)| *until).min() {
+            let after = |until: Instant| until.duration_since(first).as_nanos();
+            by_number(&mut heads, |(until, ..)| {
+                u64::try_from(after(*until)).unwrap_or(u64::MAX)
+            });
+        }
         heads.into_iter().map(|(_, key, ip)| (key, ip)).collect()
     }
 }

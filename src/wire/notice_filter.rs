@@ -12,6 +12,7 @@
 use std::net::IpAddr;
 
 use crate::model::{Cookie, End, Ends, Sought};
+use crate::order::by_number;
 use crate::sys::classic::*;
 
 const FAMILY_AT: u32 = 16;
@@ -95,7 +96,7 @@ impl Wanted {
         if words.len() > MOST_COOKIES {
             return None;
         }
-        words.sort_unstable();
+        by_number(&mut words, |word| (*word).into());
         let mut program = unless_tcp();
         known(&mut program, &words);
         rules(&mut program, sought);

@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
+use crate::order::by_number;
+
 /// A mount of the cgroup2 hierarchy, or of a part of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Mount {
@@ -19,7 +21,7 @@ pub(super) struct Mount {
 pub(super) fn parse(text: &[u8]) -> Vec<Mount> {
     let lines = text.split(|byte| *byte == b'\n');
     let mut mounts: Vec<Mount> = lines.filter_map(mount).collect();
-    mounts.sort_by_key(|mount| !mount.root.is_empty());
+    by_number(&mut mounts, |mount| u64::from(!mount.root.is_empty()));
     mounts
 }
 

@@ -6,7 +6,6 @@
 //! list of /proc. That is a guess to save work with, like all that is kept here:
 //! what is told is proven first.
 
-use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -14,6 +13,7 @@ use super::read::{Held, Named, Reading};
 use super::scan::Want;
 use super::stat;
 use crate::model::{Holders, ProcessUnknown};
+use crate::order::{by_number, descending};
 use crate::sys::Scratch;
 
 /// A process. There are no more of these than the kernel lets there be
@@ -108,7 +108,7 @@ impl Memory {
     /// tell.
     pub fn unread(&self) -> Vec<u32> {
         let mut pids: Vec<u32> = self.pids(|known| known.last == 0 && !known.idle).collect();
-        pids.sort_unstable_by_key(|pid| Reverse(*pid));
+        by_number(&mut pids, |pid| descending(*pid));
         pids
     }
 
@@ -118,8 +118,7 @@ impl Memory {
         let mut pids: Vec<u32> = self
             .pids(|known| known.hit > 0 && known.last < since)
             .collect();
-        let order = |pid: &u32| Reverse(self.known.get(pid).map_or(0, |known| known.hit));
-        pids.sort_unstable_by_key(order);
+        by_number(&mut pids, |pid| descending(self.hit_of(*pid)));
         pids.truncate(most);
         pids
     }
@@ -130,18 +129,18 @@ impl Memory {
         let mut pids: Vec<u32> = self
             .pids(|known| known.last < since && !known.idle)
             .collect();
-        pids.sort_by_cached_key(|pid| {
-            let known = self.known.get(pid);
-            let is_theirs = known
-                .and_then(|known| known.uid)
-                .is_some_and(|uid| uids.contains(&uid));
-            (
-                !is_theirs,
-                Reverse(known.map_or(0, |known| known.hit)),
-                Reverse(*pid),
-            )
+        by_number(&mut pids, |pid| descending(*pid));
+        by_number(&mut pids, |pid| descending(self.hit_of(*pid)));
+        by_number(&mut pids, |pid| {
+            let uid = self.known.get(pid).and_then(|known| known.uid);
+            u64::from(!uid.is_some_and(|uid| uids.contains(&uid)))
         });
         pids
+    }
+
+    /// The turn in which a socket was last found in a process.
+    fn hit_of(&self, pid: u32) -> u64 {
+        self.known.get(&pid).map_or(0, |known| known.hit)
     }
 
     fn pids(&self, which: impl Fn(&Known) -> bool) -> impl Iterator<Item = u32> {

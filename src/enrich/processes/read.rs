@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::stat;
 use crate::enrich::users::Passwd;
 use crate::model::Process;
+use crate::order::by_number;
 use crate::sys::{Folder, Scratch};
 
 /// How much of a command line is shown.
@@ -84,7 +85,9 @@ impl Reading {
     /// was all.
     pub fn step(&mut self, scratch: &mut Scratch) -> Result<bool, Unread> {
         let Some(items) = self.fds.next(scratch).map_err(|error| Unread::of(&error))? else {
-            self.found.sort_unstable();
+            by_number(&mut self.found, |held| {
+                u64::from(held.inode) << 32 | u64::from(held.fd)
+            });
             self.found.dedup_by_key(|held| held.inode);
             return Ok(true);
         };

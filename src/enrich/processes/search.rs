@@ -8,6 +8,7 @@ use super::memory::common;
 use super::read::{self, Held, Named, Reading, Unread};
 use super::scan::{Report, Scanner, Want};
 use crate::model::Attribution;
+use crate::order::by_number;
 use crate::sys::Folder;
 
 /// How many processes are tried on account of earlier finds.
@@ -51,7 +52,8 @@ impl<'a> Search<'a> {
         budget: Duration,
     ) -> Search<'a> {
         let mut wants = wants.to_vec();
-        wants.sort_unstable_by_key(|want| (want.inode, want.since));
+        by_number(&mut wants, |want| want.since);
+        by_number(&mut wants, |want| want.inode.into());
         wants.dedup_by_key(|want| want.inode);
         Search {
             scanner,
@@ -334,8 +336,9 @@ impl<'a> Search<'a> {
     }
 
     fn answers(&mut self) -> Vec<(u32, Attribution)> {
-        self.found
-            .sort_by_key(|(inode, named)| (*inode, named.process.started, named.process.pid));
+        by_number(&mut self.found, |(_, named)| named.process.pid.into());
+        by_number(&mut self.found, |(_, named)| named.process.started);
+        by_number(&mut self.found, |(inode, _)| u64::from(*inode));
         self.found
             .dedup_by_key(|(inode, named)| (*inode, named.process.pid));
         let mut answers = Vec::new();

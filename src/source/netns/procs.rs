@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::{Duration, Instant};
 
+use crate::order::by_number;
 use crate::sys::{self, Folder, Scratch};
 
 /// How many processes are tried as a way into one namespace.
@@ -106,7 +107,7 @@ impl Procs {
             let names = items.filter_map(|item| std::str::from_utf8(item.name).ok());
             present.extend(names.filter_map(|name| name.parse::<u32>().ok()));
         }
-        present.sort_unstable();
+        by_number(&mut present, |pid| (*pid).into());
         Ok(present)
     }
 

@@ -89,7 +89,8 @@ impl Gate {
     }
 
     /// What was counted before is no base to judge this protocol from any more:
-    /// notices were dropped, cannot be had, or a dump came to nothing.
+    /// notices were dropped or cannot be had. Not where a dump failed: it is tried
+    /// again, later than what it was made for.
     pub fn forget(&mut self, proto: Proto) {
         self.since[proto as usize].base = None;
     }

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::churn::allow_descriptors;
 use crate::daemon::{Daemon, Launch, Tick};
 use crate::netns;
 use crate::record::Record;
 use crate::refused::counted;
+use crate::seccomp::Refusal;
 use crate::sock::{Domain, Sock};
 
 fn gated(limit: &str) -> Daemon {
@@ -104,6 +106,60 @@ fn a_forced_dump_finds_what_was_not_counted() {
         let record = daemon.finish(&[cookie]);
         assert_eq!(record.evidence("opened", cookie), "dump");
         assert!(counted(&record.log, "forced_found") > 0, "{}", record.log);
+    });
+}
+
+/// So are those of a dump that takes longer than a tick.
+#[test]
+fn a_forced_dump_may_take_longer_than_a_tick() {
+    netns::run("gate::a_forced_dump_may_take_longer_than_a_tick", || {
+        allow_descriptors(9000);
+        let listener = Sock::listener(Domain::V4);
+        let _crowd: Vec<_> = (0..4000).map(|_| Sock::pair(&listener)).collect();
+        let daemon = Launch::new(Tick::Fast)
+            .sensors("  sockets: {listener: net.socket, interval: 10ms}\n")
+            .setting("gate", "300ms")
+            .setting("cpu-budget", "off")
+            .start();
+        std::thread::sleep(Duration::from_millis(200));
+        let bound = Sock::tcp(Domain::V4);
+        bound.bind_loopback();
+        daemon.opened(&[bound.cookie]);
+        let record = daemon.stop();
+        assert!(counted(&record.log, "dumps_forced") > 0, "{}", record.log);
+        assert_eq!(counted(&record.log, "forced_found"), 1, "{}", record.log);
+    });
+}
+
+/// Where no notice comes, the close of one socket hides another one that opens:
+/// every tick dumps.
+#[test]
+fn without_notices_it_is_off() {
+    netns::run("gate::without_notices_it_is_off", || {
+        let bound = || {
+            let socket = Sock::udp(Domain::V4);
+            socket.bind_loopback();
+            socket
+        };
+        let first = bound();
+        let daemon = Launch::new(Tick::Fast)
+            .sensors("  sockets: {listener: net.socket, args: {initial: true}}\n")
+            .setting("gate", "1h")
+            .refused(Refusal::GROUPS)
+            .start();
+        daemon.opened(&[first.cookie]);
+        // Time enough for it to shut.
+        std::thread::sleep(Duration::from_millis(200));
+        let cookie = first.cookie;
+        let second = daemon.paused(|| {
+            drop(first);
+            bound()
+        });
+        daemon.opened(&[second.cookie]);
+        daemon.closed(&[cookie]);
+        let record = daemon.stop();
+        assert_eq!(record.evidence("closed", cookie), "verified");
+        assert_eq!(counted(&record.log, "dumps_spared"), 0, "{}", record.log);
     });
 }
 

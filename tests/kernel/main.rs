@@ -29,6 +29,7 @@ mod sock;
 
 mod attribution;
 mod before_start;
+mod budget;
 mod capture;
 mod cgroups;
 mod churn;

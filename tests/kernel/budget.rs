@@ -57,7 +57,7 @@ fn gaps_keep_within_it() {
         let mut bursts = 0;
         while began.elapsed() < STRAIN {
             drop(tracked.next());
-            (0..30).for_each(|_| drop(bound()));
+            (0..200).for_each(|_| drop(bound()));
             bursts += 1;
             std::thread::sleep(Duration::from_millis(20));
         }

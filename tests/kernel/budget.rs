@@ -66,7 +66,7 @@ fn gaps_keep_within_it() {
         let share = used.as_secs_f64() / took.as_secs_f64();
         println!("{bursts} bursts: {:.1} % of a core", 100.0 * share);
         // What is noticed costs its part, in a build for debugging a lot of it.
-        assert!(share < 0.25, "{share}");
+        assert!(share < 0.4, "{share}");
         daemon.closed(&cookies[..50]);
         daemon.wait_for_line("that ticks are stretched", is_stretched);
         daemon.wait_for_line("that they keep their time", |line| {

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Outcome;
+use super::account::{Tally, tally};
 use super::daemon::{Daemon, counted};
 use super::stream::{self, Told};
 use super::table::Line;
@@ -25,32 +26,20 @@ struct Record {
     gaps: u64,
 }
 
-/// How a set of cookies was told of.
-#[derive(Default, Clone, Copy, PartialEq, Eq, Debug)]
-struct Tally {
-    once: usize,
-    never: usize,
-    again: usize,
-}
-
-/// Compares what was made with what was told; both need not be in order.
-fn tally(made: &[u64], told: &[u64]) -> Tally {
-    let ours: HashSet<u64> = made.iter().copied().collect();
-    let (mut seen, mut tally) = (HashSet::with_capacity(made.len()), Tally::default());
-    for cookie in told.iter().filter(|cookie| ours.contains(cookie)) {
-        if !seen.insert(*cookie) {
-            tally.again += 1;
-        }
-    }
-    tally.once = seen.len();
-    tally.never = ours.len() - seen.len();
-    tally
-}
-
 /// `ss -E` on the same traffic.
 struct Ss {
     child: Child,
     reader: thread::JoinHandle<io::Result<(HashSet<u64>, Instant)>>,
+}
+
+/// What `ss -E` told of.
+struct Heard {
+    /// The ends of ours.
+    ends: usize,
+    /// For how long it told of any.
+    lasted: Duration,
+    /// How it ended, where nobody had it end, and what it said.
+    ended: Option<String>,
 }
 
 impl Ss {
@@ -59,7 +48,7 @@ impl Ss {
         command
             .args(["-tnaeEH"])
             .stdout(Stdio::piped())
-            .stderr(Stdio::null());
+            .stderr(Stdio::piped());
         let mut child = match world::spawn(&mut command) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other?,
@@ -75,11 +64,25 @@ impl Ss {
         Ok(Some(Ss { child, reader }))
     }
 
-    /// Ends it; answers what it told, and when it stopped telling.
-    fn stop(mut self) -> Outcome<(HashSet<u64>, Instant)> {
-        self.child.kill()?;
+    /// Ends it, unless it has ended before; what it told of this traffic, which
+    /// began then.
+    fn stop(mut self, made: &Made, began: Instant) -> Outcome<Heard> {
+        let ended = self.child.try_wait()?;
+        if ended.is_none() {
+            self.child.kill()?;
+        }
+        let mut said = String::new();
+        if let Some(mut errors) = self.child.stderr.take() {
+            errors.read_to_string(&mut said)?;
+        }
         self.child.wait()?;
-        Ok(self.reader.join().map_err(|_| "the reader panicked")??)
+        let (heard, last) = self.reader.join().map_err(|_| "the reader panicked")??;
+        let ours = made.cookies.iter().filter(|cookie| heard.contains(cookie));
+        Ok(Heard {
+            ends: ours.count(),
+            lasted: last.saturating_duration_since(began).min(made.took),
+            ended: ended.map(|status| format!("{status} {}", said.trim())),
+        })
     }
 }
 
@@ -97,14 +100,11 @@ fn record(events: impl Read + Send + 'static) -> thread::JoinHandle<io::Result<R
             Told::Opened(cookie) => record.opened.push(cookie),
             Told::Closed(cookie) => record.closed.push(cookie),
             Told::Gap => record.gaps += 1,
+            Told::Called(..) => {}
         })?;
         Ok(record)
     })
 }
-
-/// How long `ss -E` listens as well: it takes as much of the cores as the daemon,
-/// so that the rate to be shown would be theirs together.
-const BESIDE: Duration = Duration::from_secs(5);
 
 /// One stretch of traffic, and what was told of it.
 struct Stretch {
@@ -114,8 +114,8 @@ struct Stretch {
     gaps: u64,
     /// The daemon's CPU time.
     busy: Duration,
-    /// How many ends `ss -E` told of, and for how long it did.
-    ss: Option<(usize, Duration)>,
+    /// What `ss -E` told of.
+    ss: Option<Heard>,
     /// What the daemon counted: overruns, and events that it dropped.
     lost: [u64; 2],
 }
@@ -134,14 +134,9 @@ impl Stretch {
         // ss keeps its last lines back until more come.
         traffic::churn(1000, Duration::from_millis(200))?;
         thread::sleep(PATIENCE);
-        let theirs = ss.map(Ss::stop).transpose()?;
+        let ss = ss.map(|ss| ss.stop(&made, began)).transpose()?;
         let log = daemon.stop()?;
         let record = reader.join().map_err(|_| "the reader panicked")??;
-        let ss = theirs.map(|(heard, ended)| {
-            let heard = made.cookies.iter().filter(|cookie| heard.contains(cookie));
-            let lasted = ended.saturating_duration_since(began).min(made.took);
-            (heard.count(), lasted)
-        });
         Ok(Stretch {
             told: [&record.opened, &record.closed].map(|told| tally(&made.cookies, told)),
             gaps: record.gaps,
@@ -155,11 +150,7 @@ impl Stretch {
     /// Whether every socket was told of once, and nothing lost.
     fn verdict(&self) -> Result<(), String> {
         let sockets = self.made.cookies.len();
-        let whole = Tally {
-            once: sockets,
-            ..Tally::default()
-        };
-        if self.told == [whole; 2] && self.gaps == 0 {
+        if self.told == [Tally::whole(sockets); 2] && self.gaps == 0 {
             return Ok(());
         }
         let ([opened, closed], [overruns, dropped]) = (self.told, self.lost);
@@ -171,12 +162,13 @@ impl Stretch {
     }
 }
 
-/// Runs the traffic in front of the daemon, and a shorter stretch of it in front
-/// of `ss -E` as well; `Err` within where a socket was not told of, or more than
+/// Runs the traffic in front of the daemon alone, and the same once more in front
+/// of `ss -E` as well, which takes as much of the cores as the daemon: the rate is
+/// then theirs together. `Err` within where a socket was not told of, or more than
 /// once.
 pub fn measure(rate: usize, time: Duration) -> Outcome<(Vec<Line>, Result<(), String>)> {
     let alone = Stretch::run(rate, time, false)?;
-    let beside = Stretch::run(rate, time.min(BESIDE), true)?;
+    let beside = Stretch::run(rate, time, true)?;
     let mut lines = lines(&alone, "");
     lines.extend(self::lines(&beside, ", beside ss -E"));
     Ok((lines, alone.verdict().and(beside.verdict())))
@@ -208,10 +200,11 @@ fn lines(stretch: &Stretch, beside: &str) -> Vec<Line> {
             ),
             "all",
         );
-        match stretch.ss {
-            Some((heard, lasted)) if name == "closed once" => {
-                line.peer = format!("{heard} ss -E, in {:.1} s", lasted.as_secs_f64());
-                line.ratio = format!("{:.2}", tally.once as f64 / heard as f64);
+        match &stretch.ss {
+            Some(heard) if name == "closed once" => {
+                let (ends, lasted) = (heard.ends, heard.lasted.as_secs_f64());
+                line.peer = format!("{ends} ss -E, in {lasted:.1} s");
+                line.ratio = format!("{:.2}", tally.once as f64 / ends as f64);
             }
             Some(_) => line.peer = "ss -E tells of no open".into(),
             None if beside.is_empty() => {}
@@ -220,7 +213,15 @@ fn lines(stretch: &Stretch, beside: &str) -> Vec<Line> {
         lines.push(line);
     }
     let gaps = stretch.gaps.to_string();
-    lines.push(Line::alone(part, format!("gaps{beside}"), gaps, "0"));
+    let mut line = Line::alone(part, format!("gaps{beside}"), gaps, "0");
+    line.peer = match &stretch.ss {
+        Some(heard) => match &heard.ended {
+            Some(end) => format!("ss -E ended by itself: {end}"),
+            None => format!("{} ends lost by ss -E", sockets - heard.ends),
+        },
+        None => String::new(),
+    };
+    lines.push(line);
     let connections = sockets as f64 / 2.0;
     let cpu = |time: Duration| {
         let time = time.as_secs_f64();

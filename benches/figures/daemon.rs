@@ -11,7 +11,7 @@ use super::world;
 /// The program, where cargo puts it.
 pub const SOCKWATCH: &str = env!("CARGO_BIN_EXE_sockwatch");
 /// How long one may take to come to rest.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(150);
 /// How often a daemon is looked at that is to come to rest.
 const LOOK: Duration = Duration::from_millis(250);
 /// One that reads no dump uses less CPU than this between two looks, whatever its
@@ -34,6 +34,13 @@ impl Daemon {
 
     /// The same with these lines of the sensor's `args:` as well.
     pub fn start_with(settings: &str, args: &str, stdout: Stdio) -> Outcome<Daemon> {
+        let sensor = format!("sockets: {{listener: net.socket, args: {{{args}}}}}");
+        let config = format!("daemon: {{{settings}}}\nsensors: {{{sensor}}}\n");
+        Daemon::configured(&config, stdout)
+    }
+
+    /// One with this configuration; ready.
+    pub fn configured(text: &str, stdout: Stdio) -> Outcome<Daemon> {
         let mut command = Command::new(SOCKWATCH);
         command
             .args(["--config", "/dev/stdin", "--format", "json"])
@@ -43,10 +50,7 @@ impl Daemon {
             .stderr(Stdio::piped());
         let mut child = world::spawn(&mut command)?;
         let mut config = child.stdin.take().ok_or("a daemon without input")?;
-        write!(
-            config,
-            "daemon: {{{settings}}}\nsensors: {{sockets: {{listener: net.socket, args: {{{args}}}}}}}\n"
-        )?;
+        config.write_all(text.as_bytes())?;
         drop(config);
         let mut log = BufReader::new(child.stderr.take().ok_or("a daemon without a log")?);
         let mut daemon = Daemon { child, log: None };
@@ -97,9 +101,23 @@ impl Daemon {
         Ok(world::cpu_of(self.pid())?)
     }
 
-    /// Bytes that it has in memory.
+    /// Bytes that it has in memory. VmRSS in its status is counted for each CPU
+    /// and may be some hundred KiB off (proc_pid_status(5)); this is exact.
     pub fn resident(&self) -> Outcome<u64> {
-        Ok(world::status_of(self.pid(), "VmRSS")? * 1024)
+        Ok(world::number_of(self.pid(), "smaps_rollup", "Rss")? * 1024)
+    }
+
+    /// Waits until it has no more than this in memory, or as long as that may take
+    /// at most: how much it has then.
+    pub fn resident_by(&self, most: u64, patience: Duration) -> Outcome<u64> {
+        let began = Instant::now();
+        loop {
+            let resident = self.resident()?;
+            if resident <= most || began.elapsed() > patience {
+                return Ok(resident);
+            }
+            thread::sleep(LOOK);
+        }
     }
 
     /// Ends it, and answers what it logged since it was ready: its counters last.

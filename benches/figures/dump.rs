@@ -9,11 +9,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use sockwatch::model::{
-    Change, Coverage, Host, Judge, Needs, Netns, Now, Row, SensorIx, StateGroups, Verdict,
+    Change, Coverage, Host, Judge, Needs, Netns, Now, Row, SensorIx, Sought, StateGroups, Verdict,
 };
 use sockwatch::sensor::{NetSocket, View};
-use sockwatch::source::Dumps;
 use sockwatch::source::diag::{Progress, Scope};
+use sockwatch::source::dumps::Dumps;
 use sockwatch::stats::Stats;
 use sockwatch::sys::Netlink;
 use sockwatch::wire::request;
@@ -48,6 +48,7 @@ pub const VIEW: View = View {
     initial: false,
     time_wait: false,
     syn_recv: false,
+    sought: Sought::ALL,
 };
 
 /// The dumps that it takes.
@@ -55,7 +56,8 @@ fn dumps_of(needs: Needs) -> Vec<Coverage> {
     let mut dumps = Dumps::default();
     dumps.ask(needs);
     let now = Now::read();
-    std::iter::from_fn(|| dumps.next(now.mono)).collect()
+    let next = || dumps.next(now.mono, false).map(|asked| asked.coverage);
+    std::iter::from_fn(next).collect()
 }
 
 /// One tick: dumps everything and gives the rows of each dump to `feed`.

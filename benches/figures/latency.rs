@@ -1,6 +1,5 @@
 //! From close(2) to the line that tells of it, on a pipe.
 
-use std::collections::HashMap;
 use std::io;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -13,6 +12,7 @@ use sockwatch::model::Proto;
 use sockwatch::source::Group;
 
 use super::Outcome;
+use super::account::{Heard, Tally, delays, percentiles, tally};
 use super::daemon::Daemon;
 use super::stream::{self, Told};
 use super::table::Line;
@@ -26,63 +26,50 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// `inet_diag_sockid` (linux/inet_diag.h).
 const COOKIE: usize = 16 + 4 + 40;
 
-type Heard = Vec<(u64, Instant)>;
-
 /// Closes a thousand sockets a second and hears of each, from a daemon and then
 /// from the kernel alone.
 pub fn measure(time: Duration) -> Outcome<Vec<Line>> {
     let ours = told(time)?;
     let peer = noticed(time)?;
-    let us = |time: &Duration| format!("{:.0} us", time.as_nanos() as f64 / 1e3);
-    let lines = [("p50", 50, "100 us"), ("p99", 99, "1 ms"), ("max", 100, "")].map(
-        |(name, percent, target)| {
-            let [ours, peer] =
-                [&ours, &peer].map(|times| &times[(times.len() - 1) * percent / 100]);
-            let mut line = Line::alone(
-                "latency",
-                format!("close to event, {name}"),
-                us(ours),
-                target,
-            );
+    let us = |time: Duration| format!("{:.0} us", time.as_nanos() as f64 / 1e3);
+    let both = percentiles(&ours).into_iter().zip(percentiles(&peer));
+    let targets = ["100 us", "1 ms", ""];
+    let lines = both
+        .zip(targets)
+        .map(|(((name, ours), (_, peer)), target)| {
+            let figure = format!("close to event, {name}");
+            let mut line = Line::alone("latency", figure, us(ours), target);
             line.peer = format!("{} the notice alone", us(peer));
             line.ratio = format!("{:.2}", ours.as_secs_f64() / peer.as_secs_f64());
             line
-        },
-    );
-    Ok(lines.into())
-}
-
-/// How long each close took to be heard of, sorted.
-fn delays(closed: &[(u64, Instant)], heard: &Heard) -> Outcome<Vec<Duration>> {
-    let heard: HashMap<u64, Instant> = heard.iter().copied().collect();
-    let mut delays = Vec::with_capacity(closed.len());
-    for (cookie, at) in closed {
-        let when = heard
-            .get(cookie)
-            .ok_or_else(|| format!("nothing was heard of the end of {cookie}"))?;
-        delays.push(when.saturating_duration_since(*at));
-    }
-    delays.sort();
-    Ok(delays)
+        });
+    Ok(lines.collect())
 }
 
 fn told(time: Duration) -> Outcome<Vec<Duration>> {
     let mut daemon = Daemon::start("", Stdio::piped())?;
     let events = daemon.events()?;
-    let reader = thread::spawn(move || -> io::Result<Heard> {
-        let mut heard = Vec::new();
-        stream::read(events, |told, now| {
-            if let Told::Closed(cookie) = told {
-                heard.push((cookie, now));
-            }
+    let reader = thread::spawn(move || -> io::Result<(Vec<u64>, Heard, u64)> {
+        let (mut opened, mut closed, mut gaps) = (Vec::new(), Vec::new(), 0);
+        stream::read(events, |told, now| match told {
+            Told::Opened(cookie) => opened.push(cookie),
+            Told::Closed(cookie) => closed.push((cookie, now)),
+            Told::Gap => gaps += 1,
+            Told::Called(..) => {}
         })?;
-        Ok(heard)
+        Ok((opened, closed, gaps))
     });
-    let closed = traffic::closes(RATE, time)?;
+    let made = traffic::closes(RATE, time)?;
     thread::sleep(PATIENCE);
     daemon.stop()?;
-    let heard = reader.join().map_err(|_| "the reader panicked")??;
-    delays(&closed, &heard)
+    let (opened, closed, gaps) = reader.join().map_err(|_| "the reader panicked")??;
+    let cookies: Vec<u64> = made.iter().map(|(cookie, _)| *cookie).collect();
+    let opened = tally(&cookies, &opened);
+    if opened != Tally::whole(made.len()) || gaps > 0 {
+        let sockets = made.len();
+        return Err(format!("of {sockets} sockets, opened {opened:?}, {gaps} gaps").into());
+    }
+    delays(&made, &closed)
 }
 
 fn noticed(time: Duration) -> Outcome<Vec<Duration>> {

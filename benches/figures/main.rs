@@ -9,23 +9,30 @@
 //!
 //! ```text
 //! cargo bench --bench figures -- [--sockets N] [--seconds S] [--rate R]
-//!     [--only tick|memory|diff|dump|notices|latency|completeness|size]
+//!     [--variants] [--only PART]
 //! ```
 //!
 //! `--sockets` is the size of the largest world (1,000,000; the others have a
 //! tenth of it, and ten), `--seconds` how long the traffic of completeness lasts
 //! (30; that of latency a third of it, the ticks of a size as long as it),
-//! `--rate` how many connections a second that is (20,000).
+//! `--rate` how many connections a second that is (20,000). `--variants` builds the
+//! static programs too, to measure them. The parts: [`PARTS`].
 
 #![allow(unsafe_code)]
 
+mod account;
 mod completeness;
+mod connect;
 mod daemon;
+mod dns;
 mod dump;
+mod flood;
 mod holders;
 mod latency;
+mod narrow;
 mod notices;
 mod sample;
+mod size;
 mod stream;
 mod table;
 mod tick;
@@ -41,14 +48,18 @@ use table::Line;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
-/// Every part, in the order in which they run.
-const PARTS: [&str; 8] = [
+/// Every part, in the order in which they run; the first five depend on how many
+/// sockets there are.
+const PARTS: [&str; 11] = [
     "tick",
     "memory",
     "diff",
+    "narrow",
     "dump",
     "notices",
+    "dns",
     "latency",
+    "connect",
     "completeness",
     "size",
 ];
@@ -58,6 +69,7 @@ struct Flags {
     sockets: usize,
     seconds: u32,
     rate: usize,
+    variants: bool,
     only: Option<String>,
 }
 
@@ -70,6 +82,7 @@ impl Flags {
             sockets: 200,
             seconds: 1,
             rate: 500,
+            variants: false,
             only: None,
         };
         if std::env::args().any(|arg| arg == "--bench") {
@@ -79,6 +92,7 @@ impl Flags {
             let mut value = || args.next().ok_or(format!("{arg} needs a value"));
             match arg.as_str() {
                 "--bench" => {}
+                "--variants" => flags.variants = true,
                 "--sockets" => flags.sockets = value()?.parse()?,
                 "--seconds" => flags.seconds = value()?.parse()?,
                 "--rate" => flags.rate = value()?.parse()?,
@@ -119,7 +133,7 @@ fn main() -> ExitCode {
 
 fn run() -> Outcome<()> {
     let flags = Flags::read()?;
-    world::build()?;
+    let built = size::build(flags.wants("size"), flags.variants)?;
     world::enter()?;
     let cores = std::thread::available_parallelism()?;
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
@@ -129,16 +143,28 @@ fn run() -> Outcome<()> {
         world::load()?,
     );
     let mut lines = Vec::new();
-    if ["tick", "memory", "diff", "dump"].map(|part| flags.wants(part)) != [false; 4] {
+    if PARTS[..5].iter().any(|part| flags.wants(part)) {
         lines.extend(sizes(&flags)?);
+    }
+    if flags.wants("memory") {
+        say("memory after a flood");
+        lines.extend(flood::measure(flags.sockets / 10)?);
     }
     if flags.wants("notices") {
         say("notices");
         lines.extend(notices::notices()?);
     }
+    if flags.wants("dns") {
+        say("DNS packets");
+        lines.extend(dns::measure()?);
+    }
     if flags.wants("latency") {
         say("close to event");
         lines.extend(latency::measure(flags.time() / 3)?);
+    }
+    if flags.wants("connect") {
+        say("connect() to event");
+        lines.extend(connect::measure(flags.time() / 3)?);
     }
     let mut verdict = Ok(());
     if flags.wants("completeness") {
@@ -147,9 +173,7 @@ fn run() -> Outcome<()> {
         lines.extend(more);
         verdict = complete;
     }
-    if flags.wants("size") {
-        lines.push(size()?);
-    }
+    lines.extend(built);
     Line::print(&lines);
     println!("\nload {} after", world::load()?);
     Ok(verdict?)
@@ -183,6 +207,9 @@ fn sizes(flags: &Flags) -> Outcome<Vec<Line>> {
         if flags.wants("diff") && nth > 0 {
             lines.extend(dump::diff()?);
         }
+        if flags.wants("narrow") && nth > 0 {
+            lines.extend(narrow::measure()?);
+        }
         if flags.wants("dump") && nth == 1 {
             lines.extend(dump::one_shot(size)?);
         }
@@ -194,11 +221,4 @@ fn sizes(flags: &Flags) -> Outcome<Vec<Line>> {
 
 fn say(what: &str) {
     println!("... {what}");
-}
-
-/// The size of the program.
-fn size() -> Outcome<Line> {
-    let bytes = std::fs::metadata(daemon::SOCKWATCH)?.len();
-    let shown = format!("{} ({bytes} B)", table::mib(bytes));
-    Ok(Line::alone("size", "binary, stripped", shown, "2 MiB"))
 }

@@ -5,17 +5,19 @@ use std::time::Instant;
 
 /// One line about a socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Told {
+pub enum Told<'l> {
     /// It opened.
     Opened(u64),
     /// It closed.
     Closed(u64),
+    /// It called connect(), by this hook.
+    Called(u64, &'l str),
     /// Something was lost.
     Gap,
 }
 
 /// Reads to the end; `each` gets every line with the time at which it was there.
-pub fn read(mut events: impl Read, mut each: impl FnMut(Told, Instant)) -> std::io::Result<()> {
+pub fn read(mut events: impl Read, mut each: impl FnMut(Told<'_>, Instant)) -> std::io::Result<()> {
     let (mut buffer, mut filled) = (vec![0; 256 << 10], 0);
     loop {
         let length = events.read(&mut buffer[filled..])?;
@@ -39,7 +41,7 @@ pub fn read(mut events: impl Read, mut each: impl FnMut(Told, Instant)) -> std::
     }
 }
 
-fn parse(line: &[u8]) -> Option<Told> {
+fn parse(line: &[u8]) -> Option<Told<'_>> {
     let text = std::str::from_utf8(line).ok()?;
     let (_, data) = text.split_once("\"data\":{\"action\":\"")?;
     let (action, rest) = data.split_once('"')?;
@@ -53,6 +55,10 @@ fn parse(line: &[u8]) -> Option<Told> {
     match action {
         "opened" => Some(Told::Opened(cookie)),
         "closed" => Some(Told::Closed(cookie)),
+        "connect" => {
+            let (_, origin) = data.split_once("\"origin\":\"")?;
+            Some(Told::Called(cookie, origin.split('"').next()?))
+        }
         _ => None,
     }
 }

@@ -1,6 +1,7 @@
 //! Where the benchmark takes place: a network namespace of its own, which goes
 //! when the last of its processes does. Each of them dies with its parent.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::net::TcpStream;
@@ -14,19 +15,31 @@ use super::Outcome;
 /// Builds the program as it is released. What cargo built for this benchmark has
 /// the features that dev-dependencies switch on in their own dependencies; it is
 /// half a megabyte larger.
-pub fn build() -> Outcome<()> {
-    let Some(cargo) = std::env::var_os("CARGO") else {
+///
+/// `arguments` and `flags`, those of the compiler, have it built otherwise.
+pub fn build(arguments: &[&str], flags: Option<&str>) -> Outcome<()> {
+    let Some(cargo) = cargo() else {
         return Ok(()); // run by hand: measured as it stands
     };
-    let status = Command::new(cargo)
+    let mut command = Command::new(cargo);
+    command
         .args(["build", "--release", "--quiet", "--bin", "sockwatch"])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .status()?;
+        .args(arguments)
+        .current_dir(env!("CARGO_MANIFEST_DIR"));
+    if let Some(flags) = flags {
+        command.env("RUSTFLAGS", flags);
+    }
+    let status = command.status()?;
     if status.success() {
         Ok(())
     } else {
         Err("the program cannot be built".into())
     }
+}
+
+/// The cargo that runs this benchmark, if one does.
+pub fn cargo() -> Option<OsString> {
+    std::env::var_os("CARGO")
 }
 
 /// Goes into a network namespace where nobody else has a socket. Without the
@@ -144,13 +157,13 @@ pub fn cpu_of(pid: u32) -> io::Result<Duration> {
     Ok(Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
 }
 
-/// A number in /proc/PID/status.
-pub fn status_of(pid: u32, name: &str) -> Outcome<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+/// A number in a file of /proc/PID that has a key a line.
+pub fn number_of(pid: u32, file: &str, name: &str) -> Outcome<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/{file}"))?;
     let line = status
         .lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-        .ok_or_else(|| format!("no {name} in /proc/{pid}/status"))?;
+        .ok_or_else(|| format!("no {name} in /proc/{pid}/{file}"))?;
     Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
 

@@ -126,7 +126,8 @@ pub struct Sensor {
 
 impl Sensor {
     /// What it needs from the kernel. Whoever needs TCP needs to know the
-    /// listeners: they tell which way a connection was opened.
+    /// listeners: they tell which way a connection was opened; and whoever needs
+    /// connections, what they were bound to before.
     pub fn needs(&self) -> Needs {
         let mut needs = match self.listener {
             Listener::TcpConnect => Needs {
@@ -137,6 +138,9 @@ impl Sensor {
         };
         if needs.proto(Proto::Tcp) {
             needs.tcp = needs.tcp | StateGroups::LISTEN;
+            if needs.tcp.contains(StateGroups::CONNECTED) {
+                needs.tcp = needs.tcp | StateGroups::BOUND;
+            }
         }
         needs
     }

@@ -90,7 +90,8 @@ impl Commands for Daemon {
     }
 
     fn asked(&self) -> Vec<String> {
-        self.sources.home.asked(self.sources.has_guard())
+        let sources = &self.sources;
+        sources.home.asked(sources.has_guard(), &sources.shared)
     }
 
     fn locks(&self) -> &Locks {

@@ -3,6 +3,11 @@
 //! That setsockopt(2) let us in does not mean that anything will come: where the
 //! kernel has no diag module for a protocol, its notices are never written. So
 //! one unbound socket of each kind is made and closed, and its notice must come.
+//!
+//! A protocol needs the groups of both families, whatever the patterns say: an
+//! AF_INET6 socket with an IPv4 peer can become an AF_INET one (IPV6_ADDRFORM,
+//! ipv6(7)), and then its end is told where those are.
+//!
 //! On a machine that is short of CPU time the kernel's worker can take its time
 //! over that: a group that was given up is taken back when it speaks after all.
 
@@ -26,6 +31,8 @@ const SENT_AGAIN: u32 = 8;
 #[derive(Debug)]
 pub struct Probes {
     pending: Vec<(Group, Cookie)>,
+    /// The groups that were joined.
+    joined: Vec<Group>,
     /// The groups that were given up.
     silent: Vec<Group>,
     until: Instant,
@@ -49,6 +56,7 @@ impl Probes {
     pub fn none(now: Instant) -> Probes {
         Probes {
             pending: Vec::new(),
+            joined: Vec::new(),
             silent: Vec::new(),
             until: now,
             sent_again: 0,
@@ -60,10 +68,13 @@ impl Probes {
         self.until = now + PATIENCE;
         self.sent_again = 0;
         let mut unusable = Vec::new();
-        for group in Group::ALL
+        let needed = Group::ALL
             .into_iter()
-            .filter(|group| needs.proto(group.proto))
-        {
+            .filter(|group| needs.proto(group.proto));
+        for group in needed {
+            if self.joined.contains(&group) {
+                continue;
+            }
             if let Err(error) = notices.join(group) {
                 let reason = format!("joining the group was refused: {error}");
                 unusable.push(Unusable {
@@ -73,6 +84,7 @@ impl Probes {
                 });
                 continue;
             }
+            self.joined.push(group);
             match unbound_socket(group) {
                 Ok(cookie) => self.pending.push((group, cookie)),
                 Err(error) if group.family == Family::V6 && is_family_off(&error) => {
@@ -89,6 +101,23 @@ impl Probes {
             }
         }
         unusable
+    }
+
+    /// Leaves the groups that `needs` does not call for any more. One that was given
+    /// up is kept: nothing comes from it, and if something does, that is news.
+    pub fn leave(&mut self, notices: &Notices, needs: Needs) {
+        let (silent, pending) = (&self.silent, &mut self.pending);
+        self.joined.retain(|group| {
+            if needs.proto(group.proto) || silent.contains(group) {
+                return true;
+            }
+            pending.retain(|(probed, _)| probed != group);
+            if let Err(error) = notices.leave(*group) {
+                log::debug!("notices of {} come on: {error}", group.as_str());
+                return true;
+            }
+            false
+        });
     }
 
     /// Notices were dropped, and those of probes may have been among them: sends

@@ -18,6 +18,7 @@ mod handlers;
 mod hearing;
 mod listing;
 mod losses;
+mod memory;
 mod missing;
 mod narrow;
 mod place;
@@ -50,10 +51,11 @@ use crate::reactor::{self, Handler, Turn};
 use crate::sensor::Listing;
 use crate::source::diag::Scope;
 use crate::stats::Stats;
-use crate::sys::{self, Signal, Signals};
+use crate::sys::{self, Signal, Signals, memory as heap};
 use budget::Budget;
 use connects::{ConnectSources, Wanted};
 pub use error::RunError;
+use memory::Floods;
 pub use narrow::would_ask;
 pub use reload::Reloaded;
 use reload::Running;
@@ -83,6 +85,7 @@ const RETRY_OUTPUT: Duration = Duration::from_secs(1);
 /// See [`RunError`]; [`RunError::ReaderGone`] is no failure.
 pub fn run(settings: Settings, format: Format, origin: Provenance) -> Result<(), RunError> {
     // Before the first thread starts: threads inherit the signal mask.
+    heap::hold_together();
     let signals = Signals::open().map_err(|error| RunError::Start("read signals", error))?;
     let mut poll = Poll::new().map_err(|error| RunError::Start("make an event loop", error))?;
     let waker = Waker::new(poll.registry(), NAMES)
@@ -128,6 +131,7 @@ struct Daemon {
     names_woken: bool,
     /// How far the table has been gone through for sockets to ask about.
     unattributed: Option<Listing>,
+    floods: Floods,
     retry_output: Option<Instant>,
     ending: Option<Instant>,
     control: Option<Server>,
@@ -221,6 +225,7 @@ impl Daemon {
             signals,
             names_woken: false,
             unattributed: None,
+            floods: Floods::default(),
             retry_output: None,
             ending: None,
             control,
@@ -385,6 +390,7 @@ impl Daemon {
             self.retry_output,
             self.keeper.as_ref().and_then(Keeper::deadline),
             self.handlers.deadline(),
+            self.floods.deadline(),
         ]
         .into_iter()
         .flatten()
@@ -469,6 +475,7 @@ impl Handler for Daemon {
         let busy = self.attribute(now) || busy;
         let busy = self.work_handlers(now) || busy;
         self.flush(now)?;
+        self.give_back(now);
         let busy = self.control(now) || busy;
         let busy = busy || self.keeper.as_ref().is_some_and(Keeper::is_busy);
         Ok(if busy || called {

@@ -1,26 +1,36 @@
 //! What of the sensors' patterns is asked of the kernel.
 //!
 //! TCP dumps are narrowed to the sockets that somebody could want by their ends.
-//! The sensor lets go by what is not sought in any case ([`crate::sensor::NetSocket::seek`]), so
-//! it makes a difference in one case only: a socket in the table that is connected
-//! anew to where nobody looks vanishes from the dumps. So what a narrowed dump did
-//! not hold, and no notice has told the end of, is looked for in a whole one that
-//! follows at once; and as long as that does not hold it either, all dumps are
-//! whole. So they are where absence from a dump proves an end: after an overrun,
-//! and where there are no notices.
+//! What else there is no view knows, whether it is read or not
+//! ([`crate::sensor::NetSocket::seek`]), so it makes a difference in one case only: a
+//! socket in the table that is connected anew to where nobody looks vanishes from the
+//! dumps. So what a narrowed dump did not hold, and no notice has told the end of, is
+//! looked for in a whole one that follows at once. What that does not hold either the
+//! kernel shows to nobody (a socket that was disconnected, and is held open): dumps are
+//! narrow again, and it is looked for in a whole one now and then, until a dump or its
+//! notice tells of it. Dumps are whole where absence from them proves an end: after an
+//! overrun, and where there are no notices.
+//!
+//! A dump of listeners alone is narrow in the same way: one that was shut down is bound
+//! and lives.
 //!
 //! UDP sockets are connected anew at will (every name that getaddrinfo(3) looks up
 //! does it), their tables are small, and a dump is cheap: it stays whole. So do the
 //! dumps of other namespaces.
 
+use std::time::{Duration, Instant};
+
 use super::guard::{self, Guard};
 use super::place::Place;
 use super::shared::Shared;
-use crate::config;
-use crate::model::{Coverage, Listener, Needs, Proto, Sought, StateGroups};
+use crate::config::{self, Settings};
+use crate::model::{Coverage, Family, Listener, Needs, Now, Proto, Sought, StateGroups};
 use crate::source::Group;
 use crate::source::diag::Scope;
 use crate::wire::bytecode::Condition;
+
+/// How often what no dump holds is looked for in a whole one.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 /// What is asked of the kernel beyond protocols and states.
 #[derive(Debug)]
@@ -33,8 +43,10 @@ pub(super) struct Narrow {
     under_way: bool,
     /// A dump that completed, to be compared with the table.
     completed: Option<Completed>,
-    /// Something in the table was missing from the last dump.
-    whole: bool,
+    /// For each family: something in the table was missing from the last dump.
+    whole: [bool; 2],
+    /// For each family: when what no dump holds was last looked for, if there is any.
+    looked: [Option<Instant>; 2],
     /// The next dump is the whole one for what a narrowed one missed.
     widens: bool,
     /// What the kernel may refuse of notices.
@@ -58,7 +70,8 @@ impl Narrow {
             sought,
             under_way: false,
             completed: None,
-            whole: false,
+            whole: [false; 2],
+            looked: [None; 2],
             widens: false,
         }
     }
@@ -72,11 +85,36 @@ impl Narrow {
     pub fn is_comparing(&self) -> bool {
         self.completed.is_some()
     }
+
+    /// Whether something in the table was missing from a dump of this family.
+    fn is_looking(&self, family: usize) -> bool {
+        self.whole[family] || self.looked[family].is_some()
+    }
+
+    /// Whether something in the table must be looked for that a narrowed dump of these
+    /// did not hold.
+    fn looks(&self, coverage: Coverage, now: Instant) -> bool {
+        families(coverage).any(|family| {
+            let late = |at: Instant| now.saturating_duration_since(at) >= LOOK_AGAIN;
+            self.whole[family] || self.looked[family].is_some_and(late)
+        })
+    }
 }
 
-/// What the sensors could want of TCP by the ends of sockets. All of it where one
-/// watches connect() calls: the table is their cross-check.
-pub(super) fn sought<'s>(sensors: impl Iterator<Item = &'s config::Sensor>) -> Sought {
+/// The families that a dump holds.
+fn families(coverage: Coverage) -> impl Iterator<Item = usize> {
+    let holds = move |family: &Family| coverage.family.is_none_or(|only| only == *family);
+    Family::ALL.into_iter().filter(holds).map(|it| it as usize)
+}
+
+/// What such sensors could want of TCP by the ends of sockets. All of it where one
+/// watches connect() calls, since the table is their cross-check, and where nothing
+/// is to be left out.
+pub(super) fn sought(settings: &Settings, such: impl Fn(&config::Sensor) -> bool) -> Sought {
+    if !settings.daemon.push_down {
+        return Sought::ALL;
+    }
+    let sensors = settings.sensors.iter().filter(|sensor| such(sensor));
     let each = sensors.map(|sensor| match sensor.listener {
         Listener::TcpConnect => Sought::ALL,
         Listener::NetSocket | Listener::Own => sensor.filter.sought(Proto::Tcp),
@@ -85,16 +123,41 @@ pub(super) fn sought<'s>(sensors: impl Iterator<Item = &'s config::Sensor>) -> S
 }
 
 impl Place {
-    /// What the next dump leaves out.
-    pub(super) fn condition(&mut self, coverage: Coverage, shared: &Shared) -> Option<Condition> {
-        let whole = coverage.proto != Proto::Tcp
-            || self.narrow.whole
-            || shared.congested
-            || self.sensor.has_gap()
-            || shared.is_deaf(Proto::Tcp);
-        let condition = self.narrow.condition.clone().filter(|_| !whole);
+    /// Why TCP dumps leave nothing out now, though they could.
+    fn is_whole_for(&self, shared: &Shared) -> Option<&'static str> {
+        if shared.congested || self.sensor.has_gap() {
+            Some("what may have ended unheard is looked for")
+        } else if shared.is_deaf(Proto::Tcp) {
+            Some("there are not all notices")
+        } else if self.narrow.whole != [false; 2] {
+            Some("a socket that was known is looked for")
+        } else {
+            None
+        }
+    }
+
+    /// What the next dump covers, and what of that it leaves out.
+    pub(super) fn narrowed(
+        &mut self,
+        mut coverage: Coverage,
+        shared: &Shared,
+        now: Now,
+    ) -> (Coverage, Option<Condition>) {
+        self.narrow.under_way = false;
+        if coverage.proto != Proto::Tcp {
+            return (coverage, None);
+        }
+        if self.narrow.looks(coverage, now.mono) {
+            coverage.groups = self.needs.tcp.for_absence();
+            return (coverage, None);
+        }
+        if !self.at_home || self.is_whole_for(shared).is_some() {
+            coverage.groups = coverage.groups.for_absence();
+            return (coverage, None);
+        }
+        let condition = self.narrow.condition.clone();
         self.narrow.under_way = condition.is_some();
-        condition
+        (coverage, condition)
     }
 
     /// A dump began.
@@ -112,38 +175,62 @@ impl Place {
     }
 
     /// A dump completed. The notices of what ended while it was made come first;
-    /// then it is compared with the table.
+    /// then it is compared with the table, if it may be whole or not.
     pub(super) fn narrow_completed(&mut self, coverage: Coverage) {
-        if coverage.proto == Proto::Tcp && self.narrow.condition.is_some() {
-            self.narrow.completed = Some(Completed {
+        let narrow = &mut self.narrow;
+        let lacks = coverage.groups != coverage.groups.for_absence();
+        let looks = lacks || families(coverage).any(|family| narrow.is_looking(family));
+        if coverage.proto == Proto::Tcp && self.at_home && (narrow.condition.is_some() || looks) {
+            narrow.completed = Some(Completed {
                 coverage,
                 number: self.sensor.dump_number(),
-                narrowed: self.narrow.under_way,
+                narrowed: narrow.under_way || lacks,
             });
         }
     }
 
     /// What is asked of the kernel now. `guarded`: it refuses notices.
-    pub(super) fn asked(&self, guarded: bool) -> Vec<String> {
+    pub(super) fn asked(&self, guarded: bool, shared: &Shared) -> Vec<String> {
         let on = self.narrow.condition.is_some()
             && !self.scope.as_ref().is_some_and(Scope::is_unconditional);
-        asked(self.needs, &self.narrow.sought, on, guarded)
+        let mut lines = asked(self.needs, &self.narrow.sought, on, guarded);
+        if on && let Some(why) = self.is_whole_for(shared) {
+            lines[Proto::Tcp as usize].push_str("; whole now: ");
+            lines[Proto::Tcp as usize].push_str(why);
+        }
+        lines
     }
 
     /// Looks in the table for what the last dump did not hold, once the notices are
     /// heard.
-    pub(super) fn compare(&mut self, shared: &Shared) {
+    pub(super) fn compare(&mut self, shared: &Shared, now: Now) {
         let Some(completed) = self.narrow.completed.take() else {
             return;
         };
+        let Completed {
+            coverage,
+            number,
+            narrowed,
+        } = completed;
         self.narrow.guard.dump_is_heard();
-        let misses = self.sensor.misses(completed.coverage, completed.number);
-        self.narrow.whole = misses;
-        if misses && completed.narrowed {
+        // Where a socket is that has left its group, only all of them tell.
+        let all = coverage.groups.contains(self.needs.tcp);
+        let whole = !narrowed && coverage.groups.contains(self.needs.tcp.for_absence());
+        let missed = self.sensor.misses(coverage, number, whole);
+        for family in families(coverage) {
+            self.narrow.whole[family] = missed.any;
+            let looked = &mut self.narrow.looked[family];
+            if whole || all && !missed.hidden {
+                *looked = missed.hidden.then_some(now.mono);
+            } else {
+                looked.get_or_insert(now.mono);
+            }
+        }
+        if missed.any {
             shared.stats.dumps_widened.bump();
-            self.narrow.widens = true;
+            self.narrow.widens = coverage.groups.contains(StateGroups::CONNECTED);
             self.dumps.ask(Needs {
-                tcp: completed.coverage.groups,
+                tcp: self.needs.tcp,
                 udp: false,
             });
         }
@@ -157,10 +244,10 @@ impl Place {
 }
 
 /// What these settings would ask of the kernel, a line for each protocol.
-pub fn would_ask(settings: &config::Settings) -> Vec<String> {
-    let needs = settings.sensors.iter().map(config::Sensor::needs);
-    let needs = needs.fold(Needs::default(), |all, needs| all | needs);
-    let sought = sought(settings.sensors.iter());
+pub fn would_ask(settings: &Settings) -> Vec<String> {
+    let each = settings.sensors.iter();
+    let needs = each.fold(Needs::default(), |all, sensor| all | sensor.needs());
+    let sought = sought(settings, |_| true);
     let guarded = guard::refuses(settings, &sought);
     asked(needs, &sought, settings.daemon.push_down, guarded)
 }
@@ -177,16 +264,14 @@ fn asked(needs: Needs, sought: &Sought, on: bool, guarded: bool) -> Vec<String> 
         }
         let condition = Condition::of(sought).filter(|_| on && proto == Proto::Tcp);
         let (states, families) = match proto {
-            Proto::Tcp => (
-                states(needs.tcp, condition.as_ref()),
-                "both families in one pass",
-            ),
+            Proto::Tcp => (states(needs.tcp), "both families in one pass"),
             Proto::Udp => ("all states".to_owned(), "one pass for each family"),
         };
         let groups = groups(proto);
-        let (ends, only) = match condition.as_ref().and_then(|it| it.code.as_deref()) {
-            Some(code) => {
-                let ends = format!("{sought} ({} bytes of bytecode)", code.len());
+        let (ends, only) = match condition {
+            Some(condition) => {
+                let bytes = condition.code.len();
+                let ends = format!("{sought} ({bytes} bytes of bytecode)");
                 (ends, if guarded { guard::ONLY } else { "" })
             }
             None => ("all ends".to_owned(), ""),
@@ -196,17 +281,15 @@ fn asked(needs: Needs, sought: &Sought, on: bool, guarded: bool) -> Vec<String> 
     each.collect()
 }
 
-fn states(groups: StateGroups, condition: Option<&Condition>) -> String {
-    let listeners = groups == StateGroups::LISTEN && condition.is_some_and(|it| it.listeners);
+fn states(groups: StateGroups) -> String {
+    let without_peer = if groups.contains(StateGroups::BOUND) {
+        "LISTEN and bound"
+    } else {
+        "LISTEN"
+    };
     let names = [
-        (
-            StateGroups::LISTEN,
-            if listeners {
-                "LISTEN"
-            } else {
-                "LISTEN and bound"
-            },
-        ),
+        // Whoever needs TCP needs the listeners.
+        (StateGroups::LISTEN, without_peer),
         (StateGroups::CONNECTED, "connected"),
         (StateGroups::TIME_WAIT, "TIME_WAIT"),
     ];
@@ -254,10 +337,7 @@ mod tests {
         }
         assert_eq!(lines(https, true)[1], "udp: nothing");
         assert_eq!(lines(https, false)[0], tcp(both, "all ends"));
-        assert_eq!(
-            lines(listeners, false)[0],
-            tcp("LISTEN and bound", "all ends")
-        );
+        assert_eq!(lines(listeners, false)[0], tcp("LISTEN", "all ends"));
         let udp = "  e: {listener: net.socket, args: {patterns: ['udp * *:53 * *']}}\n";
         let [tcp, udp] = &lines(udp, true)[..] else {
             panic!("two protocols");

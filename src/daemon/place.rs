@@ -252,8 +252,8 @@ impl Place {
         };
         let Asked { coverage, forced } = asked;
         self.forced = forced;
+        let (coverage, condition) = self.narrowed(coverage, shared, now);
         self.balance_before(coverage, shared, now);
-        let condition = self.condition(coverage, shared);
         let Some(scope) = &mut self.scope else {
             return Ok(());
         };

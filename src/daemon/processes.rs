@@ -30,7 +30,10 @@ impl Daemon {
             busy = more && pipeline.silent_room() > 0;
         }
         sources.keep_places(Reader::Processes, self.unattributed.is_some());
-        pipeline.search(now);
+        // One search for all of them.
+        if !busy {
+            pipeline.search(now);
+        }
         busy
     }
 }

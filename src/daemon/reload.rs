@@ -272,7 +272,7 @@ pub(super) fn watched(settings: &Settings, new: impl Fn(&config::Sensor) -> bool
     Watched {
         views,
         gates: gates(settings, |_| true),
-        sought: narrow::sought(settings.sensors.iter()),
+        sought: narrow::sought(settings, |_| true),
         push_down: settings.daemon.push_down,
         hides: guard::hides(settings),
     }
@@ -285,7 +285,7 @@ pub(super) fn elsewhere(settings: &Settings) -> Option<Watched> {
     wanted.then(|| Watched {
         views: views(settings, everywhere),
         gates: gates(settings, everywhere),
-        sought: narrow::sought(settings.sensors.iter().filter(|sensor| everywhere(sensor))),
+        sought: narrow::sought(settings, everywhere),
         push_down: false,
         hides: false,
     })
@@ -301,6 +301,7 @@ fn views(settings: &Settings, such: impl Fn(&config::Sensor) -> bool) -> Vec<Vie
             initial: sensor.initial,
             time_wait: sensor.filter.watches(TcpState::TimeWait),
             syn_recv: sensor.filter.watches(TcpState::SynRecv),
+            sought: sensor.filter.sought(Proto::Tcp),
         })
         .collect()
 }

@@ -131,8 +131,8 @@ impl Sources {
         Ok(())
     }
 
-    /// Goes on for other sensors: joins the groups that nobody needed before.
-    /// Notices that come meanwhile wait in their socket. Other namespaces are
+    /// Goes on for other sensors: joins the groups that nobody needed before, and
+    /// leaves those that nobody needs any more. Notices that come meanwhile wait in their socket. Other namespaces are
     /// watched by whoever has some `elsewhere`; where nobody has, see
     /// [`Sources::stay_home`].
     pub fn replace(
@@ -152,6 +152,7 @@ impl Sources {
             (None, Some((watched, wake))) => self.watch_all(watched, wake, pipeline, now),
             (_, None) => {}
         }
+        self.probes.leave(&self.notices, self.home.needs);
         let added = added(before, self.home.needs);
         if added != Needs::default() {
             let unusable = self.probes.join(&self.notices, added, now.mono);
@@ -259,7 +260,7 @@ impl Sources {
         self.judge_probes(pipeline, now)?;
         self.shared.tell_unlogged(now);
         if !self.notices_ready && !self.home.is_dumping() {
-            self.home.compare(&self.shared);
+            self.home.compare(&self.shared, now);
         }
         self.guard(now);
         let shared = &mut self.shared;

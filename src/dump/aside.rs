@@ -1,4 +1,4 @@
-//! Listening and bound TCP sockets, read beside the others.
+//! Bound TCP sockets, read beside the others.
 //!
 //! To find sockets that are bound and no more, the kernel goes through all that have
 //! a port, which takes it a quarter of the time that the connected ones take, and it
@@ -24,7 +24,7 @@ impl Aside {
     /// Takes over a part of what is needed, if that is worth it. The caller is in the
     /// namespace that is meant.
     pub fn take_over(needs: &mut Needs, netns: Netns) -> Option<Aside> {
-        let few = StateGroups::LISTEN;
+        let few = StateGroups::BOUND;
         let others = needs.tcp.without(few);
         if others == needs.tcp || others.is_empty() {
             return None;
@@ -56,7 +56,7 @@ impl Aside {
     /// What it took over.
     pub fn needs() -> Needs {
         Needs {
-            tcp: StateGroups::LISTEN,
+            tcp: StateGroups::BOUND,
             udp: false,
         }
     }

@@ -13,8 +13,7 @@ use super::queue::Queue;
 use super::{Delivery, Loss, Renderer};
 use crate::model::Event;
 
-/// How often a write is tried while a long turn has the queue more than half
-/// full: once in so many events.
+/// How often a write is tried in the middle of a long turn: once in so many events.
 const TRY_AFTER: usize = 64;
 
 /// Lines that wait to be written.
@@ -51,8 +50,17 @@ impl Backlog {
     /// keeps up must not lose any.
     pub fn is_pressing(&mut self) -> bool {
         self.untried += 1;
-        let limit = self.losing.limit();
-        self.queue.lines() * 2 >= limit && self.untried >= TRY_AFTER.min(limit / 4)
+        self.queue.lines() * 2 >= self.losing.limit() && self.is_worth_a_try()
+    }
+
+    /// Whether there is enough for the largest write: to hold more than that saves
+    /// no call, and takes memory.
+    pub fn is_ample(&self) -> bool {
+        self.queue.is_ample() && self.is_worth_a_try()
+    }
+
+    fn is_worth_a_try(&self) -> bool {
+        self.untried >= TRY_AFTER.min(self.losing.limit() / 4)
     }
 
     /// Takes an event, or drops it.

@@ -75,6 +75,17 @@ impl Fan {
         all
     }
 
+    /// Has the sinks that hold much write it, in the middle of a turn; see
+    /// [`Sink::relieve`].
+    pub fn relieve(&mut self) {
+        self.sinks.iter_mut().for_each(|sink| sink.relieve());
+    }
+
+    /// How many events they hold, all together.
+    pub fn held(&self) -> usize {
+        self.sinks.iter().map(|sink| sink.held()).sum()
+    }
+
     /// The descriptors to wait on (writable).
     pub fn sources(&self) -> impl Iterator<Item = RawFd> + '_ {
         self.sinks.iter().filter_map(|sink| sink.source())

@@ -150,6 +150,16 @@ impl Sink for File {
         }
         Ok(self.write())
     }
+
+    fn relieve(&mut self) {
+        if self.backlog.is_ample() {
+            self.write();
+        }
+    }
+
+    fn held(&self) -> usize {
+        self.backlog.lines()
+    }
 }
 
 impl File {

@@ -204,6 +204,16 @@ pub trait Sink {
         Ok(Flush::Drained)
     }
 
+    /// Writes what it can if that is much already, in the middle of a turn: one that
+    /// makes events by the ten thousand would hold them all. What fails is met again
+    /// at the next flush.
+    fn relieve(&mut self) {}
+
+    /// How many events it holds.
+    fn held(&self) -> usize {
+        0
+    }
+
     /// Whether nobody wants it any more: it is flushed once more and dropped.
     fn is_over(&self) -> bool {
         false

@@ -53,6 +53,11 @@ impl Queue {
         self.lines
     }
 
+    /// Whether there is a whole chunk to write, and more.
+    pub(super) fn is_ample(&self) -> bool {
+        self.chunks.len() > 1
+    }
+
     /// The bytes to write next; empty when there are none.
     pub(super) fn front(&self) -> &[u8] {
         self.chunks

@@ -92,6 +92,18 @@ impl Sink for Stdout {
         }
     }
 
+    fn relieve(&mut self) {
+        if self.backlog.is_ample()
+            && let Err(error) = self.flush()
+        {
+            log::debug!("{WHAT}: {error}");
+        }
+    }
+
+    fn held(&self) -> usize {
+        self.backlog.lines()
+    }
+
     fn source(&self) -> Option<RawFd> {
         self.output.source()
     }

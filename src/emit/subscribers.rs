@@ -276,6 +276,10 @@ impl Sink for Shared {
     fn set_limit(&mut self, limit: usize) {
         self.borrow_mut().set_limit(limit);
     }
+
+    fn held(&self) -> usize {
+        self.borrow().ring.len()
+    }
 }
 
 #[cfg(test)]

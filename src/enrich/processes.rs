@@ -11,7 +11,9 @@
 //! processes outside of the pid namespace of its /proc. A process that was sent
 //! a descriptor (SCM_RIGHTS) after it was last read is missing from the list
 //! beside other holders until it is read again; so is one that forked the holder
-//! by way of a child that has ended or closed it.
+//! by way of a child that has ended or closed it. Where there are more sockets than
+//! can be remembered ([`memory`]), the same goes for any process that was read
+//! when there was no room.
 
 mod account;
 mod memory;
@@ -22,8 +24,8 @@ mod stat;
 
 pub use scan::{Report, Scanner, Want};
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
@@ -44,6 +46,9 @@ const LINE: usize = 1 << 15;
 /// How long one turn of the search may take: what was found is told after it.
 const BUDGET: Duration = Duration::from_millis(20);
 
+/// How long it may take until what has ended is forgotten.
+const TIDYING: Duration = Duration::from_secs(10);
+
 /// The answer about a socket that ended before it was found.
 const GONE: Attribution = Attribution::Unknown(ProcessUnknown::Gone);
 
@@ -52,11 +57,14 @@ const GONE: Attribution = Attribution::Unknown(ProcessUnknown::Gone);
 #[derive(Debug)]
 pub struct Processes {
     workers: Workers<Job, Report>,
-    waiting: HashMap<u32, Waiting>,
+    /// By inode. A tree, which takes what it holds.
+    waiting: BTreeMap<u32, Waiting>,
     /// One turn at a time.
     busy: bool,
     turn: u64,
     account: Account,
+    /// What has ended is to be forgotten.
+    stale: bool,
     cmdline: bool,
     stats: Rc<Stats>,
 }
@@ -66,6 +74,8 @@ pub struct Processes {
 struct Job {
     turn: u64,
     wants: Vec<Want>,
+    /// Nothing is asked: what has ended is to be forgotten.
+    stale: bool,
 }
 
 #[derive(Debug)]
@@ -92,14 +102,18 @@ impl Processes {
         let scanner = Mutex::new(scanner);
         let work = move |job: &Job| {
             let mut scanner = scanner.lock().unwrap_or_else(PoisonError::into_inner);
+            if job.stale {
+                return scanner.forget_ended(job.turn, BUDGET);
+            }
             scanner.scan(&job.wants, job.turn, BUDGET)
         };
         Processes {
             workers: Workers::new("procs", 1, 1, wake, work),
-            waiting: HashMap::new(),
+            waiting: BTreeMap::new(),
             busy: false,
             turn: 0,
             account: Account::new(),
+            stale: false,
             cmdline,
             stats,
         }
@@ -158,7 +172,7 @@ impl Processes {
     /// When the search, which has used up its share of a core, goes on for those
     /// that wait: [`Processes::search`] is to be called then.
     pub fn deadline(&self, now: Now) -> Option<Instant> {
-        let waits = !self.busy && !self.waiting.is_empty();
+        let waits = !self.busy && (self.stale || !self.waiting.is_empty());
         waits.then(|| self.account.rests_until(now.mono)).flatten()
     }
 
@@ -196,9 +210,12 @@ impl Processes {
             }
             waiting.until > now.mono
         });
-        if self.waiting.is_empty() && self.waiting.capacity() > 1024 {
-            self.waiting.shrink_to(0);
-        }
+    }
+
+    /// Sockets have gone by the thousand: what is remembered of those who had them
+    /// may go as well, when nobody waits.
+    pub fn forget_ended(&mut self) {
+        self.stale = self.turn > 0;
     }
 
     /// Has the thread look for all who wait, unless it does already or has to
@@ -219,14 +236,18 @@ impl Processes {
         self.busy || !self.waiting.is_empty()
     }
 
-    /// Begins a turn, unless one is under way, nobody waits, or it must rest.
+    /// Begins a turn, unless one is under way, there is nothing to do, or it must
+    /// rest.
     fn begin(&mut self, now: Now) -> Result<(), Refused> {
         if self.busy || self.account.rests_until(now.mono).is_some() {
             return Ok(());
         }
-        let Some(until) = self.waiting.values().map(|waiting| waiting.until).max() else {
-            return Ok(());
+        let until = match self.waiting.values().map(|waiting| waiting.until).max() {
+            Some(until) => until,
+            None if self.stale => now.mono + TIDYING,
+            None => return Ok(()),
         };
+        let stale = self.waiting.is_empty() && std::mem::take(&mut self.stale);
         self.turn += 1;
         let mut wants = Vec::with_capacity(self.waiting.len());
         for (inode, waiting) in &mut self.waiting {
@@ -242,6 +263,7 @@ impl Processes {
         let job = Job {
             turn: self.turn,
             wants,
+            stale,
         };
         self.workers.submit(job, until)?;
         self.busy = true;

@@ -235,7 +235,7 @@ impl Filter {
         }
         let sought = sought.with_unconnected();
         // Where connections matter, so does what they were bound to before.
-        if groups == StateGroups::LISTEN && !self.can_pass_bound() {
+        if groups == StateGroups::LISTEN {
             return sought.without_bound();
         }
         sought
@@ -256,19 +256,10 @@ impl Filter {
             })
     }
 
-    fn can_pass_bound(&self) -> bool {
-        let mut states = self.certain.possible(Proto::Tcp);
-        states.any(|state| state == TcpState::Close)
-    }
-
     /// What could match at all, by literal ports and addresses: in a table that is
     /// printed once.
     pub fn sought_in_dump(&self, proto: Proto) -> Sought {
-        let sought = self.sought_in(proto, |_| true, |_| true);
-        if proto == Proto::Tcp && !self.can_pass_bound() {
-            return sought.without_bound();
-        }
-        sought
+        self.sought_in(proto, |_| true, |_| true)
     }
 
     fn sought_in(

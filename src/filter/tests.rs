@@ -201,7 +201,8 @@ fn what_matches_nothing_is_an_error() {
 #[test]
 fn needs_are_what_could_match() {
     let none = StateGroups::NONE;
-    let (listen, connected) = (StateGroups::LISTEN, StateGroups::CONNECTED);
+    let (listeners, connected) = (StateGroups::LISTEN, StateGroups::CONNECTED);
+    let listen = listeners | StateGroups::BOUND;
     for (patterns, ignore, tcp, udp) in [
         (&[][..], &[][..], listen | connected, true),
         (
@@ -215,9 +216,15 @@ fn needs_are_what_could_match() {
         (&[], &["udp * * * *"], listen | connected, false),
         (&[], &["udp4 *"], listen | connected, true),
         (&[], &["udp4 *", "udp6 *"], listen | connected, false),
-        (&[], &["tcp * * * LISTEN"], listen | connected, true),
+        (
+            &[],
+            &["tcp * * * LISTEN"],
+            StateGroups::BOUND | connected,
+            true,
+        ),
         (&[], &["tcp * * * LISTEN", "* CLOSE"], connected, true),
-        (&["* LISTEN"], &[], listen, false),
+        (&["* LISTEN"], &[], listeners, false),
+        (&["* CLOSE"], &[], StateGroups::BOUND, false),
         (&["udp *"], &[], none, true),
         (&["*:443 *"], &[], listen | connected, true),
         (&["tcp * * * TIME_WAIT"], &[], StateGroups::TIME_WAIT, false),
@@ -237,7 +244,7 @@ fn needs_are_what_could_match() {
 
 #[test]
 fn a_dump_needs_time_wait_wherever_it_could_match() {
-    let all = StateGroups::LISTEN | StateGroups::CONNECTED | StateGroups::TIME_WAIT;
+    let all = StateGroups::ALL;
     let (connected, time_wait) = (StateGroups::CONNECTED, StateGroups::TIME_WAIT);
     for (patterns, ignore, tcp, udp) in [
         (&[][..], &[][..], all, true),
@@ -252,12 +259,7 @@ fn a_dump_needs_time_wait_wherever_it_could_match() {
             false,
         ),
         (&["* ESTABLISHED"], &[], connected, true),
-        (
-            &["tcp *"],
-            &["* TIME_WAIT"],
-            StateGroups::LISTEN | connected,
-            false,
-        ),
+        (&["tcp *"], &["* TIME_WAIT"], all.without(time_wait), false),
     ] {
         let needs = filter(patterns, ignore).needs_in_dump();
         assert_eq!(needs, Needs { tcp, udp }, "{patterns:?} {ignore:?}");

@@ -117,6 +117,10 @@ impl Sink for Inbox {
         }
         waiting.losing.take(used)
     }
+
+    fn held(&self) -> usize {
+        self.0.borrow().events.len()
+    }
 }
 
 #[cfg(test)]

@@ -4,31 +4,43 @@ use std::ops::{BitAnd, BitOr, Sub};
 
 use super::{Family, Proto, SockId, TcpState};
 
-/// Groups of TCP states. The kernel keeps listening and bound sockets, connected
+/// Groups of TCP states. The kernel keeps listening sockets, bound ones, connected
 /// sockets and time-wait sockets apart, so states are asked for by group and
-/// never singly.
+/// never singly. Listeners alone cost it next to nothing; to find what is bound and no
+/// more, it walks everything that has a port, and then every connection (Linux 6.18).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct StateGroups(u8);
 
 impl StateGroups {
     /// No state at all.
     pub const NONE: StateGroups = StateGroups(0);
-    /// LISTEN and bound-only (CLOSE).
+    /// LISTEN.
     pub const LISTEN: StateGroups = StateGroups(1);
     /// Every state with a peer, SYN_RECV and FIN_WAIT2 minisockets included.
     pub const CONNECTED: StateGroups = StateGroups(2);
     /// TIME_WAIT.
     pub const TIME_WAIT: StateGroups = StateGroups(4);
+    /// Bound-only (CLOSE).
+    pub const BOUND: StateGroups = StateGroups(8);
     /// Everything.
-    pub const ALL: StateGroups = StateGroups(7);
+    pub const ALL: StateGroups = StateGroups(15);
 
-    /// The three groups, each alone.
-    pub const EACH: [StateGroups; 3] = [Self::LISTEN, Self::CONNECTED, Self::TIME_WAIT];
+    /// The four groups, each alone.
+    pub const EACH: [StateGroups; 4] =
+        [Self::LISTEN, Self::CONNECTED, Self::TIME_WAIT, Self::BOUND];
+
+    /// In a file: listening and bound sockets, which once were one group.
+    const UNCONNECTED_BIT: u8 = 1;
+    /// In a file: listening ones alone.
+    const LISTEN_BIT: u8 = 8;
+    /// In a file: bound ones alone.
+    const BOUND_BIT: u8 = 16;
 
     /// The group a state belongs to.
     pub fn of(state: TcpState) -> StateGroups {
         match state {
-            TcpState::Listen | TcpState::Close => Self::LISTEN,
+            TcpState::Listen => Self::LISTEN,
+            TcpState::Close => Self::BOUND,
             TcpState::TimeWait => Self::TIME_WAIT,
             _ => Self::CONNECTED,
         }
@@ -36,12 +48,36 @@ impl StateGroups {
 
     /// The groups as bits of a byte, for a file.
     pub fn bits(self) -> u8 {
-        self.0
+        let both = Self::LISTEN | Self::BOUND;
+        let without_peer = match self & both {
+            Self::NONE => 0,
+            Self::LISTEN => Self::LISTEN_BIT,
+            Self::BOUND => Self::BOUND_BIT,
+            _ => Self::UNCONNECTED_BIT,
+        };
+        without_peer | self.without(both).0
     }
 
     /// The groups of such a byte; bits that mean nothing are left out.
     pub fn from_bits(bits: u8) -> StateGroups {
-        StateGroups(bits & Self::ALL.0)
+        let mut groups = StateGroups(bits & (Self::CONNECTED | Self::TIME_WAIT).0);
+        if bits & (Self::UNCONNECTED_BIT | Self::LISTEN_BIT) != 0 {
+            groups = groups | Self::LISTEN;
+        }
+        if bits & (Self::UNCONNECTED_BIT | Self::BOUND_BIT) != 0 {
+            groups = groups | Self::BOUND;
+        }
+        groups
+    }
+
+    /// What must be asked for if a socket of these that is not there is to have
+    /// ended: a listener that was shut down is bound and lives.
+    pub fn for_absence(self) -> StateGroups {
+        if self.contains(Self::LISTEN) {
+            self | Self::BOUND
+        } else {
+            self
+        }
     }
 
     /// The groups of this that are not in `other`.
@@ -68,7 +104,7 @@ impl StateGroups {
                 mask |= 1 << (state as u32);
             }
         }
-        if self.contains(Self::LISTEN) {
+        if self.contains(Self::BOUND) {
             mask |= 1 << 13;
         }
         if self.contains(Self::CONNECTED) {
@@ -105,7 +141,7 @@ impl Needs {
     /// Both protocols, every state but TIME_WAIT (which only a sensor that
     /// watches minisockets asks for).
     pub const EVERYTHING: Needs = Needs {
-        tcp: StateGroups(3),
+        tcp: StateGroups(1 | 2 | 8),
         udp: true,
     };
 
@@ -222,5 +258,40 @@ impl Coverage {
         self.proto == id.proto
             && self.family.is_none_or(|family| family == id.family)
             && (self.proto == Proto::Udp || self.groups.contains(StateGroups::of(state)))
+    }
+
+    /// Whether a socket of this identity and state that was not in the dump can have
+    /// ended for that: it includes whatever else it can have become unconnected.
+    pub fn can_tell_end(&self, id: &SockId, state: TcpState) -> bool {
+        let others = StateGroups::of(state).for_absence();
+        self.includes(id, state) && (self.proto == Proto::Udp || self.groups.contains(others))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_group_asks_for_its_own_states() {
+        assert_eq!(StateGroups::LISTEN.mask(), 1 << 10);
+        assert_eq!(StateGroups::BOUND.mask(), 1 << 7 | 1 << 13);
+        assert_eq!(StateGroups::TIME_WAIT.mask(), 1 << 6);
+        let each = StateGroups::EACH.map(StateGroups::mask);
+        assert_eq!(each.iter().sum::<u32>(), StateGroups::ALL.mask());
+    }
+
+    #[test]
+    fn a_file_holds_what_it_held_when_there_were_three_groups() {
+        let (listen, bound) = (StateGroups::LISTEN, StateGroups::BOUND);
+        assert_eq!(StateGroups::from_bits(1), listen | bound);
+        assert_eq!(StateGroups::from_bits(7), StateGroups::ALL);
+        for bits in 0..16 {
+            let groups = StateGroups(bits);
+            assert_eq!(StateGroups::from_bits(groups.bits()), groups);
+        }
+        // What an older version would make of it: too little, but not too much.
+        assert_eq!(listen.bits() & 7, 0);
+        assert_eq!(StateGroups::from_bits(0xe0), StateGroups::NONE);
     }
 }

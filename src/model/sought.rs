@@ -139,11 +139,6 @@ impl Sought {
         self.accept.is_none() && self.refuse.is_empty()
     }
 
-    /// Whether TCP sockets that are bound only belong to it.
-    pub fn has_bound(&self) -> bool {
-        !self.unbound
-    }
-
     /// Whether a socket with these ends belongs to it, in some state.
     pub fn wants(&self, id: &SockId) -> bool {
         let any = |list: &[Ends]| list.iter().any(|ends| ends.are(id));

@@ -24,15 +24,14 @@ use held::{Held, Lines};
 pub use silent::Silent;
 use silent::Silents;
 
-use super::Pipeline;
 use super::waiting::WaitKey;
+use super::{KEPT, Pipeline};
 use crate::enrich::pool::Wake;
 use crate::enrich::{Lookup, Processes, Users};
 use crate::model::{
     Attributed, Attribution, Change, Evidence, Host, Now, Owner, ProcessUnknown, RowKind, SensorIx,
     SocketData, Step, TcpState,
 };
-use crate::sys::memory;
 
 /// Everything that waits for processes.
 #[derive(Default)]
@@ -73,8 +72,13 @@ impl Attributing {
         self.processes.as_ref().is_some_and(Processes::is_busy)
     }
 
+    /// How many events are held back, and how many sockets are asked about besides.
+    pub fn len(&self) -> usize {
+        self.lines.len() + self.silents.len()
+    }
+
     /// When something that waits is due.
-    pub fn deadline(&mut self) -> Option<Instant> {
+    pub fn deadline(&self) -> Option<Instant> {
         let rest = self.processes.as_ref().zip(self.clock);
         let rest = rest.and_then(|(processes, now)| processes.deadline(now));
         self.lines.deadline().into_iter().chain(rest).min()
@@ -121,6 +125,13 @@ impl Attributing {
                 Some(Silent { key, uid, inode })
             }
             Owner::Known { .. } | Owner::Unknown(_) => None,
+        }
+    }
+
+    /// Sockets have gone by the thousand.
+    pub fn forget_ended(&mut self) {
+        if let Some(processes) = &mut self.processes {
+            processes.forget_ended();
         }
     }
 
@@ -224,6 +235,11 @@ impl Pipeline {
         if !self.finishing {
             self.attribution.ask_silently(silent, now);
         }
+    }
+
+    /// Sockets have gone by the thousand: what is remembered of who had them may go.
+    pub fn forget_ended(&mut self) {
+        self.attribution.forget_ended();
     }
 
     /// Who has which socket, as it was found since the last call; call it after
@@ -372,19 +388,16 @@ impl Pipeline {
             }
             self.found_silently(inode, holders);
         }
-        self.attribution.found = found;
-        self.attribution.ask_more(now);
-        if self.attribution.silents.are_done() {
-            // Questions by the thousand are rare, and what they took is given back.
-            self.attribution.found = Vec::new();
-            memory::give_back();
+        if found.capacity() <= KEPT {
+            self.attribution.found = found;
         }
+        self.attribution.ask_more(now);
     }
 
     /// Lets go on what has waited long enough.
     pub(super) fn expire_holders(&mut self, now: Now) {
         self.attribution.clock = Some(now);
-        while let Some(key) = self.attribution.lines.pop_expired(now.mono) {
+        while let Some(key) = self.attribution.lines.expired(now.mono) {
             self.stats.processes_timed_out.bump();
             self.release(key, &TIMEOUT);
         }
@@ -402,7 +415,7 @@ impl Pipeline {
 
     /// Lets everything go on without an answer.
     pub(super) fn release_all(&mut self) {
-        while let Some(key) = self.attribution.lines.pop() {
+        while let Some(key) = self.attribution.lines.oldest() {
             self.release(key, &TIMEOUT);
         }
     }

@@ -14,7 +14,7 @@
 //! waits for nothing but the opening of its own socket: by then its cgroup has been
 //! asked for.
 
-use std::collections::hash_map::Entry;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -71,8 +71,9 @@ pub(super) struct Placing {
     cgroups: Option<enrich::Cgroups>,
     lines: BTreeMap<(SensorIx, u64), VecDeque<Waiting>>,
     count: usize,
-    /// The sockets in the lines, each with how many records.
-    held: HashMap<WaitKey, InLine>,
+    /// The sockets in the lines, each with how many records. A tree, which takes
+    /// what it holds.
+    held: BTreeMap<WaitKey, InLine>,
     /// Who is to know, of those that are being looked for.
     asked: HashMap<u64, Vec<Rc<Cgroup>>>,
     found: Vec<(u64, CgroupAnswer)>,
@@ -87,7 +88,7 @@ impl Placing {
             cgroups: None,
             lines: BTreeMap::new(),
             count: 0,
-            held: HashMap::new(),
+            held: BTreeMap::new(),
             asked: HashMap::new(),
             found: Vec::new(),
             clock: None,
@@ -109,6 +110,11 @@ impl Placing {
     /// Whether none of any socket is.
     pub fn holds_none(&self) -> bool {
         self.held.is_empty()
+    }
+
+    /// How many records wait.
+    pub fn len(&self) -> usize {
+        self.count
     }
 
     /// When the next record has waited long enough. There are as many lines as

@@ -4,8 +4,8 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
-use super::Pipeline;
 use super::waiting::{Line, WaitKey, Waiter};
+use super::{KEPT, Pipeline};
 use crate::enrich::Lookup;
 use crate::model::{Change, Host, HostUnknown, Now, SensorIx, Settled, Step};
 
@@ -27,14 +27,16 @@ impl Pipeline {
                 self.advance(key, Some((ip, host.clone())), now);
             }
         }
-        self.found = found;
+        if found.capacity() <= KEPT {
+            self.found = found;
+        }
         self.collect_holders(now);
         self.collect_cgroups(now);
     }
 
     /// Lets go on, without a name, what has waited long enough.
     pub fn expire(&mut self, now: Now) {
-        while let Some((key, ip)) = self.waiting.pop_expired(now.mono) {
+        while let Some((key, ip)) = self.waiting.expired(now.mono) {
             self.stats.names_timed_out.bump();
             self.advance(key, Some((ip, Host::Unknown(HostUnknown::TimedOut))), now);
         }

@@ -37,6 +37,9 @@ use cgroups::{Placing, Record};
 use stage::Match;
 use waiting::{WaitKey, Waiting};
 
+/// For how many answers room is kept from one time to the next.
+const KEPT: usize = 256;
+
 /// The stages that all sensors share.
 pub struct Pipeline {
     stages: Vec<Stage>,
@@ -103,6 +106,12 @@ impl Pipeline {
     /// The number of the newest record; 0 before the first.
     pub fn seq(&self) -> u64 {
         self.seq
+    }
+
+    /// How many changes and records wait for something, and how many questions that
+    /// nothing waits for are put.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len() + self.attribution.len() + self.placing.len()
     }
 
     /// The locks that are held.
@@ -285,6 +294,10 @@ impl Pipeline {
         let event = stage.event(data(), self.seq, at.wall, self.eid.clone());
         self.stats.events.bump();
         let delivered = self.fan.emit(&event);
+        // What a restart must know of it is written first, when the turn is over.
+        if self.journal.is_none() {
+            self.fan.relieve();
+        }
         if locked && !delivered {
             self.locks.release(&event.eid);
         }

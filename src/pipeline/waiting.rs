@@ -1,11 +1,12 @@
 //! Changes that wait for a name: one line for each sensor and socket, in order.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Instant;
 
-use crate::model::{Attribution, Change, Host, Now, Renumbering, RowKind, SensorIx, SocketKey};
+use crate::model::{
+    Attribution, Change, Cookie, Host, Netns, Now, Renumbering, RowKind, SensorIx, SocketKey,
+};
 
 /// How many changes may wait at once; past it, names are done without.
 const BOUND: usize = 65_536;
@@ -19,6 +20,26 @@ pub(super) struct WaitKey {
 }
 
 impl WaitKey {
+    /// The first of all, in order.
+    pub const LEAST: WaitKey = WaitKey {
+        sensor: SensorIx(0),
+        socket: SocketKey {
+            netns: Netns(0),
+            cookie: Cookie(0),
+        },
+        kind: RowKind::Full,
+    };
+
+    /// The last of all.
+    pub const MOST: WaitKey = WaitKey {
+        sensor: SensorIx(u8::MAX),
+        socket: SocketKey {
+            netns: Netns(u32::MAX),
+            cookie: Cookie(u64::MAX),
+        },
+        kind: RowKind::Mini,
+    };
+
     pub fn of(change: &Change) -> WaitKey {
         WaitKey {
             sensor: change.sensor,
@@ -51,17 +72,23 @@ pub(super) struct Line {
     turn: u64,
 }
 
-/// All lines.
+/// All lines. Trees, so that what they take is what they hold.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
-    lines: HashMap<WaitKey, Line>,
-    by_ip: HashMap<IpAddr, BTreeMap<u64, WaitKey>>,
-    deadlines: BinaryHeap<Reverse<(Instant, WaitKey)>>,
+    lines: BTreeMap<WaitKey, Line>,
+    /// By the address that the head of each waits for, and its turn.
+    by_ip: BTreeMap<(IpAddr, u64), WaitKey>,
+    deadlines: BTreeSet<(Instant, WaitKey)>,
     count: usize,
     turns: u64,
 }
 
 impl Waiting {
+    /// How many changes wait.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
     /// Whether no more may wait.
     pub fn is_full(&self) -> bool {
         self.count >= BOUND
@@ -113,10 +140,8 @@ impl Waiting {
             self.turns += 1;
             line.turn = self.turns;
             self.by_ip
-                .entry(head.change.id.remote.ip)
-                .or_default()
-                .insert(line.turn, key);
-            self.deadlines.push(Reverse((head.until, key)));
+                .insert((head.change.id.remote.ip, line.turn), key);
+            self.deadlines.insert((head.until, key));
             self.count += line.steps.len();
             self.lines.insert(key, line);
         }
@@ -126,51 +151,32 @@ impl Waiting {
     pub fn take(&mut self, key: WaitKey) -> Option<Line> {
         let line = self.lines.remove(&key)?;
         self.count -= line.steps.len();
-        let ip = line.steps.front().map(|head| head.change.id.remote.ip);
-        if let Some(ip) = ip
-            && let Some(keys) = self.by_ip.get_mut(&ip)
-        {
-            keys.remove(&line.turn);
-            if keys.is_empty() {
-                self.by_ip.remove(&ip);
-            }
+        if let Some(head) = line.steps.front() {
+            self.by_ip.remove(&(head.change.id.remote.ip, line.turn));
+            self.deadlines.remove(&(head.until, key));
         }
         Some(line)
     }
 
     /// The lines whose head waits for this address's name, in the order in which
     /// they began to.
-    pub fn waiting_for(&mut self, ip: IpAddr) -> Vec<WaitKey> {
-        let waiting = self.by_ip.remove(&ip).unwrap_or_default();
-        waiting.into_values().collect()
+    pub fn waiting_for(&self, ip: IpAddr) -> Vec<WaitKey> {
+        let waiting = self.by_ip.range((ip, 0)..=(ip, u64::MAX));
+        waiting.map(|(_, key)| *key).collect()
     }
 
     /// When the next head has waited long enough.
-    pub fn next_deadline(&mut self) -> Option<Instant> {
-        loop {
-            let Reverse((until, key)) = *self.deadlines.peek()?;
-            if self.is_head(key, until) {
-                return Some(until);
-            }
-            self.deadlines.pop();
-        }
-    }
-
-    fn is_head(&self, key: WaitKey, until: Instant) -> bool {
-        let head = self.lines.get(&key).and_then(|line| line.steps.front());
-        head.is_some_and(|head| head.until == until)
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(until, _)| *until)
     }
 
     /// A line whose head has waited long enough, and for which address.
-    pub fn pop_expired(&mut self, now: Instant) -> Option<(WaitKey, IpAddr)> {
-        if self.next_deadline()? > now {
+    pub fn expired(&self, now: Instant) -> Option<(WaitKey, IpAddr)> {
+        let (until, key) = *self.deadlines.first()?;
+        if until > now {
             return None;
         }
-        let Reverse((_, key)) = self.deadlines.pop()?;
-        Some((
-            key,
-            self.lines.get(&key)?.steps.front()?.change.id.remote.ip,
-        ))
+        Some((key, self.head(key)?))
     }
 
     /// The sensors have other numbers now: the lines of those that are kept go on,

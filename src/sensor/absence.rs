@@ -23,7 +23,7 @@ pub(super) struct Unit {
     /// The state groups whose first dump has completed.
     pub primed: StateGroups,
     /// When completed dumps of each state group began.
-    dumps: [LastDumps; 3],
+    dumps: [LastDumps; 4],
     /// There are no notices to be had.
     pub blind: bool,
     phase: Phase,
@@ -215,7 +215,7 @@ impl Absence {
         };
         let wanted = Needs {
             tcp: if open(Proto::Tcp) {
-                needs.tcp
+                needs.tcp.for_absence()
             } else {
                 StateGroups::NONE
             },
@@ -234,7 +234,8 @@ impl Absence {
     /// A gap is settled only by dumps that began after the last overrun and
     /// cover everything that sensors need of the protocol.
     fn counts_for_gap(&self, coverage: Coverage, needs: Needs, number: u32) -> bool {
-        let all = coverage.proto == Proto::Udp || coverage.groups.contains(needs.tcp);
+        let tcp = needs.tcp.for_absence();
+        let all = coverage.proto == Proto::Udp || coverage.groups.contains(tcp);
         all && self.gap.as_ref().is_some_and(|gap| number > gap.after)
     }
 

@@ -10,8 +10,8 @@ use super::calls::Call;
 use super::net_socket::NetSocket;
 use super::views::{End, How};
 use crate::model::{
-    Event, Evidence, Judge, Life, Notice, Now, Owner, OwnerUnknown, RowKind, SockId, SocketKey,
-    TcpState, Traffic,
+    Direction, Event, Evidence, Judge, Life, Notice, Now, Owner, OwnerUnknown, RowKind, SockId,
+    SocketKey, TcpState, Traffic,
 };
 use crate::table::{Entry, Mark};
 
@@ -56,14 +56,24 @@ impl NetSocket {
             at_start: !primed,
         };
         let portless = notice.id.local.port == 0 && notice.id.remote.port == 0;
-        match self.sockets.remove(key) {
-            // Never bound: it was in no table, so it is nothing.
-            None if portless => return,
-            // Nobody's concern; but a row of what it was before may be unread.
+        // To be counted among the opens once.
+        let mut counted = None;
+        let known = self.sockets.remove(key).filter(|entry| {
+            let strange = self.views.knowing(entry) == 0;
+            if strange && (notice.is_wiped() || entry.id().same_ends(&notice.id)) {
+                counted = Some(self.ways.opens);
+            }
+            !strange
+        });
+        match known {
+            // Bound to nothing, it was in no table when it ended; but a row of what it
+            // was before may be unread.
+            None if portless => {}
+            // Nobody's concern.
             None if notice.id.remote.port != 0
                 && !self.seeks(&notice.id, TcpState::Established) => {}
             None if primed || hearing != 0 => {
-                self.between_ticks(key, notice, heard, now, judge);
+                self.between_ticks(key, notice, heard, None, now, judge);
             }
             None => {}
             Some(mut entry) => {
@@ -74,18 +84,21 @@ impl NetSocket {
                 }
             }
         }
+        self.ways.opens = counted.unwrap_or(self.ways.opens);
         // Only a dump that began before can still hold a row of it.
         if self.dump.is_some() {
             self.graves.noticed(key, self.number);
         }
     }
 
-    /// The notice is the first word of this socket.
+    /// The notice is the first word of this socket, to whoever hears of it. `read`
+    /// is what the table knew of it, where others knew it.
     fn between_ticks(
         &mut self,
         key: SocketKey,
         notice: &Notice,
         heard: Heard,
+        read: Option<&Entry>,
         now: Now,
         judge: &mut dyn Judge,
     ) {
@@ -100,9 +113,17 @@ impl NetSocket {
             wiped: notice.is_wiped(),
             ..How::by(Evidence::Notified)
         };
-        self.gone(&entry);
-        self.ways
-            .noticed(&mut entry, notice, heard.at_start, self.number);
+        match read {
+            Some(read) if state.is_connected() => {
+                entry.set_direction(read.direction().unwrap_or(Direction::Unknown));
+            }
+            Some(_) => {}
+            None => {
+                self.gone(&entry);
+                self.ways
+                    .noticed(&mut entry, notice, heard.at_start, self.number);
+            }
+        }
         self.views.open(&mut entry, RowKind::Full, how, now, judge);
         let max_ms = self
             .absence
@@ -156,6 +177,10 @@ impl NetSocket {
         }
         let proven = notice.proven_state();
         let id = entry.id();
+        let others = Heard {
+            by: heard.by & !self.views.knowing(entry),
+            ..heard
+        };
         if id.same_ends(&notice.id) {
             self.ways.ended(entry, notice);
         }
@@ -187,6 +212,10 @@ impl NetSocket {
         } else {
             self.views
                 .close(entry, RowKind::Full, u32::MAX, end, now, judge);
+        }
+        let portless = notice.id.local.port == 0 && notice.id.remote.port == 0;
+        if others.by != 0 && !portless && !id.same_ends(&notice.id) {
+            self.between_ticks(entry.key(), notice, others, Some(entry), now, judge);
         }
     }
 

@@ -168,6 +168,13 @@ impl Listeners {
         }
     }
 
+    /// Those that listen.
+    pub fn live(&self) -> impl Iterator<Item = Cookie> + '_ {
+        let each = self.by_port.values().flatten();
+        each.filter(|listener| listener.ended.is_none())
+            .map(|listener| listener.cookie)
+    }
+
     /// Whose the local end of a connection is.
     pub fn local(&self, id: &SockId) -> Local {
         let bucket = self.by_port.get(&id.local.port).map_or(&[][..], |it| it);

@@ -26,7 +26,7 @@ use crate::table::{Entry, Table, Tombstones, Walk};
 /// The state of one namespace's sockets, for any number of sensors.
 #[derive(Debug)]
 pub struct NetSocket {
-    netns: Netns,
+    pub(super) netns: Netns,
     pub(super) needs: Needs,
     /// Which TCP sockets anybody could want by their ends: what else is read goes
     /// by, unless it is in the table already.
@@ -91,10 +91,10 @@ impl NetSocket {
         }
     }
 
-    /// From now on these TCP sockets are read and no others. What others there are
-    /// is nobody's concern: they enter no view and are not remembered, so that it
-    /// makes no difference whether the kernel leaves them out of its dumps
-    /// ([`NetSocket::narrowed`]).
+    /// From now on these TCP sockets are read and no others: all that any view could
+    /// want. What others there are enters no view and is not remembered, as the
+    /// kernel leaves it out of its dumps ([`NetSocket::narrowed`]). It makes no
+    /// difference to what is told: where they are read, no view knows them.
     pub fn seek(&mut self, sought: Sought) {
         if self.sought == sought {
             return;
@@ -105,6 +105,12 @@ impl NetSocket {
         if let Some(dump) = &mut self.dump {
             dump.outdated = true;
         }
+    }
+
+    /// Whether no sensor knows this socket, as it was read last: whatever it becomes,
+    /// it is new to all of them.
+    pub(super) fn is_strange(&self, entry: &Entry) -> bool {
+        self.views.knowing(entry) == 0
     }
 
     /// The TCP sockets in the table: their notices matter whatever became of their
@@ -264,7 +270,8 @@ impl NetSocket {
     /// become one since it was read, its children must still be told from other
     /// connections.
     pub(super) fn gone(&mut self, entry: &Entry) {
-        if entry.is_tcp() && !entry.state().is_connected() {
+        let has_peer = entry.state().is_connected() || entry.id().remote.port != 0;
+        if entry.is_tcp() && !has_peer {
             self.ways.gone(entry.key().cookie, &entry.id(), self.number);
         }
     }

@@ -34,6 +34,15 @@ pub(super) struct UnderWay {
     pub(super) changed: BTreeMap<(SocketKey, RowKind), Row>,
 }
 
+/// What was not in a dump, and has not been heard to end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Missed {
+    /// There is something whose new ends a whole dump would tell.
+    pub any: bool,
+    /// There is something that the last whole dump did not hold either.
+    pub hidden: bool,
+}
+
 /// For how many dumps an own socket that has not been seen open since is
 /// remembered: its notice comes within milliseconds.
 const OWN_KEPT: u32 = 8;
@@ -80,13 +89,40 @@ impl NetSocket {
         self.number
     }
 
-    /// Whether a dump that completed, and was the newest until now, did not hold
-    /// a socket of the table that is sought and has not been heard to end.
-    pub fn misses(&self, coverage: Coverage, number: u32) -> bool {
-        self.sockets.iter().any(|entry| {
+    /// What of the table is sought, has not been heard to end, and was not in a dump
+    /// that completed and was the newest until now. If that was `whole`, nothing is
+    /// missing from it: what it did not hold the kernel shows to nobody, and no dump is
+    /// to be asked for it until one has held it again.
+    pub fn misses(&mut self, coverage: Coverage, number: u32, whole: bool) -> Missed {
+        let (sought, sockets) = (&self.sought, &mut self.sockets);
+        let mut missed = Missed::default();
+        let mut look = |entry: &mut Entry| {
             let (id, state) = (entry.id(), entry.state());
-            entry.seen != number && coverage.includes(&id, state) && self.seeks(&id, state)
-        })
+            if entry.seen == number {
+                entry.note(Mark::Hidden, false);
+            } else if coverage.includes(&id, state)
+                && (id.proto == Proto::Udp || sought.wants_in(&id, state))
+            {
+                if whole {
+                    entry.note(Mark::Hidden, true);
+                }
+                if entry.is(Mark::Hidden) {
+                    missed.hidden = true;
+                } else {
+                    missed.any = true;
+                }
+            }
+        };
+        if coverage.groups == StateGroups::LISTEN {
+            // They are few, and the table may be large.
+            for cookie in self.ways.listeners.live() {
+                let entry = sockets.find_mut(SocketKey::new(self.netns, cookie));
+                entry.into_iter().for_each(&mut look);
+            }
+        } else {
+            sockets.iter_mut().for_each(look);
+        }
+        missed
     }
 
     /// A row of the dump under way.
@@ -112,14 +148,29 @@ impl NetSocket {
         // In the middle of connect() a socket is read without its port: it is
         // there, but its ends are not to be believed.
         let half_made = row.id.local.port == 0;
-        if let Some(entry) = table.find_next(key, walk) {
+        let mut found = table.find_next(key, walk);
+        let current = found.as_ref().is_some_and(|entry| entry.is_current(&row));
+        // What nobody knew, and has other ends now, or is somebody's concern, is a
+        // socket like any that was not in the table.
+        if let Some(entry) = &found
+            && !current
+            && !half_made
+            && row.kind == RowKind::Full
+            && entry.seen != self.number
+            && self.views.knowing(entry) == 0
+            && (!entry.id().same_ends(&row.id) || self.views.seekers(&row.id, row.state) != 0)
+        {
+            table.remove(key);
+            found = None;
+        }
+        if let Some(entry) = found {
             // A dump under churn can hold a row twice; the first one counts.
             if entry.seen != self.number {
                 if entry.seen == RESTORED && self.views.unread(&row.id, row.state) != 0 {
                     dump.confirmed.push((key, row.kind));
                 }
                 entry.seen = self.number;
-                if entry.is_current(&row) {
+                if current {
                     if entry.is(Mark::Carried) {
                         entry.note(Mark::Carried, false);
                         self.ways.belongs(entry, row.cgroup);
@@ -181,8 +232,11 @@ impl NetSocket {
                 continue;
             }
             entry.note(Mark::Staged, false);
-            graves.lift(key);
             let id = entry.id();
+            // Whoever was told of an end is not told otherwise by what nobody wants.
+            if self.views.seekers(&id, entry.state()) != 0 {
+                graves.lift(key);
+            }
             let primed = self.absence.unit(id.proto, id.family).primed;
             let at_start = !primed.contains(StateGroups::of(entry.state()));
             let unread = self.views.unread(&id, entry.state());

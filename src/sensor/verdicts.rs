@@ -24,7 +24,7 @@ impl NetSocket {
             let mut ended = Vec::new();
             for entry in self.sockets.iter_mut() {
                 let (id, state) = (entry.id(), entry.state());
-                if !coverage.includes(&id, state) {
+                if !coverage.can_tell_end(&id, state) {
                     continue;
                 }
                 if entry.seen == self.number {
@@ -142,6 +142,11 @@ impl NetSocket {
 
     fn end_verified(&mut self, key: SocketKey, now: Now, judge: &mut dyn Judge) {
         if let Some(mut entry) = self.sockets.remove(key) {
+            // Nobody was told of it, and nobody is told of its end: should it live
+            // after all, it is new.
+            if self.is_strange(&entry) {
+                return;
+            }
             self.graves.verified(key, self.number, now.mono);
             if let Some(buried) = &mut self.buried {
                 buried.push(key.cookie);

@@ -5,13 +5,13 @@ use std::time::Instant;
 
 use super::ways::Ways;
 use crate::model::{
-    Change, ClosedFirst, Coverage, Event, Evidence, Judge, Life, Now, Primed, Renumbering, Row,
-    RowKind, SensorIx, Settled, SockId, Step, TcpState, Traffic, Verdict,
+    Change, ClosedFirst, Coverage, Event, Evidence, Judge, Life, Now, Primed, Proto, Renumbering,
+    Row, RowKind, SensorIx, Settled, SockId, Sought, Step, TcpState, Traffic, Verdict,
 };
 use crate::table::Entry;
 
 /// What the socket table must know of one configured sensor.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct View {
     /// Its number.
     pub sensor: SensorIx,
@@ -21,6 +21,8 @@ pub struct View {
     pub time_wait: bool,
     /// A pattern asks literally for SYN_RECV minisockets.
     pub syn_recv: bool,
+    /// What of TCP it could want by the ends of sockets.
+    pub sought: Sought,
 }
 
 /// How an opening came to be known.
@@ -188,6 +190,20 @@ impl Views {
         self.where_read(|primed| !primed.groups(id.proto, id.family).is_empty())
     }
 
+    /// The views that could want such a socket by its ends.
+    pub fn seekers(&self, id: &SockId, state: TcpState) -> u32 {
+        let seeks = |view: &&View| id.proto == Proto::Udp || view.sought.wants_in(id, state);
+        let views = self.views.iter().filter(seeks);
+        views.fold(0, |mask, view| mask | view.sensor.bit())
+    }
+
+    /// The views that know a socket as it is in the table. To the others it is as
+    /// good as unread: what they tell of a socket is the same whether the table
+    /// held it when it had ends that do not concern them, or not.
+    pub fn knowing(&self, entry: &Entry) -> u32 {
+        entry.in_view | entry.waiting | self.seekers(&entry.id(), entry.state())
+    }
+
     /// Those of `views` that say nothing of what was there when they began.
     pub fn silent(&self, views: u32) -> u32 {
         views & !self.initial
@@ -274,7 +290,7 @@ impl Views {
     }
 
     /// The same cookie has new ends: what was open under the old ones is closed,
-    /// and the new ones are offered.
+    /// and the new ones are offered to those who knew the old ones. Returns who did.
     pub fn rebound(
         &self,
         entry: &mut Entry,
@@ -283,7 +299,8 @@ impl Views {
         ways: &mut Ways,
         now: Now,
         judge: &mut dyn Judge,
-    ) {
+    ) -> u32 {
+        let to = self.knowing(entry);
         self.close(
             entry,
             RowKind::Full,
@@ -295,11 +312,16 @@ impl Views {
         entry.rebind(id, self.age_ms(now));
         entry.set_state(state);
         ways.rebound(entry, Evidence::Rebound);
-        self.open(entry, RowKind::Full, How::by(Evidence::Rebound), now, judge);
+        let rebound = How {
+            to,
+            ..How::by(Evidence::Rebound)
+        };
+        self.open(entry, RowKind::Full, rebound, now, judge);
+        to
     }
 
-    /// Brings an entry up to date with a row: new ends are a rebound, a new
-    /// state is another chance to enter a view.
+    /// Brings an entry up to date with a row: new ends are a rebound to whoever knew
+    /// the old ones, a new state is another chance to enter a view.
     pub fn update(
         &self,
         entry: &mut Entry,
@@ -317,7 +339,13 @@ impl Views {
             }
         }
         if !entry.id().same_ends(&row.id) {
-            self.rebound(entry, row.id, row.state, ways, now, judge);
+            let knew = self.rebound(entry, row.id, row.state, ways, now, judge);
+            let read = How {
+                to: !knew,
+                silent: self.silent(self.unread(&row.id, row.state)),
+                ..How::by(Evidence::Dump)
+            };
+            self.open(entry, RowKind::Full, read, now, judge);
         } else if entry.state() != row.state {
             entry.set_state(row.state);
             self.open(entry, RowKind::Full, How::by(Evidence::Dump), now, judge);

@@ -216,7 +216,7 @@ impl Scope {
             Ok(()) => {
                 self.job = Some(Job {
                     coverage,
-                    conditional: condition.is_some_and(|condition| condition.code.is_some()),
+                    conditional: condition.is_some(),
                     seq: self.seq,
                     heard: now.mono,
                 });

@@ -152,6 +152,17 @@ impl Notices {
         Ok(())
     }
 
+    /// Leaves a group. What it has sent already is still handed over.
+    ///
+    /// # Errors
+    /// See [`Netlink::leave`]; then some of its notices still come.
+    pub fn leave(&self, group: Group) -> io::Result<()> {
+        for shard in &self.shards {
+            shard.leave(group.number())?;
+        }
+        Ok(())
+    }
+
     /// Hears of every namespace that has an id in this one, or of this one alone
     /// again.
     ///

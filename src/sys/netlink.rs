@@ -88,6 +88,14 @@ impl Netlink {
         self.socket.add_membership(group)
     }
 
+    /// Leaves a multicast group: what it has sent already stays.
+    ///
+    /// # Errors
+    /// Those of setsockopt(2).
+    pub fn leave(&self, group: u32) -> io::Result<()> {
+        self.socket.drop_membership(group)
+    }
+
     /// Has multicast messages come from every network namespace that has an id in
     /// this socket's (NETLINK_LISTEN_ALL_NSID, netlink(7)), or from this one alone
     /// again.

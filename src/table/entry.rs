@@ -55,6 +55,8 @@ pub enum Mark {
     Hooked = 1 << 8,
     /// Taken over from before a restart, and not brought up to date since.
     Carried = 1 << 13,
+    /// Not even a whole dump held it: it lives, and the kernel shows it to nobody.
+    Hidden = 1 << 14,
 }
 
 // The flags that are no marks.

@@ -38,22 +38,14 @@ const MOST: usize = 64;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Condition {
     /// What it runs for each socket.
-    pub code: Option<Box<[u8]>>,
-    /// Of sockets without a peer, listeners alone. A request for those that are
-    /// bound only has the kernel walk everything that has a port, and then every
-    /// connection (Linux 6.18).
-    pub listeners: bool,
+    pub code: Box<[u8]>,
 }
 
 impl Condition {
     /// How to ask for the sockets of `sought` and few others; None where all must
     /// be asked for.
     pub fn of(sought: &Sought) -> Option<Condition> {
-        let condition = Condition {
-            code: assemble(sought),
-            listeners: !sought.has_bound(),
-        };
-        (condition.code.is_some() || condition.listeners).then_some(condition)
+        assemble(sought).map(|code| Condition { code })
     }
 }
 

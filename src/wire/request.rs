@@ -12,15 +12,13 @@ use netlink_packet_sock_diag::{
 };
 
 use super::bytecode::{self, Condition};
-use crate::model::{Cookie, Coverage, Family, Proto, SockId, StateGroups, TcpState};
+use crate::model::{Cookie, Coverage, Family, Proto, SockId};
 
 /// The message type of the legacy TCP request and of its replies
 /// (linux/inet_diag.h).
 pub const TCPDIAG_GETSOCK: u16 = 18;
 
 const LEGACY_LENGTH: usize = 16 + 60;
-/// The state bit of listeners.
-const LISTEN: u32 = 1 << (TcpState::Listen as u32);
 /// `struct nlattr`.
 const NLA_HEADER: usize = 4;
 const NO_COOKIE: [u8; 8] = [0xff; 8];
@@ -39,18 +37,15 @@ pub fn dump_where(coverage: Coverage, condition: Option<&Condition>, seq: u32) -
     let Some(condition) = condition else {
         return plain_dump(coverage, mask, seq);
     };
-    let listeners = condition.listeners && coverage.groups == StateGroups::LISTEN;
-    let mask = if listeners { LISTEN } else { mask };
     let mut request = plain_dump(coverage, mask, seq);
-    if let Some(code) = &condition.code {
-        // The code is a few KiB at most, a multiple of 4 like what it follows.
-        let length = (NLA_HEADER + code.len()) as u16;
-        request.extend_from_slice(&length.to_ne_bytes());
-        request.extend_from_slice(&bytecode::REQ_BYTECODE.to_ne_bytes());
-        request.extend_from_slice(code);
-        let length = request.len() as u32;
-        request[0..4].copy_from_slice(&length.to_ne_bytes());
-    }
+    let code = &condition.code;
+    // The code is a few KiB at most, a multiple of 4 like what it follows.
+    let length = (NLA_HEADER + code.len()) as u16;
+    request.extend_from_slice(&length.to_ne_bytes());
+    request.extend_from_slice(&bytecode::REQ_BYTECODE.to_ne_bytes());
+    request.extend_from_slice(code);
+    let length = request.len() as u32;
+    request[0..4].copy_from_slice(&length.to_ne_bytes());
     request
 }
 
@@ -144,13 +139,14 @@ fn legacy_dump(mask: u32, seq: u32) -> [u8; LEGACY_LENGTH] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::StateGroups;
 
     #[test]
     fn the_legacy_request_is_laid_out_as_the_kernel_reads_it() {
         let coverage = Coverage {
             proto: Proto::Tcp,
             family: None,
-            groups: StateGroups::LISTEN,
+            groups: StateGroups::LISTEN | StateGroups::BOUND,
         };
         let bytes = dump(coverage, 7);
         assert_eq!(bytes.len(), 76);
@@ -168,7 +164,7 @@ mod tests {
         let coverage = Coverage {
             proto: Proto::Tcp,
             family: Some(Family::V6),
-            groups: StateGroups::LISTEN,
+            groups: StateGroups::BOUND,
         };
         let bytes = dump(coverage, 7);
         assert_eq!(bytes.len(), 16 + 56);
@@ -189,8 +185,7 @@ mod tests {
                 groups: StateGroups::CONNECTED,
             };
             let condition = Condition {
-                code: Some(Box::new([1, 4, 8, 0])),
-                listeners: true,
+                code: Box::new([1, 4, 8, 0]),
             };
             let bytes = dump_where(coverage, Some(&condition), 7);
             let number = |at: usize| u16::from_ne_bytes([bytes[at], bytes[at + 1]]);
@@ -204,21 +199,15 @@ mod tests {
 
     #[test]
     fn listeners_alone_are_one_bit() {
-        let condition = Condition {
-            code: None,
-            listeners: true,
-        };
-        let mut coverage = Coverage {
+        let coverage = Coverage {
             proto: Proto::Tcp,
             family: None,
             groups: StateGroups::LISTEN,
         };
-        let mask = |coverage| {
-            let bytes = dump_where(coverage, Some(&condition), 7);
-            u32::from_ne_bytes(bytes[68..72].try_into().unwrap())
-        };
-        assert_eq!(mask(coverage), 1 << 10);
-        coverage.groups = StateGroups::ALL;
-        assert_eq!(mask(coverage), StateGroups::ALL.mask());
+        let bytes = dump(coverage, 7);
+        assert_eq!(
+            u32::from_ne_bytes(bytes[68..72].try_into().unwrap()),
+            1 << 10
+        );
     }
 }

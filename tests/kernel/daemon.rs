@@ -6,6 +6,7 @@
 //! event, or for [`Daemon::settle`], which waits until sockets that were ended
 //! after everything else have been reported.
 
+mod alone;
 mod launch;
 
 pub use launch::{Launch, Scratch, Tick, binary, once};
@@ -39,6 +40,8 @@ pub struct Daemon {
     stdout: Option<ChildStdout>,
     launched: SystemTime,
     _scratch: Scratch,
+    /// Of one that was started alone.
+    _parent: Option<alone::Parent>,
 }
 
 /// What the daemon has written so far.
@@ -66,21 +69,24 @@ impl Daemon {
 
     /// Starts a command, with its outputs read from now on.
     pub fn spawn(command: Command, scratch: Scratch) -> Daemon {
-        let mut daemon = Daemon::spawn_unread(command, scratch);
+        let mut daemon = Daemon::spawn_unread(command, scratch, false);
         daemon.read();
         daemon
     }
 
-    fn spawn_unread(mut command: Command, scratch: Scratch) -> Daemon {
+    fn spawn_unread(mut command: Command, scratch: Scratch, alone: bool) -> Daemon {
         // SAFETY: one system call.
         unsafe { command.pre_exec(die_with_parent) };
         let launched = SystemTime::now();
-        let mut child = command
+        command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary can be started");
+            .stderr(Stdio::piped());
+        let started = match alone {
+            true => alone::spawn(command).map(|(child, parent)| (child, Some(parent))),
+            false => command.spawn().map(|child| (child, None)),
+        };
+        let (mut child, parent) = started.expect("the binary can be started");
         let heard = Arc::new(Heard::default());
         let log = child.stderr.take().expect("piped");
         let readers = vec![heard.listen(log, |said, line| said.log.push(line))];
@@ -92,6 +98,7 @@ impl Daemon {
             stdout,
             launched,
             _scratch: scratch,
+            _parent: parent,
         }
     }
 

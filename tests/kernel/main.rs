@@ -27,6 +27,8 @@ mod record;
 mod seccomp;
 mod sock;
 
+mod allocations;
+mod asked;
 mod attribution;
 mod before_start;
 mod budget;

@@ -3,7 +3,7 @@
 //! For a reader that is the end of one thing and the beginning of another, so it
 //! is told as that, with evidence `rebound`.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::daemon::{Daemon, Launch, PATIENCE, Tick};
 use crate::expect::{Expect, SILENT, Traffic};
@@ -259,5 +259,31 @@ fn tcp_bound_then_refused() {
         daemon
             .finish(&[cookie])
             .hold(&Expect::read(bound, "CLOSE", "CLOSE", Traffic::None));
+    });
+}
+
+/// A socket can change its family: the groups of both tell of the ends of what a
+/// sensor of one family has in view.
+#[test]
+fn an_end_is_told_where_the_socket_has_gone() {
+    netns::run("rebound::an_end_is_told_where_the_socket_has_gone", || {
+        let daemon = Launch::new(Tick::Fast)
+            .sensors("  sockets: {listener: net.socket, args: {patterns: [\"udp6 *\"]}}\n")
+            .start();
+        let socket = Sock::udp(Domain::V6);
+        socket.bind(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0));
+        let cookie = socket.cookie;
+        daemon.opened(&[cookie]);
+        daemon.paused(|| {
+            let peer = Ipv4Addr::LOCALHOST.to_ipv6_mapped();
+            socket
+                .connect(SocketAddr::new(peer.into(), 9))
+                .expect("UDP asks nobody");
+            socket.set(libc::IPPROTO_IPV6, libc::IPV6_ADDRFORM, libc::AF_INET);
+            drop(socket);
+        });
+        daemon.closed(&[cookie]);
+        let record = daemon.stop();
+        assert_eq!(record.evidence("closed", cookie), "rebound");
     });
 }

@@ -11,6 +11,7 @@ use crate::daemon::{Daemon, Launch, Scratch, Tick, binary, once};
 use crate::expect::{Expect, SILENT, Traffic};
 use crate::netns;
 use crate::record::{Record, listing};
+use crate::refused::counted;
 use crate::sock::{Domain, Sock};
 
 fn launch(place: &Scratch, sensors: &str) -> Launch {
@@ -408,5 +409,53 @@ fn nothing_to_read() {
         daemon.signal(libc::SIGHUP);
         daemon.wait_for_line("the sentence", |line| line.contains("nothing to reload"));
         drop(daemon.stop());
+    });
+}
+
+/// What no sensor needs any more is not listened to; what one needs again is.
+#[test]
+fn groups_that_nobody_needs_are_left() {
+    netns::run("reload::groups_that_nobody_needs_are_left", || {
+        let place = Scratch::new();
+        let sensor = |id: &str, protocol: &str| {
+            format!("  {id}: {{listener: net.socket, args: {{patterns: [\"{protocol} *\"]}}}}\n")
+        };
+        let udp = sensor("udp", "udp");
+        let both = udp.clone() + &sensor("sockets", "tcp");
+        let launch = |sensors: &str| {
+            let launch = launch(&place, sensors).without_beacon();
+            launch.setting("gate", "off")
+        };
+        let daemon = launch(&both).start();
+        let reload = |sensors: &str| {
+            launch(sensors).write(&place);
+            let before = reloads(&daemon);
+            daemon.signal(libc::SIGHUP);
+            daemon.wait_for_lines("the reload", before + 1, is_reload);
+            // At each tick TCP is asked for first.
+            let udp = Sock::udp(Domain::V4);
+            udp.bind_loopback();
+            daemon.reported("udp", "opened", udp.cookie);
+        };
+        let listener = Sock::listener(Domain::V4);
+        daemon.opened(&[listener.cookie]);
+        reload(&udp);
+        for _ in 0..200 {
+            Sock::pair(&listener);
+        }
+        reload(&both);
+        let new = Sock::listener(Domain::V4);
+        daemon.opened(&[new.cookie]);
+        let (client, server) = Sock::pair(&new);
+        let pair = [client.cookie, server.cookie];
+        daemon.opened(&pair);
+        drop((client, server));
+        daemon.closed(&pair);
+        let record = daemon.stop();
+        for cookie in pair {
+            assert_eq!(record.evidence("closed", cookie), "notified");
+        }
+        let notices = counted(&record.log, "notices");
+        assert!(notices < 200, "{notices} notices: {}", record.log);
     });
 }

@@ -16,10 +16,6 @@ use super::stat;
 use crate::model::{Holders, ProcessUnknown};
 use crate::sys::Scratch;
 
-/// How many sockets are remembered, 8 bytes each. A process whose sockets are
-/// not is read for every question.
-const SOCKETS: usize = 1 << 18;
-
 /// A process. There are no more of these than the kernel lets there be
 /// processes, which cost it a hundred times as much.
 #[derive(Debug, Default)]
@@ -37,8 +33,6 @@ pub(super) struct Known {
     denied: bool,
     /// A kernel thread or a zombie: never holds a socket.
     idle: bool,
-    /// Read, but there was no room for its sockets.
-    untold: bool,
     /// In the list that is being made.
     listed: bool,
     /// By inode.
@@ -48,13 +42,24 @@ pub(super) struct Known {
 }
 
 /// All of them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Memory {
     known: HashMap<u32, Known>,
     sockets: usize,
+    /// How many sockets are remembered, but for those that are asked for.
+    most: usize,
 }
 
 impl Memory {
+    /// An empty one with room for so many sockets.
+    pub fn new(most: usize) -> Memory {
+        Memory {
+            known: HashMap::new(),
+            sockets: 0,
+            most,
+        }
+    }
+
     pub fn size(&self) -> (usize, usize) {
         (self.known.len(), self.sockets)
     }
@@ -101,18 +106,17 @@ impl Memory {
 
     /// Processes that nothing is known of, the newest first as far as numbers
     /// tell.
-    pub fn unread(&self, turn: u64) -> Vec<u32> {
-        let unread = |known: &Known| known.last == 0 || known.untold && known.last < turn;
-        let mut pids: Vec<u32> = self.pids(|known| unread(known) && !known.idle).collect();
+    pub fn unread(&self) -> Vec<u32> {
+        let mut pids: Vec<u32> = self.pids(|known| known.last == 0 && !known.idle).collect();
         pids.sort_unstable_by_key(|pid| Reverse(*pid));
         pids
     }
 
-    /// Those in which a socket was found last, at most `most`, not read in this
-    /// turn yet.
-    pub fn favourites(&self, turn: u64, most: usize) -> Vec<u32> {
+    /// Those in which a socket was found last, at most `most`, that were not read
+    /// since a turn.
+    pub fn favourites(&self, since: u64, most: usize) -> Vec<u32> {
         let mut pids: Vec<u32> = self
-            .pids(|known| known.hit > 0 && known.last < turn)
+            .pids(|known| known.hit > 0 && known.last < since)
             .collect();
         let order = |pid: &u32| Reverse(self.known.get(pid).map_or(0, |known| known.hit));
         pids.sort_unstable_by_key(order);
@@ -160,8 +164,14 @@ impl Memory {
         })
     }
 
-    /// Keeps what was read.
-    pub fn learn(&mut self, reading: Reading, scratch: &mut Scratch) {
+    /// Those that held so many sockets or more when they were last read.
+    pub fn with_many(&self, many: usize) -> Vec<u32> {
+        self.pids(|known| known.sockets.len() >= many).collect()
+    }
+
+    /// Keeps what was read: all of it where there is room; where there is none,
+    /// what is `wanted` now, so that it is known until it is told.
+    pub fn learn(&mut self, reading: Reading, wanted: Vec<Held>, scratch: &mut Scratch) {
         let Some(known) = self.known.get_mut(&reading.pid) else {
             return;
         };
@@ -176,12 +186,9 @@ impl Memory {
             known.idle = line.and_then(stat::parse).is_some_and(|stat| stat.idle);
         }
         self.sockets -= known.sockets.len();
-        known.untold = self.sockets + reading.found.len() > SOCKETS;
-        known.sockets = if known.untold {
-            Box::default()
-        } else {
-            reading.found.into_boxed_slice()
-        };
+        let has_room = self.sockets + reading.found.len() <= self.most;
+        let kept = if has_room { reading.found } else { wanted };
+        known.sockets = kept.into_boxed_slice();
         self.sockets += known.sockets.len();
     }
 
@@ -251,17 +258,25 @@ impl Memory {
 
 /// The sockets that are both wanted and held; both lists are in order of inodes.
 pub(super) fn common(wants: &[Want], held: &[Held]) -> Vec<Held> {
-    if wants.len() <= held.len() {
+    // A step through a list is a tenth of a search in it.
+    if wants.len() < held.len() / 10 {
         let find = |want: &Want| held.binary_search_by_key(&want.inode, |held| held.inode);
         let places = wants.iter().filter_map(|want| find(want).ok());
-        places.filter_map(|at| held.get(at).copied()).collect()
-    } else {
-        let is_wanted = |inode| {
-            wants
-                .binary_search_by_key(&inode, |want| want.inode)
-                .is_ok()
-        };
-        let held = held.iter().copied();
-        held.filter(|held| is_wanted(held.inode)).collect()
+        return places.filter_map(|at| held.get(at).copied()).collect();
     }
+    let mut held = held.iter().copied();
+    if held.len() < wants.len() / 10 {
+        let find = |inode| wants.binary_search_by_key(&inode, |want| want.inode);
+        return held.filter(|held| find(held.inode).is_ok()).collect();
+    }
+    let (mut both, mut next) = (Vec::new(), held.next());
+    for want in wants {
+        while let Some(one) = next.filter(|one| one.inode <= want.inode) {
+            if one.inode == want.inode {
+                both.push(one);
+            }
+            next = held.next();
+        }
+    }
+    both
 }

@@ -30,6 +30,13 @@ use crate::enrich::users::Passwd;
 use crate::model::{Attribution, ProcessUnknown};
 use crate::sys::{self, Folder, Scratch};
 
+/// How many sockets are remembered: 8 bytes each, 16 MiB in all. The kernel has as
+/// much for each descriptor in a process's table alone (`struct fdtable`), and some
+/// 2 KiB for the socket. Sockets of which none is remembered cost time: a process
+/// that was read when there was no room is read again when a question is put that
+/// nobody else answers.
+const REMEMBERED: usize = 1 << 21;
+
 /// A question: who has this socket open?
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Want {
@@ -77,7 +84,7 @@ impl Scanner {
             root: None,
             cmdline,
             users,
-            memory: Memory::default(),
+            memory: Memory::new(REMEMBERED),
             unfinished: None,
             last_pid: None,
             listed: 0,
@@ -85,17 +92,42 @@ impl Scanner {
         }
     }
 
+    /// One that remembers at most so many sockets, for tests.
+    #[cfg(test)]
+    pub(super) fn remembering(self, most: usize) -> Scanner {
+        Scanner {
+            memory: Memory::new(most),
+            ..self
+        }
+    }
+
+    /// Forgets processes that have ended, and what those hold no longer that held
+    /// many sockets, as far as the budget goes.
+    pub fn forget_ended(&mut self, turn: u64, budget: Duration) -> Report {
+        self.timed(|scanner| scanner.with_root(&[], turn, budget, |search| search.forget_ended()))
+    }
+
     /// Answers what can be answered within the budget. `turn` is the number of
     /// the scan: from 1, and greater each time. Where /proc cannot be read at
     /// all, nothing is permitted.
     pub fn scan(&mut self, wants: &[Want], turn: u64, budget: Duration) -> Report {
+        self.timed(|scanner| scanner.with_root(wants, turn, budget, |search| search.run()))
+    }
+
+    fn timed(&mut self, work: impl FnOnce(&mut Scanner) -> Report) -> Report {
         let begun = sys::thread_cpu();
-        let mut report = self.search(wants, turn, budget);
+        let mut report = work(self);
         report.cost = sys::thread_cpu().saturating_sub(begun);
         report
     }
 
-    fn search(&mut self, wants: &[Want], turn: u64, budget: Duration) -> Report {
+    fn with_root(
+        &mut self,
+        wants: &[Want],
+        turn: u64,
+        budget: Duration,
+        work: fn(Search<'_>) -> Report,
+    ) -> Report {
         let root = match self
             .root
             .take()
@@ -112,7 +144,7 @@ impl Scanner {
                 };
             }
         };
-        let report = Search::new(self, &root, wants, turn, budget).run();
+        let report = work(Search::new(self, &root, wants, turn, budget));
         self.root = Some(root);
         report
     }

@@ -13,6 +13,9 @@ use crate::sys::Folder;
 /// How many processes are tried on account of earlier finds.
 const FAVOURITES: usize = 8;
 
+/// So many sockets are many in one process: it is worth reading anew to forget them.
+const MANY: usize = 1024;
+
 /// The budget is over.
 struct Late;
 
@@ -83,6 +86,24 @@ impl<'a> Search<'a> {
         }
     }
 
+    /// Looks which processes there are, and reads those anew that held many sockets.
+    pub fn forget_ended(mut self) -> Report {
+        if let Err(error) = self.list(true) {
+            log::debug!("processes: {}: {error}", self.scanner.path.display());
+        }
+        self.deadline = Instant::now() + self.budget;
+        let mut many = self.scanner.memory.with_many(MANY).into_iter();
+        let mut in_time = self.finish_reading();
+        while let (Ok(()), Some(pid)) = (&in_time, many.next()) {
+            in_time = self.read(pid);
+        }
+        // What is left is remembered for longer than it has to be.
+        Report {
+            read: self.read,
+            ..Report::default()
+        }
+    }
+
     /// What was found is told before a longer search for the others.
     fn steps(&mut self) -> Result<(), Late> {
         self.quick()?;
@@ -98,7 +119,7 @@ impl<'a> Search<'a> {
     /// Steps 1 and 2.
     fn quick(&mut self) -> Result<(), Late> {
         self.finish_reading()?;
-        for pid in self.scanner.memory.unread(self.turn) {
+        for pid in self.scanner.memory.unread() {
             self.read(pid)?;
         }
         for (pid, held) in self.guesses() {
@@ -109,7 +130,10 @@ impl<'a> Search<'a> {
 
     /// Step 3.
     fn favourites(&mut self) -> Result<(), Late> {
-        let likely = self.scanner.memory.favourites(self.turn, FAVOURITES);
+        let Some(newest) = self.wants.iter().map(|want| want.since).max() else {
+            return Ok(());
+        };
+        let likely = self.scanner.memory.favourites(newest, FAVOURITES);
         for pid in likely {
             self.read(pid)?;
             if self.is_done() {
@@ -219,12 +243,11 @@ impl<'a> Search<'a> {
             }
         }
         let matches = common(&self.wants, &reading.found);
-        for held in matches {
+        for held in &matches {
             self.hold(reading.pid, &reading.home, held.inode);
         }
-        self.scanner
-            .memory
-            .learn(reading, &mut self.scanner.scratch);
+        let scanner = &mut *self.scanner;
+        scanner.memory.learn(reading, matches, &mut scanner.scratch);
         Ok(())
     }
 
@@ -316,6 +339,8 @@ impl<'a> Search<'a> {
         self.found
             .dedup_by_key(|(inode, named)| (*inode, named.process.pid));
         let mut answers = Vec::new();
+        // Most questions of one turn were put together.
+        let mut nobody = HashMap::new();
         for want in &self.wants {
             let from = self.found.partition_point(|(inode, _)| *inode < want.inode);
             let to = self
@@ -323,8 +348,9 @@ impl<'a> Search<'a> {
                 .partition_point(|(inode, _)| *inode <= want.inode);
             let holders = self.found.get(from..to).unwrap_or(&[]);
             let answer = if holders.is_empty() {
-                match self.scanner.memory.nobody(want) {
-                    Some(why) if !self.ended => Attribution::Unknown(why),
+                let why = nobody.entry((want.since, want.uid));
+                match why.or_insert_with(|| self.scanner.memory.nobody(want)) {
+                    Some(why) if !self.ended => Attribution::Unknown(*why),
                     _ => continue,
                 }
             } else {

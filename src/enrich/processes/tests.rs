@@ -1,6 +1,8 @@
 //! Scans of trees that a test lays out like /proc, and the questions of many
 //! askers. The real /proc is scanned in tests/kernel/processes.rs.
 
+mod room;
+
 use super::*;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;

@@ -1,7 +1,6 @@
 //! The events that are held back until it is known who has their sockets.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use crate::model::{Change, Host, Now, TcpState};
@@ -25,12 +24,13 @@ pub(super) struct Line {
     pub events: Vec<Held>,
 }
 
-/// All of them.
+/// All of them. Trees, so that what they take is what they hold.
 #[derive(Default)]
 pub(super) struct Lines {
-    lines: HashMap<WaitKey, Line>,
-    by_inode: HashMap<u32, Vec<WaitKey>>,
-    deadlines: BinaryHeap<Reverse<(Instant, WaitKey)>>,
+    lines: BTreeMap<WaitKey, Line>,
+    /// By the socket that each waits for.
+    by_inode: BTreeSet<(u32, WaitKey)>,
+    deadlines: BTreeSet<(Instant, WaitKey)>,
     count: usize,
 }
 
@@ -41,6 +41,11 @@ impl Lines {
 
     pub fn is_empty(&self) -> bool {
         self.lines.is_empty()
+    }
+
+    /// How many events there are in all lines.
+    pub fn len(&self) -> usize {
+        self.count
     }
 
     /// The socket that a line waits for, if there is such a line.
@@ -64,8 +69,8 @@ impl Lines {
     /// Begins a line that waits for who has a socket, until then at most.
     pub fn begin(&mut self, key: WaitKey, inode: u32, until: Instant, held: Held) {
         self.count += 1;
-        self.by_inode.entry(inode).or_default().push(key);
-        self.deadlines.push(Reverse((until, key)));
+        self.by_inode.insert((inode, key));
+        self.deadlines.insert((until, key));
         let events = vec![held];
         let line = Line {
             inode,
@@ -79,42 +84,30 @@ impl Lines {
     pub fn take(&mut self, key: WaitKey) -> Option<Line> {
         let line = self.lines.remove(&key)?;
         self.count -= line.events.len();
-        if let Some(keys) = self.by_inode.get_mut(&line.inode) {
-            keys.retain(|waiting| *waiting != key);
-            if keys.is_empty() {
-                self.by_inode.remove(&line.inode);
-            }
-        }
+        self.by_inode.remove(&(line.inode, key));
+        self.deadlines.remove(&(line.until, key));
         Some(line)
     }
 
     /// The lines that wait for a socket.
-    pub fn waiting_for(&mut self, inode: u32) -> Vec<WaitKey> {
-        self.by_inode.remove(&inode).unwrap_or_default()
+    pub fn waiting_for(&self, inode: u32) -> Vec<WaitKey> {
+        let waiting = (inode, WaitKey::LEAST)..=(inode, WaitKey::MOST);
+        self.by_inode.range(waiting).map(|(_, key)| *key).collect()
     }
 
     /// When the next line has waited long enough.
-    pub fn deadline(&mut self) -> Option<Instant> {
-        loop {
-            let Reverse((until, key)) = *self.deadlines.peek()?;
-            if self.lines.get(&key).is_some_and(|line| line.until == until) {
-                return Some(until);
-            }
-            self.deadlines.pop();
-        }
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(until, _)| *until)
     }
 
     /// A line that has waited long enough.
-    pub fn pop_expired(&mut self, now: Instant) -> Option<WaitKey> {
-        if self.deadline()? > now {
-            return None;
-        }
-        self.deadlines.pop().map(|Reverse((_, key))| key)
+    pub fn expired(&self, now: Instant) -> Option<WaitKey> {
+        let (until, key) = self.deadlines.first()?;
+        (*until <= now).then_some(*key)
     }
 
     /// Any line, the one that has waited longest first.
-    pub fn pop(&mut self) -> Option<WaitKey> {
-        self.deadline()?;
-        self.deadlines.pop().map(|Reverse((_, key))| key)
+    pub fn oldest(&self) -> Option<WaitKey> {
+        self.deadlines.first().map(|(_, key)| *key)
     }
 }

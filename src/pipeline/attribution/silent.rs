@@ -5,15 +5,18 @@
 //! whole table is gone through instead, which needs no memory: each socket in a
 //! view of which nobody has asked yet.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::model::SocketKey;
 
 /// How many may stand in line.
 const LINE: usize = 4096;
-/// How many are asked about at one time.
-const AT_ONCE: usize = 1 << 12;
+/// How many are asked about at one time. Each time costs a look at everything that
+/// is remembered, so that they should be few for a million; and each question takes
+/// a few hundred bytes. With the events that may be held back they are as many as
+/// there is room for in a search.
+const AT_ONCE: usize = 1 << 14;
 /// How long each of these may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -32,8 +35,10 @@ pub struct Silent {
 #[derive(Default)]
 pub(super) struct Silents {
     line: VecDeque<Silent>,
-    /// By inode, and until when.
-    asked: HashMap<u32, (SocketKey, Instant)>,
+    /// By inode, and until when. A tree, which takes what it holds.
+    asked: BTreeMap<u32, (SocketKey, Instant)>,
+    /// None of these expires before.
+    expires: Option<Instant>,
     /// There are more than could stand in line.
     more: bool,
 }
@@ -78,13 +83,19 @@ impl Silents {
         if self.room() == 0 {
             return None;
         }
-        self.line.pop_front()
+        let next = self.line.pop_front();
+        if self.line.is_empty() {
+            // A few stand in it at most, or it was long.
+            self.line.shrink_to(16);
+        }
+        next
     }
 
     /// One is being asked about.
     pub fn asked(&mut self, silent: Silent, now: Instant) {
-        self.asked
-            .insert(silent.inode, (silent.key, now + PATIENCE));
+        let until = Silents::patience(now);
+        self.expires.get_or_insert(until);
+        self.asked.insert(silent.inode, (silent.key, until));
     }
 
     /// Whether one is being asked about.
@@ -102,18 +113,17 @@ impl Silents {
         self.asked.remove(&inode).map(|(key, _)| key)
     }
 
-    /// Whether the last of many has been answered; told once.
-    pub fn are_done(&mut self) -> bool {
-        let done = self.asked.is_empty() && self.asked.capacity() > 1024;
-        if done {
-            self.asked = HashMap::new();
-        }
-        done
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.line.len() + self.asked.len()
     }
 
     /// Forgets what took too long.
     pub fn expire(&mut self, now: Instant) {
-        self.asked.retain(|_, (_, until)| *until > now);
+        if self.expires.is_some_and(|until| until <= now) {
+            self.asked.retain(|_, (_, until)| *until > now);
+            self.expires = self.asked.values().map(|(_, until)| *until).min();
+        }
     }
 
     /// Nobody is asked any more.

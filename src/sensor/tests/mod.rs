@@ -141,11 +141,12 @@ fn view() -> View {
         initial: false,
         time_wait: false,
         syn_recv: false,
+        sought: Sought::ALL,
     }
 }
 
 fn coverages() -> [Coverage; 2] {
-    let groups = StateGroups::LISTEN | StateGroups::CONNECTED;
+    let groups = Needs::EVERYTHING.tcp;
     [
         Coverage {
             proto: Proto::Tcp,

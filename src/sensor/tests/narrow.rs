@@ -1,5 +1,6 @@
-//! Dumps that leave out what nobody wants, beside dumps that do not: the same is
-//! told, whatever becomes of the sockets.
+//! Dumps that leave out what nobody wants, and a table that lets go by what else is
+//! read, beside dumps and a table of everything: the same is told, whatever becomes
+//! of the sockets.
 
 use std::collections::VecDeque;
 
@@ -7,13 +8,22 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Wants what goes to port 443 or comes from port 22, once it is established.
+/// Of two sensors one wants what goes to port 443 or comes from port 22, the other
+/// what goes to port 53; both once it is established.
 #[derive(Default)]
-struct Picky(Vec<String>);
+struct Picky {
+    told: Vec<String>,
+    /// There is one alone, which wants listeners.
+    listeners: bool,
+}
 
 impl Judge for Picky {
     fn open(&mut self, change: Change, _now: Now) -> Verdict {
-        let ends = change.id.remote.port == 443 || change.id.local.port == 22;
+        let ends = match change.sensor.0 {
+            _ if self.listeners => change.state == Listen,
+            0 => change.id.remote.port == 443 || change.id.local.port == 22,
+            _ => change.id.remote.port == 53,
+        };
         let first = matches!(
             change.step,
             Step::Opened {
@@ -25,59 +35,88 @@ impl Judge for Picky {
             return Verdict::Dropped(Host::Unasked);
         }
         if !change.is_silent() {
-            self.0.push(format!("{change:?}"));
+            self.told.push(format!("{change:?}"));
         }
         Verdict::Entered(Host::Unasked)
     }
 
     fn close(&mut self, change: Change, _now: Now) {
-        self.0.push(format!("{change:?}"));
+        self.told.push(format!("{change:?}"));
     }
 
     fn owned(&mut self, key: SocketKey, owner: Owner, sensors: u32) {
-        self.0.push(format!("{key:?} {owner:?} {sensors}"));
+        self.told.push(format!("{key:?} {owner:?} {sensors}"));
     }
 }
 
-/// What a filter makes of the same wish.
-fn sought() -> Sought {
+/// What a filter makes of the same wishes.
+fn wishes() -> [Sought; 2] {
     let end = |port| End {
         ip: None,
         port: Some(port),
     };
-    let (https, ssh) = (
-        Ends {
-            remote: end(443),
-            ..Ends::default()
-        },
-        Ends {
-            local: end(22),
-            ..Ends::default()
-        },
-    );
-    Sought::new(Some(vec![https, ssh]), Vec::new()).with_unconnected()
+    let remote = |port| Ends {
+        remote: end(port),
+        ..Ends::default()
+    };
+    let ssh = Ends {
+        local: end(22),
+        ..Ends::default()
+    };
+    let wish = |ends| Sought::new(Some(ends), Vec::new()).with_unconnected();
+    [wish(vec![remote(443), ssh]), wish(vec![remote(53)])]
 }
 
 /// One sensor and how its dumps are made: as the daemon makes them.
 struct Watcher {
     sensor: NetSocket,
+    needs: Needs,
     judge: Picky,
+    /// What the sensors could want.
+    sought: Sought,
     narrow: bool,
-    /// Something was missing from the last dump.
-    whole: bool,
+    /// What no dump holds is due to be looked for.
+    looks: bool,
     narrowed: u32,
 }
 
 impl Watcher {
-    fn new(narrow: bool, now: Now) -> Watcher {
+    /// One sensor or two; none is the one that wants listeners.
+    fn new(narrow: bool, sensors: u8, now: Now) -> Watcher {
         let stats = Rc::new(Stats::default());
-        let mut sensor = NetSocket::new(NETNS, vec![view()], Needs::EVERYTHING, stats, now);
-        sensor.seek(sought());
+        let (wishes, needs) = if sensors == 0 {
+            let wish = Sought::NONE.with_unconnected().without_bound();
+            let needs = Needs {
+                tcp: StateGroups::LISTEN,
+                udp: false,
+            };
+            (vec![wish], needs)
+        } else {
+            (
+                wishes().into_iter().take(usize::from(sensors)).collect(),
+                Needs::EVERYTHING,
+            )
+        };
+        let views = wishes.iter().zip(0..).map(|(sought, number)| View {
+            sensor: SensorIx(number),
+            sought: sought.clone(),
+            ..view()
+        });
+        let mut sensor = NetSocket::new(NETNS, views.collect(), needs, stats, now);
+        let sought = wishes.into_iter().fold(Sought::NONE, Sought::or);
+        if narrow {
+            sensor.seek(sought.clone());
+        }
         Watcher {
             sensor,
-            judge: Picky::default(),
+            needs,
+            judge: Picky {
+                listeners: sensors == 0,
+                ..Picky::default()
+            },
+            sought,
             narrow,
-            whole: false,
+            looks: false,
             narrowed: 0,
         }
     }
@@ -92,25 +131,34 @@ impl Watcher {
             self.sensor.narrowed();
             self.narrowed += 1;
         }
-        for row in rows.iter().filter(|row| row.id.proto == coverage.proto) {
-            if !narrow || sought().wants(&row.id) {
+        for row in rows
+            .iter()
+            .filter(|row| coverage.includes(&row.id, row.state))
+        {
+            if !narrow || self.sought.wants(&row.id) {
                 self.sensor.row(*row, now);
             }
         }
         self.sensor.end_dump(now, &mut self.judge);
     }
 
-    fn tick(&mut self, coverage: Coverage, rows: &[Row], now: Now) {
-        let tcp = self.narrow && coverage.proto == Proto::Tcp;
-        let narrow = tcp && !self.whole && !self.sensor.has_gap();
-        self.dump(coverage, rows, narrow, now);
-        if tcp {
-            self.whole = self.sensor.misses(coverage, self.sensor.dump_number());
-            if self.whole && narrow {
-                self.sensor.begin_dump(coverage, now);
-                self.sensor.widened();
-                self.read(coverage, rows, false, now);
-                self.whole = self.sensor.misses(coverage, self.sensor.dump_number());
+    fn tick(&mut self, mut coverage: Coverage, rows: &[Row], now: Now) {
+        let tcp = coverage.proto == Proto::Tcp;
+        let gap = self.sensor.has_gap();
+        if tcp && gap {
+            coverage.groups = coverage.groups.for_absence();
+        }
+        let all = coverage.groups.contains(self.needs.tcp);
+        if tcp && all && std::mem::take(&mut self.looks) {
+            self.look(rows, false, now);
+        } else {
+            let narrow = self.narrow && tcp && !gap;
+            self.dump(coverage, rows, narrow, now);
+            let part = narrow || coverage.groups != coverage.groups.for_absence();
+            let whole = !part && coverage.groups.contains(self.needs.tcp.for_absence());
+            let number = self.sensor.dump_number();
+            if tcp && (self.narrow || part) && self.sensor.misses(coverage, number, whole).any {
+                self.look(rows, coverage.groups.contains(StateGroups::CONNECTED), now);
             }
         }
         while let Some(suspect) = self.sensor.next_suspect() {
@@ -120,6 +168,21 @@ impl Watcher {
         }
         // The gap record is the daemon's to write.
         self.sensor.settled_gap(now);
+    }
+
+    /// The whole dump that tells where sockets have gone.
+    fn look(&mut self, rows: &[Row], widened: bool, now: Now) {
+        let coverage = Coverage {
+            groups: self.needs.tcp.for_absence(),
+            ..coverages()[0]
+        };
+        self.sensor.begin_dump(coverage, now);
+        if widened {
+            self.sensor.widened();
+        }
+        self.read(coverage, rows, false, now);
+        let number = self.sensor.dump_number();
+        assert!(!self.sensor.misses(coverage, number, true).any);
     }
 }
 
@@ -132,6 +195,7 @@ enum Op {
     /// It loses its ends, and lives: no dump holds it.
     Vanish(u8),
     Close(u8, bool),
+    /// Of TCP, of UDP.
     Tick(u8),
     Hear(u8),
     Lose,
@@ -165,100 +229,163 @@ fn shape(what: u8, to: u8, port: u16) -> (SockId, TcpState) {
     }
 }
 
+/// Two watchers beside the same sockets, each narrow or not, with so many sensors.
+/// Within one step the order is that of rows and tables; `alike` puts that right, and
+/// leaves out what may differ.
+fn same(
+    ops: Vec<Op>,
+    watchers: [(bool, u8); 2],
+    alike: fn(Vec<String>) -> Vec<String>,
+) -> Result<(), TestCaseError> {
+    let start = Instant::now();
+    let mut ms = 0;
+    let at = |ms: u64| Now {
+        mono: start + Duration::from_millis(ms),
+        wall: SystemTime::UNIX_EPOCH + Duration::from_millis(ms),
+    };
+    let mut watchers = watchers.map(|(narrow, sensors)| Watcher::new(narrow, sensors, at(0)));
+    // Sockets with their rows; those that have vanished, to close without ends.
+    let (mut alive, mut hidden): (Vec<Row>, Vec<Row>) = (Vec::new(), Vec::new());
+    let mut notices: VecDeque<Notice> = VecDeque::new();
+    let (mut next, mut lost) = (0, false);
+    for op in ops {
+        ms += 1;
+        let now = at(ms);
+        match op {
+            Op::Open(what, to) => {
+                next += 1;
+                let (id, state) = shape(what, to, 1000 + next as u16);
+                alive.push(row(next, id, state));
+            }
+            Op::Move(which, to) => {
+                let (all, from) = if which & 1 == 0 || hidden.is_empty() {
+                    (alive.len(), false)
+                } else {
+                    (hidden.len(), true)
+                };
+                if all == 0 {
+                    continue;
+                }
+                let at = usize::from(which / 2) % all;
+                let mut one = if from {
+                    hidden.swap_remove(at)
+                } else {
+                    alive.swap_remove(at)
+                };
+                let what = if one.id.proto == Proto::Udp { 3 } else { 0 };
+                (one.id, one.state) = shape(what, to, 1000 + one.cookie.0 as u16);
+                // Whatever comes out of hiding is looked for, sooner or later: here, at once.
+                for watcher in watchers
+                    .iter_mut()
+                    .filter(|it| from && (it.narrow || it.judge.listeners))
+                {
+                    watcher.looks = true;
+                }
+                alive.push(one);
+            }
+            Op::Vanish(which) if !alive.is_empty() => {
+                let at = usize::from(which) % alive.len();
+                hidden.push(alive.swap_remove(at));
+            }
+            Op::Close(which, wiped) if !alive.is_empty() => {
+                let mut dead = alive.swap_remove(usize::from(which) % alive.len());
+                let tcp = match dead.state {
+                    Established => established(),
+                    SynSent => TcpInfo {
+                        advmss: 1,
+                        ..TcpInfo::default()
+                    },
+                    _ => TcpInfo::default(),
+                };
+                if wiped && dead.id.proto == Proto::Tcp {
+                    dead.id.remote.port = 0;
+                }
+                if !std::mem::take(&mut lost) {
+                    notices.push_back(notice(dead.cookie.0, dead.id, tcp));
+                } else {
+                    for watcher in &mut watchers {
+                        watcher.sensor.overrun(now);
+                    }
+                }
+            }
+            Op::Tick(which) => {
+                for watcher in &mut watchers {
+                    let needs = watcher.needs;
+                    let coverage = match which {
+                        0 => Coverage {
+                            groups: needs.tcp,
+                            ..coverages()[0]
+                        },
+                        _ if needs.udp => coverages()[1],
+                        _ => continue,
+                    };
+                    watcher.tick(coverage, &alive, now);
+                }
+            }
+            Op::Hear(n) => {
+                for _ in 0..n {
+                    let Some(notice) = notices.pop_front() else {
+                        break;
+                    };
+                    for watcher in &mut watchers {
+                        watcher.sensor.notice(notice, now, &mut watcher.judge);
+                    }
+                }
+            }
+            Op::Lose => lost = true,
+            Op::Wait => ms += 150,
+            Op::Vanish(_) | Op::Close(..) => {}
+        }
+        let [one, other] = &mut watchers;
+        let (one, other) = (
+            std::mem::take(&mut one.judge.told),
+            std::mem::take(&mut other.judge.told),
+        );
+        prop_assert_eq!(alike(one), alike(other));
+    }
+    let [narrow, whole] = &watchers;
+    prop_assert_eq!(whole.narrowed, 0);
+    // What the table holds is bounded by what is sought and has been in view.
+    prop_assert!(narrow.sensor.len() <= next as usize);
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
+    /// Nor a table that lets go by what nobody wants.
     #[test]
-    fn nobody_can_tell_a_narrowed_dump(ops in prop::collection::vec(op(), 1..200)) {
-        let start = Instant::now();
-        let mut ms = 0;
-        let at = |ms: u64| Now {
-            mono: start + Duration::from_millis(ms),
-            wall: SystemTime::UNIX_EPOCH + Duration::from_millis(ms),
-        };
-        let mut watchers = [true, false].map(|narrow| Watcher::new(narrow, at(0)));
-        // Sockets with their rows; those that have vanished, to close without ends.
-        let (mut alive, mut hidden): (Vec<Row>, Vec<Row>) = (Vec::new(), Vec::new());
-        let mut notices: VecDeque<Notice> = VecDeque::new();
-        let (mut next, mut lost) = (0, false);
-        for op in ops {
-            ms += 1;
-            let now = at(ms);
-            match op {
-                Op::Open(what, to) => {
-                    next += 1;
-                    let (id, state) = shape(what, to, 1000 + next as u16);
-                    alive.push(row(next, id, state));
-                }
-                Op::Move(which, to) => {
-                    let (all, from) = if which & 1 == 0 || hidden.is_empty() {
-                        (alive.len(), false)
-                    } else {
-                        (hidden.len(), true)
-                    };
-                    if all == 0 {
-                        continue;
-                    }
-                    let at = usize::from(which / 2) % all;
-                    let mut one = if from { hidden.swap_remove(at) } else { alive.swap_remove(at) };
-                    let what = if one.id.proto == Proto::Udp { 3 } else { 0 };
-                    (one.id, one.state) = shape(what, to, 1000 + one.cookie.0 as u16);
-                    alive.push(one);
-                }
-                Op::Vanish(which) if !alive.is_empty() => {
-                    let at = usize::from(which) % alive.len();
-                    hidden.push(alive.swap_remove(at));
-                }
-                Op::Close(which, wiped) if !alive.is_empty() => {
-                    let mut dead = alive.swap_remove(usize::from(which) % alive.len());
-                    let tcp = match dead.state {
-                        Established => established(),
-                        SynSent => TcpInfo { advmss: 1, ..TcpInfo::default() },
-                        _ => TcpInfo::default(),
-                    };
-                    if wiped && dead.id.proto == Proto::Tcp {
-                        dead.id.remote.port = 0;
-                    }
-                    if !std::mem::take(&mut lost) {
-                        notices.push_back(notice(dead.cookie.0, dead.id, tcp));
-                    } else {
-                        for watcher in &mut watchers {
-                            watcher.sensor.overrun(now);
-                        }
-                    }
-                }
-                Op::Tick(which) => {
-                    for watcher in &mut watchers {
-                        watcher.tick(coverages()[usize::from(which)], &alive, now);
-                    }
-                }
-                Op::Hear(n) => {
-                    for _ in 0..n {
-                        let Some(notice) = notices.pop_front() else { break };
-                        for watcher in &mut watchers {
-                            watcher.sensor.notice(notice, now, &mut watcher.judge);
-                        }
-                    }
-                }
-                Op::Lose => lost = true,
-                Op::Wait => ms += 150,
-                Op::Vanish(_) | Op::Close(..) => {}
-            }
-            let [narrow, whole] = &mut watchers;
-            let (told, expected) = (std::mem::take(&mut narrow.judge.0), std::mem::take(&mut whole.judge.0));
-            prop_assert_eq!(sorted(told), sorted(expected));
-        }
-        let [narrow, whole] = &watchers;
-        prop_assert_eq!(whole.narrowed, 0);
-        // What the table holds is bounded by what is sought and has been in view.
-        prop_assert!(narrow.sensor.len() <= next as usize);
+    fn nobody_can_tell_a_narrowed_dump(ops in prop::collection::vec(op(), 1..200), sensors in 0_u8..3) {
+        same(ops, [(true, sensors), (false, sensors)], sorted)?;
+    }
+
+    /// But for the direction of what others have seen connected anew: that is
+    /// outbound, even from where somebody listens. (After a gap others can also have
+    /// seen that a socket lives which was taken for gone.)
+    #[test]
+    fn a_sensor_tells_the_same_whatever_others_want(ops in prop::collection::vec(op(), 1..200)) {
+        let ops = ops.into_iter().filter(|op| !matches!(op, Op::Lose));
+        same(ops.collect(), [(true, 1), (false, 2)], of_the_first)?;
     }
 }
 
-/// Within one dump the order is that of rows and tables.
 fn sorted(mut told: Vec<String>) -> Vec<String> {
     told.sort();
     told
+}
+
+/// What the first sensor tells, without directions.
+fn of_the_first(told: Vec<String>) -> Vec<String> {
+    let mine = told.into_iter().filter(|it| !it.contains("SensorIx(1)"));
+    sorted(
+        mine.map(|it| {
+            let ways = ["Inbound", "Outbound", "Unknown"];
+            ways.iter().fold(it, |it, way| {
+                it.replace(&format!("direction: Some({way})"), "")
+            })
+        })
+        .collect(),
+    )
 }
 
 fn bench() -> (Watcher, Now) {
@@ -266,7 +393,7 @@ fn bench() -> (Watcher, Now) {
         mono: Instant::now(),
         wall: SystemTime::UNIX_EPOCH,
     };
-    (Watcher::new(true, now), now)
+    (Watcher::new(true, 1, now), now)
 }
 
 #[test]
@@ -279,13 +406,13 @@ fn what_is_not_sought_is_not_kept() {
     ];
     watcher.dump(coverages()[0], &rows, false, now);
     assert_eq!(watcher.sensor.len(), 2);
-    assert!(!watcher.sensor.misses(coverages()[0], 1));
+    assert!(!watcher.sensor.misses(coverages()[0], 1, false).any);
     watcher.sensor.notice(
         notice(1, rows[0].id, established()),
         now,
         &mut watcher.judge,
     );
-    assert!(watcher.judge.0.is_empty());
+    assert!(watcher.judge.told.is_empty());
 }
 
 /// A socket in view goes elsewhere: one more dump tells.
@@ -296,16 +423,43 @@ fn a_socket_that_leaves_is_missed_and_found() {
     watcher.tick(coverages()[0], &rows, now);
     rows[0].id = id(Proto::Tcp, 5002, 80);
     watcher.tick(coverages()[0], &rows, now);
-    let [closed] = &watcher.judge.0[..] else {
-        panic!("{:?}", watcher.judge.0);
+    let [closed] = &watcher.judge.told[..] else {
+        panic!("{:?}", watcher.judge.told);
     };
     assert!(
         closed.contains("Rebound") && closed.contains(":443"),
         "{closed}"
     );
-    assert!(!watcher.whole, "it is accounted for");
+    assert_eq!(watcher.sensor.dump_number(), 3, "one more told");
     watcher.tick(coverages()[0], &[], now);
-    assert!(!watcher.whole, "nobody asks for what it has become");
+    assert_eq!(
+        watcher.sensor.dump_number(),
+        4,
+        "nobody asks for what it has become"
+    );
+}
+
+/// One that is held open without ends costs one whole dump, and not every dump.
+#[test]
+fn what_no_dump_holds_is_looked_for_once() {
+    let (mut watcher, now) = bench();
+    let mut rows = [row(2, id(Proto::Tcp, 5001, 443), Established)];
+    watcher.tick(coverages()[0], &rows, now);
+    for number in 3..9 {
+        watcher.tick(coverages()[0], &[], now);
+        assert_eq!(watcher.sensor.dump_number(), number);
+    }
+    // A dump has held it again: the next one that does not is made up for.
+    watcher.tick(coverages()[0], &rows, now);
+    watcher.tick(coverages()[0], &[], now);
+    assert_eq!(watcher.sensor.dump_number(), 11);
+    // It went where no narrowed dump shows it: one that looks for it tells.
+    rows[0].id = id(Proto::Tcp, 5002, 80);
+    watcher.tick(coverages()[0], &rows, now);
+    assert!(watcher.judge.told.is_empty());
+    watcher.looks = true;
+    watcher.tick(coverages()[0], &rows, now);
+    assert!(watcher.judge.told[0].contains("Rebound"));
 }
 
 /// What others had been connected to is nothing new to a sensor that begins.

@@ -45,6 +45,7 @@ pub struct Launch {
     refusal: Option<Refusal>,
     place: Option<PathBuf>,
     nobody: bool,
+    alone: bool,
     through: Vec<String>,
 }
 
@@ -62,6 +63,7 @@ impl Launch {
             refusal: None,
             place: None,
             nobody: false,
+            alone: false,
             through: Vec::new(),
         }
     }
@@ -106,6 +108,13 @@ impl Launch {
     /// As a user without any privilege, where the test itself has some.
     pub fn without_privilege(mut self) -> Launch {
         self.nobody = true;
+        self
+    }
+
+    /// In a place where it sees no process but its own, and so none of the network
+    /// namespaces that the machine has besides; in a sandbox with mounts.
+    pub fn alone(mut self) -> Launch {
+        self.alone = true;
         self
     }
 
@@ -193,7 +202,7 @@ impl Launch {
             // allocated before the fork.
             unsafe { command.pre_exec(move || filter.install()) };
         }
-        let mut daemon = Daemon::spawn_unread(command, scratch);
+        let mut daemon = Daemon::spawn_unread(command, scratch, self.alone);
         if self.read {
             daemon.read();
         }

@@ -27,6 +27,7 @@ impl Quiet {
             initial: false,
             time_wait: false,
             syn_recv: false,
+            sought: Sought::ALL,
         };
         let watched = Watched {
             views: vec![view],

@@ -72,11 +72,11 @@ fn it_changes_no_event() {
             let (listener, client, server, udp) = some(round);
             let these = [listener.cookie, client.cookie, server.cookie, udp.cookie];
             cookies.extend(these);
-            both.map(|daemon| daemon.opened(&these));
+            both.iter().for_each(|daemon| daemon.opened(&these));
             if round % 3 == 2 {
                 // One end stays, and is read half closed.
                 client.close();
-                both.map(|daemon| daemon.ticks(1));
+                both.iter().for_each(|daemon| daemon.ticks(1));
             } else {
                 // Time enough for the gate to shut.
                 std::thread::sleep(Duration::from_millis(100));

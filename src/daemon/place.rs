@@ -367,3 +367,7 @@ fn counters() -> Option<Counters> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "place_tests.rs"]
+mod tests;

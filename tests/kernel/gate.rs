@@ -1,73 +1,143 @@
 //! The gate: ticks that dump nothing, and what they must not cost.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use crate::churn::allow_descriptors;
 use crate::daemon::{Daemon, Launch, Tick};
 use crate::netns;
 use crate::record::Record;
 use crate::refused::counted;
+use crate::seccomp::Refusal;
 use crate::sock::{Domain, Sock};
 
 fn gated(limit: &str) -> Daemon {
     Launch::new(Tick::Fast).setting("gate", limit).start()
 }
 
-/// What happened to each socket, in order, with its ends.
-fn history(record: &Record, cookies: &[u64]) -> BTreeMap<u64, Vec<(String, String)>> {
+/// What was said of each socket, in order, but for times and what is counted.
+fn history(record: &Record, cookies: &[u64]) -> BTreeMap<u64, Vec<String>> {
+    const KEYS: [&str; 11] = [
+        "action",
+        "evidence",
+        "proto",
+        "family",
+        "local",
+        "remote",
+        "state",
+        "direction",
+        "between_ticks",
+        "inode",
+        "uid",
+    ];
     let mut history = BTreeMap::new();
     for event in record.only(cookies).events() {
-        let cookie = event["data"]["cookie"].as_u64().expect("a cookie");
-        let word = |key: &str| event["data"][key].as_str().unwrap_or_default().to_string();
-        let ends = format!("{} {}", word("local"), word("remote"));
-        history
-            .entry(cookie)
-            .or_insert_with(Vec::new)
-            .push((word("action"), ends));
+        let data = &event["data"];
+        let cookie = data["cookie"].as_u64().expect("a cookie");
+        let said = KEYS.map(|key| format!("{key}={}", data[key]));
+        let all = history.entry(cookie).or_insert_with(Vec::new);
+        all.push(said.join(" "));
     }
     history
 }
 
 /// Two daemons beside the same sockets, one with the gate and one without: they
-/// say the same.
+/// say the same. Whatever depends on when a tick comes happens while both stand
+/// still.
 #[test]
 fn it_changes_no_event() {
     netns::run("gate::it_changes_no_event", || {
         let (gated, open) = (gated("1h"), gated("off"));
-        let mut cookies = Vec::new();
-        for round in 0..40 {
+        let both = [&gated, &open];
+        let some = |round: usize| {
             let listener = Sock::listener(Domain::ALL[round % 3]);
             let (client, server) = Sock::pair(&listener);
             let udp = Sock::udp(Domain::V4);
             udp.bind_loopback();
+            (listener, client, server, udp)
+        };
+        let mut cookies = Vec::new();
+        let mut short = Vec::new();
+        for round in 0..24 {
+            let paused = |act: &mut dyn FnMut()| gated.paused(|| open.paused(act));
+            if round % 3 == 1 {
+                // Between two ticks.
+                paused(&mut || {
+                    let (listener, client, server, udp) = some(round);
+                    let these = [&listener, &client, &server, &udp].map(|one| one.cookie);
+                    short.extend(these);
+                });
+                continue;
+            }
+            let (listener, client, server, udp) = some(round);
             let these = [listener.cookie, client.cookie, server.cookie, udp.cookie];
             cookies.extend(these);
-            match round % 4 {
-                // Long enough for both to read them, and for the gate to shut.
-                0 => {
-                    for daemon in [&gated, &open] {
-                        daemon.opened(&these);
-                    }
-                    std::thread::sleep(Duration::from_millis(100));
-                }
-                // Between two ticks, or not: that is for each to find out.
-                1 => {}
+            both.iter().for_each(|daemon| daemon.opened(&these));
+            if round % 3 == 2 {
                 // One end stays, and is read half closed.
-                2 => {
-                    client.close();
-                    std::thread::sleep(Duration::from_millis(30));
-                }
-                _ => std::thread::sleep(Duration::from_millis(10)),
+                client.close();
+                both.iter().for_each(|daemon| daemon.ticks(1));
+            } else {
+                // Time enough for the gate to shut.
+                std::thread::sleep(Duration::from_millis(100));
             }
         }
-        for daemon in [&gated, &open] {
+        cookies.extend(&short);
+        for daemon in both {
             daemon.closed(&cookies);
             daemon.settle();
         }
         let (gated, open) = (gated.stop(), open.stop());
-        assert_eq!(history(&gated, &cookies), history(&open, &cookies));
+        let histories = history(&gated, &cookies);
+        assert_eq!(histories, history(&open, &cookies));
+        for cookie in short {
+            let said = histories[&cookie].join("\n");
+            assert!(said.contains("between_ticks=true"), "{said}");
+        }
         assert!(counted(&gated.log, "dumps_spared") > 0, "{}", gated.log);
         assert_eq!(counted(&open.log, "dumps_spared"), 0, "{}", open.log);
+    });
+}
+
+/// What is opened while it is shut is told with the next tick, as without it: half
+/// an interval later, and where a dump were skipped one and a half.
+#[test]
+fn it_makes_nothing_late() {
+    const INTERVAL: Duration = Duration::from_millis(500);
+    netns::run("gate::it_makes_nothing_late", || {
+        let daemon = Launch::new(Tick::Slow)
+            .sensors("  sockets: {listener: net.socket, interval: 500ms}\n")
+            .setting("gate", "1h")
+            .without_beacon()
+            .start();
+        let mut lateness = Vec::new();
+        let mut kept = Vec::new();
+        for round in 0..11_u32 {
+            // The gate has shut, and the tick may be in any phase.
+            std::thread::sleep(2 * INTERVAL + INTERVAL * round / 11);
+            let made = SystemTime::now();
+            let socket = match round % 2 {
+                0 => Sock::listener(Domain::V4),
+                _ => {
+                    let socket = Sock::udp(Domain::V4);
+                    socket.bind_loopback();
+                    socket
+                }
+            };
+            let cookie = socket.cookie;
+            kept.push(socket);
+            let event = daemon.wait_for("the opening", |event| {
+                event["data"]["action"] == "opened" && event["data"]["cookie"] == cookie
+            });
+            let told = event["ts"].as_str().expect("a time");
+            let told = humantime::parse_rfc3339(told).expect("RFC 3339");
+            lateness.push(told.duration_since(made).unwrap_or_default());
+        }
+        lateness.sort();
+        let median = lateness[lateness.len() / 2];
+        assert!(median < INTERVAL + INTERVAL / 2, "{lateness:?}");
+        let record = daemon.stop();
+        assert!(counted(&record.log, "dumps_spared") > 0, "{}", record.log);
     });
 }
 
@@ -104,6 +174,60 @@ fn a_forced_dump_finds_what_was_not_counted() {
         let record = daemon.finish(&[cookie]);
         assert_eq!(record.evidence("opened", cookie), "dump");
         assert!(counted(&record.log, "forced_found") > 0, "{}", record.log);
+    });
+}
+
+/// So are those of a dump that takes longer than a tick.
+#[test]
+fn a_forced_dump_may_take_longer_than_a_tick() {
+    netns::run("gate::a_forced_dump_may_take_longer_than_a_tick", || {
+        allow_descriptors(9000);
+        let listener = Sock::listener(Domain::V4);
+        let _crowd: Vec<_> = (0..4000).map(|_| Sock::pair(&listener)).collect();
+        let daemon = Launch::new(Tick::Fast)
+            .sensors("  sockets: {listener: net.socket, interval: 10ms}\n")
+            .setting("gate", "300ms")
+            .setting("cpu-budget", "off")
+            .start();
+        std::thread::sleep(Duration::from_millis(200));
+        let bound = Sock::tcp(Domain::V4);
+        bound.bind_loopback();
+        daemon.opened(&[bound.cookie]);
+        let record = daemon.stop();
+        assert!(counted(&record.log, "dumps_forced") > 0, "{}", record.log);
+        assert_eq!(counted(&record.log, "forced_found"), 1, "{}", record.log);
+    });
+}
+
+/// Where no notice comes, the close of one socket hides another one that opens:
+/// every tick dumps.
+#[test]
+fn without_notices_it_is_off() {
+    netns::run("gate::without_notices_it_is_off", || {
+        let bound = || {
+            let socket = Sock::udp(Domain::V4);
+            socket.bind_loopback();
+            socket
+        };
+        let first = bound();
+        let daemon = Launch::new(Tick::Fast)
+            .sensors("  sockets: {listener: net.socket, args: {initial: true}}\n")
+            .setting("gate", "1h")
+            .refused(Refusal::GROUPS)
+            .start();
+        daemon.opened(&[first.cookie]);
+        // Time enough for it to shut.
+        std::thread::sleep(Duration::from_millis(200));
+        let cookie = first.cookie;
+        let second = daemon.paused(|| {
+            drop(first);
+            bound()
+        });
+        daemon.opened(&[second.cookie]);
+        daemon.closed(&[cookie]);
+        let record = daemon.stop();
+        assert_eq!(record.evidence("closed", cookie), "verified");
+        assert_eq!(counted(&record.log, "dumps_spared"), 0, "{}", record.log);
     });
 }
 

@@ -1,13 +1,15 @@
 //! The ledger: what the kernel has counted against what sockwatch has seen.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::daemon::{Launch, Tick};
+use crate::control::client::{Client, Place};
+use crate::daemon::{Launch, PATIENCE, Scratch, Tick};
 use crate::netns;
 use crate::overrun::overrun;
 use crate::proc_net;
 use crate::refused::counted;
+use crate::seccomp::Refusal;
 use crate::sock::{Domain, Sock};
 
 /// Connections that live and die while the daemon stands still.
@@ -28,9 +30,10 @@ fn all_noticed() {
 
 /// Sockets that open and end within a gap leave no trace but in the kernel's
 /// count: the gap record has as many as the generator knows were never reported.
-fn lost_in_a_gap(tick: Tick) {
+fn lost_in_a_gap(tick: Tick, how: impl FnOnce(Launch) -> Launch) {
     let listeners = Domain::ALL.map(Sock::listener);
-    let daemon = Launch::new(tick).setting("receive-buffer", "4KiB").start();
+    let launch = Launch::new(tick).setting("receive-buffer", "4KiB");
+    let daemon = how(launch).start();
     if tick == Tick::Fast {
         daemon.ticks(3);
     }
@@ -70,14 +73,105 @@ fn lost_in_a_gap(tick: Tick) {
 #[test]
 fn lost_in_a_gap_with_a_fast_tick() {
     netns::run("ledger::lost_in_a_gap_with_a_fast_tick", || {
-        lost_in_a_gap(Tick::Fast);
+        lost_in_a_gap(Tick::Fast, |launch| launch);
     });
 }
 
 #[test]
 fn lost_in_a_gap_with_a_slow_tick() {
     netns::run("ledger::lost_in_a_gap_with_a_slow_tick", || {
-        lost_in_a_gap(Tick::Slow);
+        lost_in_a_gap(Tick::Slow, |launch| launch);
+    });
+}
+
+/// Where each family is dumped on its own, both together are the whole.
+#[test]
+fn lost_in_a_gap_where_families_are_dumped_one_by_one() {
+    netns::run(
+        "ledger::lost_in_a_gap_where_families_are_dumped_one_by_one",
+        || lost_in_a_gap(Tick::Fast, |launch| launch.refused(Refusal::LEGACY_REQUEST)),
+    );
+}
+
+/// What the stats say of opens that nothing accounts for, once there is a number or
+/// this reason for there being none.
+fn unaccounted(place: &Place, reason: Option<&str>) -> u64 {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let (_, stats) = Client::new(&place.socket).ask(r#"{"request":"stats"}"#);
+        let counters = &stats["counters"];
+        let (count, why) = (
+            counters["opens_unaccounted"].as_u64(),
+            counters["opens_unaccounted_reason"].as_str(),
+        );
+        assert_eq!(count.is_none(), why.is_some(), "{stats}");
+        if why == reason {
+            return count.unwrap_or(0);
+        }
+        assert!(Instant::now() < deadline, "{reason:?}: {stats}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// What is not counted is no zero, also after another configuration was read.
+#[test]
+fn where_it_does_not_run_it_says_so() {
+    netns::run("ledger::where_it_does_not_run_it_says_so", || {
+        let (place, files) = (Place::new(), Scratch::new());
+        let launch = |sensors: &str| {
+            let launch = place.launch(Tick::Fast).at(&files).sensors(sensors);
+            launch.without_beacon()
+        };
+        let all = "  sockets: {listener: net.socket}\n";
+        let https = "  sockets: {listener: net.socket, args: {patterns: [\"tcp * *:443 * *\"]}}\n";
+        let udp = "  sockets: {listener: net.socket, args: {patterns: [\"udp *\"]}}\n";
+        let daemon = launch(all).start();
+        assert_eq!(unaccounted(&place, None), 0);
+        let mut said = 0;
+        for (sensors, reason) in [
+            (https, Some("narrowed")),
+            (udp, Some("not_watched")),
+            (all, None),
+            (https, Some("narrowed")),
+        ] {
+            launch(sensors).write(&files);
+            daemon.signal(libc::SIGHUP);
+            unaccounted(&place, reason);
+            if reason == Some("narrowed") {
+                said += 1;
+                daemon.wait_for_lines("that there is none", said, |line| {
+                    line.contains("no ledger of TCP opens")
+                });
+            }
+        }
+        daemon.stop();
+    });
+}
+
+/// A socket that connects again and again is counted each time, and is one: the
+/// log says that the sums do not agree when they have not for a while.
+#[test]
+fn it_says_that_it_does_not_close() {
+    netns::run("ledger::it_says_that_it_does_not_close", || {
+        let place = Place::new();
+        let daemon = place.launch(Tick::Fast).start();
+        let nobody = Sock::listener(Domain::V4).local();
+        let again = Sock::tcp(Domain::V4);
+        again.bind_loopback();
+        for _ in 0..10 {
+            again.connect(nobody).expect_err("nobody listens there");
+        }
+        drop(again);
+        daemon.settle();
+        daemon.ticks(2);
+        let unaccounted = unaccounted(&place, None);
+        assert!((5..10).contains(&unaccounted), "{unaccounted}");
+        let line = daemon.wait_for_line("that opens are unaccounted for", |line| {
+            line.contains("more TCP opens than there were sockets")
+        });
+        let count = format!("counted {unaccounted} more TCP opens");
+        assert!(line.contains(&count), "{line}");
+        daemon.stop();
     });
 }
 

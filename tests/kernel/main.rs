@@ -31,6 +31,7 @@ mod allocations;
 mod asked;
 mod attribution;
 mod before_start;
+mod budget;
 mod capture;
 mod cgroups;
 mod churn;

@@ -5,11 +5,11 @@
 //! the reading. It may lag behind by as much as there is: a reader of standard
 //! output that takes its time does not stretch the dump.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Write};
 use std::mem;
-use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use super::cgroups::Places;
@@ -122,7 +122,7 @@ enum State<W> {
     Few(Vec<Kept>, Printer<W>),
     /// There is no thread to be had.
     Alone(Printer<W>),
-    Beside(Sender<Vec<Kept>>, JoinHandle<io::Result<()>>),
+    Beside(Arc<Line<W>>, JoinHandle<io::Result<()>>),
     /// It has ended.
     Over,
 }
@@ -147,9 +147,9 @@ impl<W: Write + Send + 'static> Printing<W> {
                 self.begin()
             }
             State::Alone(printer) => printer.put(mem::take(kept)),
-            State::Beside(rows, _) => {
+            State::Beside(line, _) => {
                 let room = Vec::with_capacity(kept.len());
-                if rows.send(mem::replace(kept, room)).is_ok() {
+                if line.put(mem::replace(kept, room)) {
                     return Ok(());
                 }
                 // It listens for as long as it can write.
@@ -163,27 +163,15 @@ impl<W: Write + Send + 'static> Printing<W> {
         let State::Few(few, printer) = mem::replace(&mut self.0, State::Over) else {
             return Ok(());
         };
-        let (hand, handed) = mpsc::channel::<Printer<W>>();
-        let (rows, heard) = mpsc::channel();
-        let print = move || {
-            let Ok(mut printer) = handed.recv() else {
-                return Ok(());
-            };
-            for rows in heard {
-                printer.put(rows)?;
-            }
-            printer.end()
-        };
-        match thread::Builder::new().spawn(print) {
-            Ok(thread) => {
-                hand.send(printer).expect("it waits for nothing else");
-                self.0 = State::Beside(rows, thread);
-            }
+        let line = Arc::new(Line::new(printer));
+        let theirs = Arc::clone(&line);
+        self.0 = match thread::Builder::new().spawn(move || theirs.print()) {
+            Ok(thread) => State::Beside(line, thread),
             Err(error) => {
                 log::debug!("no thread that prints: {error}");
-                self.0 = State::Alone(printer);
+                line.take_printer().map_or(State::Over, State::Alone)
             }
-        }
+        };
         self.put(&mut { few })
     }
 
@@ -198,14 +186,83 @@ impl<W: Write + Send + 'static> Printing<W> {
                 printer.end()
             }
             State::Alone(printer) => printer.end(),
-            State::Beside(rows, thread) => {
-                drop(rows);
+            State::Beside(line, thread) => {
+                line.end();
                 thread
                     .join()
                     .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
             }
             State::Over => Ok(()),
         }
+    }
+}
+
+/// What stands in line for the thread that prints. It has no bound but the table.
+struct Line<W>(Mutex<InLine<W>>, Condvar);
+
+struct InLine<W> {
+    /// Until the thread has it.
+    printer: Option<Printer<W>>,
+    rows: VecDeque<Vec<Kept>>,
+    /// No more come.
+    ended: bool,
+    /// Nobody takes any more: something could not be written.
+    left: bool,
+}
+
+impl<W: Write> Line<W> {
+    fn new(printer: Printer<W>) -> Line<W> {
+        let nothing = InLine {
+            printer: Some(printer),
+            rows: VecDeque::new(),
+            ended: false,
+            left: false,
+        };
+        Line(Mutex::new(nothing), Condvar::new())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, InLine<W>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_printer(&self) -> Option<Printer<W>> {
+        self.lock().printer.take()
+    }
+
+    /// Puts rows in line; false if nobody takes them.
+    fn put(&self, rows: Vec<Kept>) -> bool {
+        let mut line = self.lock();
+        line.rows.push_back(rows);
+        self.1.notify_one();
+        !line.left
+    }
+
+    fn end(&self) {
+        self.lock().ended = true;
+        self.1.notify_one();
+    }
+
+    /// The next in line; none when all have been taken and no more come.
+    fn next(&self) -> Option<Vec<Kept>> {
+        let waits = |line: &mut InLine<W>| line.rows.is_empty() && !line.ended;
+        let line = self.1.wait_while(self.lock(), waits);
+        line.unwrap_or_else(PoisonError::into_inner)
+            .rows
+            .pop_front()
+    }
+
+    /// Prints all that comes.
+    fn print(&self) -> io::Result<()> {
+        let Some(mut printer) = self.take_printer() else {
+            return Ok(());
+        };
+        while let Some(rows) = self.next() {
+            if let Err(error) = printer.put(rows) {
+                self.lock().left = true;
+                return Err(error);
+            }
+        }
+        printer.end()
     }
 }
 

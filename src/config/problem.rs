@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::log::Plain;
+use crate::order::by_number;
 
 /// A line and a column, both from 1; columns count characters, not bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -22,6 +23,11 @@ pub struct Position {
 }
 
 impl Position {
+    /// What orders positions, from 1.
+    fn number(self) -> u64 {
+        u64::from(self.line) << 32 | u64::from(self.column)
+    }
+
     /// A position of these two; a file is far too small for them to overflow.
     pub(super) fn new(line: usize, column: usize) -> Position {
         let small = |number| u32::try_from(number).unwrap_or(u32::MAX);
@@ -121,10 +127,9 @@ impl Problem {
         self.spot.map(|spot| spot.at)
     }
 
-    /// What orders the problems of one file: the text, and the use in place
-    /// before the use through an alias.
-    fn order(&self) -> (Option<Position>, Option<Position>) {
-        (self.position(), self.spot.and_then(|spot| spot.via))
+    /// The place of what used it through an alias.
+    fn via(&self) -> Option<Position> {
+        self.spot.and_then(|spot| spot.via)
     }
 
     /// What is the same however the text was reached.
@@ -162,7 +167,10 @@ const TOLD: usize = 100;
 /// Puts the problems of one file into the order of its text; `what` is the word
 /// for one. What an anchor and its aliases make of one mistake is told once.
 pub(super) fn in_order(mut problems: Vec<Problem>, file: &Arc<Path>, what: &str) -> Vec<Problem> {
-    problems.sort_by_key(Problem::order);
+    // What is used in place comes before what is used through an alias.
+    let place = |at: Option<Position>| at.map_or(0, Position::number);
+    by_number(&mut problems, |problem| place(problem.via()));
+    by_number(&mut problems, |problem| place(problem.position()));
     let mut seen = HashSet::new();
     problems.retain(|problem| seen.insert(problem.mistake()));
     let untold = problems.len().saturating_sub(TOLD);

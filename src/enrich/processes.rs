@@ -12,7 +12,7 @@
 //! a descriptor (SCM_RIGHTS) after it was last read is missing from the list
 //! beside other holders until it is read again; so is one that forked the holder
 //! by way of a child that has ended or closed it. Where there are more sockets than
-//! can be remembered (`memory`), the same goes for any process that was read
+//! can be remembered (2 million), the same goes for any process that was read
 //! when there was no room.
 
 mod account;

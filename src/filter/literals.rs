@@ -151,7 +151,14 @@ impl Literals {
         }
         by_number(&mut ports, |port| (*port).into());
         ports.dedup();
-        ips.sort_unstable();
+        // As the addresses are ordered: IPv4 first.
+        let halves = |ip: &IpAddr| match ip {
+            IpAddr::V4(ip) => (0, u128::from(ip.to_bits())),
+            IpAddr::V6(ip) => (1, ip.to_bits()),
+        };
+        by_number(&mut ips, |ip| halves(ip).1 as u64);
+        by_number(&mut ips, |ip| (halves(ip).1 >> 64) as u64);
+        by_number(&mut ips, |ip| halves(ip).0);
         ips.dedup();
         let few = ports.len() <= MOST && ips.len() <= MOST;
         few.then(|| Literals {

@@ -335,6 +335,10 @@ impl Absence {
     /// The next socket to ask about.
     pub fn next_suspect(&mut self) -> Option<Suspect> {
         let suspect = self.suspects.pop_front()?;
+        if self.suspects.is_empty() {
+            // There may have been as many as the table has sockets.
+            self.suspects.shrink_to(16);
+        }
         if suspect.kind == RowKind::Full {
             self.full_suspects -= 1;
         }

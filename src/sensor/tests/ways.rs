@@ -117,6 +117,7 @@ fn a_connection_that_no_view_wants_is_known_all_the_same() {
     bench.dump_all(&[row]);
     bench.notice(notice(1, row.id, established()));
     assert_eq!(bench.attempts(), [], "it was there at the start");
+    assert!(!bench.sensor.has_candidates());
 }
 
 #[test]

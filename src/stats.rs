@@ -28,20 +28,59 @@ impl Counter {
     pub fn count(&self) -> u64 {
         self.0.get()
     }
+
+    fn value(&self) -> Result<u64, &'static str> {
+        Ok(self.count())
+    }
+}
+
+/// What there is so much of by now, as far as that can be known.
+#[derive(Debug)]
+pub struct Gauge(Cell<Result<u64, &'static str>>);
+
+impl Gauge {
+    /// Sets it.
+    pub fn set(&self, n: u64) {
+        self.0.set(Ok(n));
+    }
+
+    /// It is not known, for this reason: a word.
+    pub fn unknown(&self, reason: &'static str) {
+        self.0.set(Err(reason));
+    }
+
+    /// What it was set to, or why it is not known.
+    fn value(&self) -> Result<u64, &'static str> {
+        self.0.get()
+    }
+}
+
+impl Default for Gauge {
+    fn default() -> Gauge {
+        Gauge(Cell::new(Err("not_yet")))
+    }
 }
 
 macro_rules! stats {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
+    (@kind) => { Counter };
+    (@kind $kind:ident) => { $kind };
+    ($($(#[$doc:meta])* $name:ident $(as $kind:ident)?,)*) => {
         /// All counters of one daemon.
         #[derive(Default, Debug)]
         pub struct Stats {
-            $($(#[$doc])* pub $name: Counter,)*
+            $($(#[$doc])* pub $name: stats!(@kind $($kind)?),)*
         }
 
         impl Stats {
-            /// Every counter with its name, in a fixed order.
-            pub fn all(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
-                [$((stringify!($name), self.$name.count()),)*].into_iter()
+            /// Every counter with its name, in a fixed order: its count, or a word
+            /// that says why that is not known.
+            pub fn all(&self) -> impl Iterator<Item = (&'static str, Result<u64, &'static str>)> {
+                [$((stringify!($name), self.$name.value()),)*].into_iter()
+            }
+
+            /// Those that are known.
+            pub fn known(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                self.all().filter_map(|(name, count)| Some((name, count.ok()?)))
             }
         }
     };
@@ -95,7 +134,7 @@ stats! {
     /// Netlink messages that were malformed, truncated or not from the kernel.
     netlink_rejected,
     /// TCP opens that the kernel has counted and nothing accounts for, by now.
-    opens_unaccounted,
+    opens_unaccounted as Gauge,
     /// Records that went on without the path of a cgroup: it took too long.
     cgroups_timed_out,
     /// Records that went on without it because too many were waiting.
@@ -200,10 +239,10 @@ stats! {
 }
 
 impl fmt::Display for Stats {
-    /// The counters that are not zero, as `name=count` words.
+    /// The counters that are known and not zero, as `name=count` words.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut first = true;
-        for (name, count) in self.all().filter(|(_, count)| *count != 0) {
+        for (name, count) in self.known().filter(|(_, count)| *count != 0) {
             if !first {
                 f.write_str(" ")?;
             }
@@ -214,5 +253,28 @@ impl fmt::Display for Stats {
             f.write_str("nothing counted")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_known_is_no_zero() {
+        let stats = Stats::default();
+        let unaccounted = |stats: &Stats| {
+            let mut all = stats.all();
+            all.find(|(name, _)| *name == "opens_unaccounted")
+                .expect("it is there")
+                .1
+        };
+        assert_eq!(unaccounted(&stats), Err("not_yet"));
+        stats.opens_unaccounted.set(3);
+        assert_eq!(unaccounted(&stats), Ok(3));
+        assert_eq!(stats.to_string(), "opens_unaccounted=3");
+        stats.opens_unaccounted.unknown("narrowed");
+        assert_eq!(unaccounted(&stats), Err("narrowed"));
+        assert_eq!(stats.to_string(), "nothing counted");
     }
 }

@@ -11,7 +11,7 @@ use super::world;
 /// The program, where cargo puts it.
 pub const SOCKWATCH: &str = env!("CARGO_BIN_EXE_sockwatch");
 /// How long one may take to come to rest.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(150);
 /// How often a daemon is looked at that is to come to rest.
 const LOOK: Duration = Duration::from_millis(250);
 /// One that reads no dump uses less CPU than this between two looks, whatever its
@@ -105,6 +105,19 @@ impl Daemon {
     /// and may be some hundred KiB off (proc_pid_status(5)); this is exact.
     pub fn resident(&self) -> Outcome<u64> {
         Ok(world::number_of(self.pid(), "smaps_rollup", "Rss")? * 1024)
+    }
+
+    /// Waits until it has no more than this in memory, or as long as that may take
+    /// at most: how much it has then.
+    pub fn resident_by(&self, most: u64, patience: Duration) -> Outcome<u64> {
+        let began = Instant::now();
+        loop {
+            let resident = self.resident()?;
+            if resident <= most || began.elapsed() > patience {
+                return Ok(resident);
+            }
+            thread::sleep(LOOK);
+        }
     }
 
     /// Ends it, and answers what it logged since it was ready: its counters last.

@@ -26,6 +26,7 @@ mod connect;
 mod daemon;
 mod dns;
 mod dump;
+mod flood;
 mod holders;
 mod latency;
 mod narrow;
@@ -144,6 +145,10 @@ fn run() -> Outcome<()> {
     let mut lines = Vec::new();
     if PARTS[..5].iter().any(|part| flags.wants(part)) {
         lines.extend(sizes(&flags)?);
+    }
+    if flags.wants("memory") {
+        say("memory after a flood");
+        lines.extend(flood::measure(flags.sockets / 10)?);
     }
     if flags.wants("notices") {
         say("notices");

@@ -149,16 +149,16 @@ fn work() -> Outcome<Compared> {
     Ok(pairs.spread(|cost| cost.cpu))
 }
 
-/// Beyond so many sockets a daemon is taken that does not say who has them: at a
-/// fifth of a core it takes minutes to find that out for a million, and no tick
-/// meanwhile is a quiet one.
+/// Beyond so many sockets the daemon of the short rhythm does not say who has them:
+/// at a fifth of a core it takes most of a minute to find that out for a million,
+/// no tick meanwhile is a quiet one, and the other daemon shows what it comes to.
 const ATTRIBUTED: u64 = 200_000;
 
 /// What a tick costs in one rhythm, and what the daemon has in memory.
 fn ticks((interval, every): (&str, Duration), time: Duration) -> Outcome<(Compared, u64)> {
     // No forced dump; and those that it begins with at once.
     let settings = format!("interval: {interval}, gate: 1h, cpu-budget: off");
-    let args = if world::tcp_in_use()? > ATTRIBUTED {
+    let args = if every < SAMPLE[1] / 2 && world::tcp_in_use()? > ATTRIBUTED {
         "process: false"
     } else {
         ""

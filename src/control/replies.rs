@@ -74,7 +74,10 @@ pub(super) fn count(
     line.texts("asked", asked);
     let mut counters = line.object("counters");
     for (name, count) in stats.all() {
-        counters.number(name, count);
+        match count {
+            Ok(count) => counters.number(name, count),
+            Err(reason) => counters.unknown(name, reason),
+        }
     }
     counters.close();
 }

@@ -164,9 +164,17 @@ fn stats(reply: &Value, out: &mut String) -> std::fmt::Result {
         let [source, reason, cost] = ["source", "reason", "cost"].map(|key| cell(&one[key]));
         writeln!(out, "{:24}{source}: {reason}; {cost}", "missing")?;
     }
-    let counters = reply["counters"].as_object();
-    for (name, count) in counters.into_iter().flatten() {
-        writeln!(out, "{:24}{}", Plain(name).to_string(), cell(count))?;
+    let counters = &reply["counters"];
+    for (name, count) in counters.as_object().into_iter().flatten() {
+        let reason = &counters[format!("{name}_reason")];
+        match (count, reason) {
+            // It is shown with what it is the reason for.
+            (Value::String(_), _) => {}
+            (Value::Null, Value::String(_)) => {
+                writeln!(out, "{:24}- ({})", Plain(name).to_string(), cell(reason))?;
+            }
+            _ => writeln!(out, "{:24}{}", Plain(name).to_string(), cell(count))?,
+        }
     }
     Ok(())
 }
@@ -252,6 +260,14 @@ mod tests {
             shown(Command::Ping, reply),
             "sockwatch 1 is there: process 7, up 1m 1s\n"
         );
+        let reply = json!({"ok": true, "request": "stats", "version": "1", "pid": 7,
+            "uptime_ms": 1000, "counters": {"dumps": 3, "opens_unaccounted": null,
+            "opens_unaccounted_reason": "narrowed", "overruns": 0}});
+        let text = shown(Command::Stats, reply);
+        let counters = "dumps                   3\n\
+                        opens_unaccounted       - (narrowed)\n\
+                        overruns                0\n";
+        assert!(text.ends_with(counters), "{text}");
         let reply = json!({"ok": true, "request": "unlock", "locks": 1, "muted": 2});
         assert_eq!(
             shown(Command::Unlock(Vec::new()), reply),

@@ -13,13 +13,8 @@ use crate::sys::memory::{self, Tide};
 
 /// How long after much has gone memory is given back: by then the rest may have
 /// gone too, and the dump is over that swept the tombstones. How long after that
-/// it is again: the search has forgotten who had the sockets. And once more: the
-/// threads that had been at work have ended, and what they kept is free.
-const AFTER: [Duration; 3] = [
-    Duration::from_secs(2),
-    Duration::from_secs(5),
-    Duration::from_secs(30),
-];
+/// it is again, and no more: the search has forgotten who had the sockets.
+const AFTER: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(5)];
 /// How often at most.
 const EVERY: Duration = AFTER[1];
 
@@ -105,7 +100,7 @@ mod tests {
         assert!(floods.see(20_000, 0, 0, at(5)), "sockets have gone");
         assert!(!floods.see(10_000, 0, 0, at(6)), "told once");
         assert_eq!(floods.deadline(), Some(at(8)), "not sooner after the last");
-        for due in [8, 13, 43] {
+        for due in [8, 13] {
             assert_eq!(floods.deadline(), Some(at(due)));
             assert!(floods.take_due(at(due)) && !floods.see(0, 0, 0, at(due)));
         }

@@ -20,7 +20,6 @@
 
 use std::time::{Duration, Instant};
 
-use super::balance::Balance;
 use super::guard::{self, Guard};
 use super::place::Place;
 use super::shared::Shared;
@@ -239,12 +238,6 @@ impl Place {
 
     /// From now on this is sought.
     pub(super) fn seek(&mut self, sought: Sought, push_down: bool, hides: bool) {
-        if self.at_home {
-            let ledger = Balance::new(self.needs, &sought);
-            if ledger.is_none() || self.balance.is_none() {
-                self.balance = ledger;
-            }
-        }
         self.sensor.seek(sought.clone());
         self.narrow = Narrow::new(sought, push_down, hides);
     }

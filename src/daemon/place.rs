@@ -50,7 +50,7 @@ pub(super) struct Place {
     own: Vec<u64>,
     /// What spares dumps of our own namespace; `None` where it cannot be read, so
     /// that none is spared.
-    counters: Option<Counters>,
+    pub(super) counters: Option<Counters>,
     /// The ledger of TCP opens, where it can run.
     pub(super) balance: Option<Balance>,
     /// What dumps leave out.
@@ -71,7 +71,7 @@ impl Place {
         let mut place = Place::new(scope.netns(), watched, stats, now);
         place.at_home = true;
         place.counters = counters();
-        place.balance = Balance::new(place.needs, place.narrow.sought());
+        place.review_balance(stats);
         place.scope = Some(scope);
         place
     }

@@ -146,6 +146,7 @@ impl Sources {
         let before = self.home.needs;
         self.lower_guard(now);
         self.home.replace(watched, sensors, pipeline, now);
+        self.home.review_balance(&self.shared.stats);
         match (&mut self.away, elsewhere) {
             (Some(away), Some((watched, _))) => away.replace(watched, sensors, pipeline, now),
             (None, Some((watched, wake))) => self.watch_all(watched, wake, pipeline, now),

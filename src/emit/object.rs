@@ -169,6 +169,15 @@ impl<'a> Object<'a> {
         self.key(key).extend_from_slice(b"null");
     }
 
+    /// The same, with `<key>_reason` behind it: a word of our own.
+    pub fn unknown(&mut self, key: &'static str, reason: &'static str) {
+        self.null(key);
+        self.out.extend_from_slice(b",\"");
+        self.out.extend_from_slice(key.as_bytes());
+        self.out.extend_from_slice(b"_reason\":");
+        quoted(reason.as_bytes(), self.out);
+    }
+
     /// An object within.
     pub fn object(&mut self, key: &'static str) -> Object<'_> {
         Object::open(self.key(key))

@@ -22,13 +22,16 @@
 //! and here if its ends changed; one restored by TCP_REPAIR is not counted by the
 //! kernel.
 
+use crate::model::Family;
+
 /// The sums of one namespace.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Ledger {
     /// The kernel's count before the dump under way began.
     began: Option<u64>,
-    /// The same of the last dump that completed.
-    covered: Option<u64>,
+    /// The same of the last dump that completed, of IPv4 and IPv6: where each
+    /// family is dumped on its own, only what both have covered is.
+    covered: [Option<u64>; 2],
     /// What was accounted for at the last look.
     before: Option<u64>,
     /// The least upper bound of the constant so far.
@@ -41,9 +44,21 @@ impl Ledger {
         self.began = counted;
     }
 
-    /// It completed.
-    pub fn dump_completed(&mut self) {
-        self.covered = self.began.take().or(self.covered);
+    /// It completed; it was one of this family, or of both.
+    pub fn dump_completed(&mut self, family: Option<Family>) {
+        let began = self.began.take();
+        for one in Family::ALL {
+            if family.is_none_or(|family| family == one) {
+                let covered = &mut self.covered[one as usize];
+                *covered = began.or(*covered);
+            }
+        }
+    }
+
+    /// What was counted before the dumps that have covered everything began.
+    fn covered(&self) -> Option<u64> {
+        let [v4, v6] = self.covered;
+        Some(v4?.min(v6?))
     }
 
     /// It came to nothing.
@@ -55,7 +70,7 @@ impl Ledger {
     /// latter taken first.
     pub fn look(&mut self, counted: u64, accounted: u64) {
         // Before the first dump has completed nothing is accounted for in full.
-        if self.covered.is_none() {
+        if self.covered().is_none() {
             return;
         }
         if let Some(before) = self.before {
@@ -68,7 +83,7 @@ impl Ledger {
     /// How many opens nothing accounts for, as far as is known by now; `None`
     /// before there is anything to compare with.
     pub fn unaccounted(&self, accounted: u64) -> Option<u64> {
-        let least = i128::from(self.covered?) - i128::from(accounted);
+        let least = i128::from(self.covered()?) - i128::from(accounted);
         u64::try_from((least - self.most?).max(0)).ok()
     }
 
@@ -90,14 +105,14 @@ mod tests {
         let mut ledger = Ledger::default();
         // 40 had been opened before the start, of which 3 are still open.
         ledger.dump_begins(Some(40));
-        ledger.dump_completed();
+        ledger.dump_completed(None);
         ledger.look(40, 3);
         assert_eq!(ledger.unaccounted(3), None);
         ledger.look(40, 3);
         assert_eq!(ledger.unaccounted(3), Some(0));
         // Ten more, of which seven are heard of.
         ledger.dump_begins(Some(50));
-        ledger.dump_completed();
+        ledger.dump_completed(None);
         assert_eq!(ledger.unaccounted(10), Some(3));
         ledger.explain(3);
         assert_eq!(ledger.unaccounted(10), Some(0));
@@ -111,6 +126,32 @@ mod tests {
         ledger.look(5, 0);
         ledger.look(5, 0);
         assert_eq!(ledger.unaccounted(0), None);
+    }
+
+    /// Where families are dumped one by one, what was counted between the two
+    /// may be in neither.
+    #[test]
+    fn a_dump_of_one_family_covers_half() {
+        let mut ledger = Ledger::default();
+        let dump = |ledger: &mut Ledger, counted, family| {
+            ledger.dump_begins(Some(counted));
+            ledger.dump_completed(Some(family));
+        };
+        dump(&mut ledger, 40, Family::V4);
+        ledger.look(40, 0);
+        ledger.look(40, 0);
+        assert_eq!(ledger.unaccounted(0), None, "IPv6 was not dumped yet");
+        dump(&mut ledger, 40, Family::V6);
+        ledger.look(40, 0);
+        ledger.look(40, 0);
+        assert_eq!(ledger.unaccounted(0), Some(0));
+        // Three more, of IPv4, after it was dumped.
+        dump(&mut ledger, 40, Family::V4);
+        dump(&mut ledger, 43, Family::V6);
+        assert_eq!(ledger.unaccounted(0), Some(0));
+        dump(&mut ledger, 43, Family::V4);
+        assert_eq!(ledger.unaccounted(3), Some(0));
+        assert_eq!(ledger.unaccounted(1), Some(2));
     }
 
     proptest! {
@@ -135,7 +176,7 @@ mod tests {
                     let read = on_the_way / 2;
                     accounted += read;
                     on_the_way -= read;
-                    ledger.dump_completed();
+                    ledger.dump_completed(None);
                 }
                 if hear {
                     accounted += on_the_way;
@@ -149,13 +190,13 @@ mod tests {
             accounted += on_the_way;
             for _ in 0..2 {
                 ledger.dump_begins(Some(counted));
-                ledger.dump_completed();
+                ledger.dump_completed(None);
                 ledger.look(counted, accounted);
             }
             prop_assert_eq!(ledger.unaccounted(accounted), Some(0));
             counted += lost;
             ledger.dump_begins(Some(counted));
-            ledger.dump_completed();
+            ledger.dump_completed(None);
             prop_assert_eq!(ledger.unaccounted(accounted), Some(lost));
         }
     }

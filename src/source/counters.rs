@@ -37,6 +37,8 @@ pub struct Counters {
     sockstat: File,
     /// None where there is no IPv6 (`ipv6.disable=1`).
     sockstat6: Option<File>,
+    /// `ActiveOpens` and `PassiveOpens` on their way.
+    opens: [Unwrapped; 2],
     buffer: Box<[u8; LARGEST]>,
 }
 
@@ -55,6 +57,7 @@ impl Counters {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => None,
                 Err(error) => return Err(error),
             },
+            opens: Default::default(),
             buffer: Box::new([0; LARGEST]),
         };
         counters.read()?;
@@ -68,7 +71,9 @@ impl Counters {
     pub fn read(&mut self) -> io::Result<Reading> {
         let buffer = &mut self.buffer[..];
         let mut reading = Reading::default();
-        reading.add_snmp(whole(&self.snmp, buffer)?)?;
+        let [active, passive] = counted(whole(&self.snmp, buffer)?)?;
+        let [actives, passives] = &mut self.opens;
+        reading.tcp_opens = actives.take(active).wrapping_add(passives.take(passive));
         reading.add_sockstat(whole(&self.sockstat, buffer)?)?;
         if let Some(file) = &self.sockstat6 {
             reading.add_sockstat6(whole(file, buffer)?)?;
@@ -89,7 +94,8 @@ impl Reading {
     /// counters.
     pub fn here(net: &Folder, scratch: &mut Scratch) -> io::Result<Reading> {
         let mut reading = Reading::default();
-        reading.add_snmp(net.text(b"snmp", scratch)?)?;
+        let [active, passive] = counted(net.text(b"snmp", scratch)?)?;
+        reading.tcp_opens = active.wrapping_add(passive);
         reading.add_sockstat(net.text(b"sockstat", scratch)?)?;
         match net.text(b"sockstat6", scratch) {
             Ok(text) => reading.add_sockstat6(text)?,
@@ -97,11 +103,6 @@ impl Reading {
             Err(error) => return Err(error),
         }
         Ok(reading)
-    }
-
-    fn add_snmp(&mut self, text: &[u8]) -> io::Result<()> {
-        self.tcp_opens = opens(text).ok_or_else(|| missing("ActiveOpens in snmp"))?;
-        Ok(())
     }
 
     fn add_sockstat(&mut self, text: &[u8]) -> io::Result<()> {
@@ -114,6 +115,26 @@ impl Reading {
         self.tcp_in_use += in_use(text, b"TCP6:").ok_or_else(|| missing("TCP6 in sockstat6"))?;
         self.udp_in_use += in_use(text, b"UDP6:").ok_or_else(|| missing("UDP6 in sockstat6"))?;
         Ok(())
+    }
+}
+
+/// A counter that only ever grows: where the kernel's `unsigned
+/// long` has 32 bits it begins again at 0 behind 2^32 - 1 (`snmp_fold_field()`,
+/// net/ipv4/af_inet.c), and here it does not.
+#[derive(Clone, Copy, Debug, Default)]
+struct Unwrapped {
+    last: u64,
+    wrapped: u64,
+}
+
+impl Unwrapped {
+    /// The count, when the kernel says this.
+    fn take(&mut self, read: u64) -> u64 {
+        if read < self.last {
+            self.wrapped = self.wrapped.wrapping_add(1 << 32);
+        }
+        self.last = read;
+        self.wrapped.wrapping_add(read)
     }
 }
 
@@ -142,9 +163,14 @@ fn number(word: &[u8]) -> Option<u64> {
     std::str::from_utf8(word).ok()?.parse().ok()
 }
 
-/// `ActiveOpens + PassiveOpens` of a text like /proc/net/snmp: a line of names
+/// As [`opens`], of a text that must have them.
+fn counted(snmp: &[u8]) -> io::Result<[u64; 2]> {
+    opens(snmp).ok_or_else(|| missing("ActiveOpens and PassiveOpens in snmp"))
+}
+
+/// `ActiveOpens` and `PassiveOpens` of a text like /proc/net/snmp: a line of names
 /// and a line of values, both of which begin with `Tcp:`.
-fn opens(text: &[u8]) -> Option<u64> {
+fn opens(text: &[u8]) -> Option<[u64; 2]> {
     let mut tcp = text
         .split(|byte| *byte == b'\n')
         .filter(|line| line.starts_with(b"Tcp:"));
@@ -157,7 +183,7 @@ fn opens(text: &[u8]) -> Option<u64> {
             _ => {}
         }
     }
-    Some(found[0]?.wrapping_add(found[1]?))
+    Some([found[0]?, found[1]?])
 }
 
 /// The value behind `inuse` in the line that begins with `label`.
@@ -180,7 +206,7 @@ mod tests {
 
     #[test]
     fn the_columns_are_found_by_name() {
-        assert_eq!(opens(SNMP), Some(72));
+        assert_eq!(opens(SNMP), Some([68, 4]));
         assert_eq!(opens(b"Tcp: ActiveOpens\nTcp: 1\n"), None);
         assert_eq!(opens(b"Tcp: ActiveOpens PassiveOpens\n"), None);
         assert_eq!(opens(b""), None);
@@ -194,6 +220,19 @@ mod tests {
         assert_eq!(in_use(text, b"TCP6:"), None);
         assert_eq!(in_use(b"TCP: orphan 5\n", b"TCP:"), None);
         assert_eq!(in_use(b"TCP: inuse", b"TCP:"), None);
+    }
+
+    #[test]
+    fn a_counter_of_32_bits_goes_on_behind_its_end() {
+        let end = u64::from(u32::MAX);
+        let mut counter = Unwrapped::default();
+        let read = [end - 1, end, 0, 0, 7, end, 3];
+        let counts = read.map(|read| counter.take(read));
+        let first = end - 1;
+        assert_eq!(
+            counts.map(|count| count - first),
+            [0, 1, 2, 2, 9, end + 2, end + 6]
+        );
     }
 
     #[test]

@@ -71,7 +71,10 @@ impl Tapped {
 
     /// The counters of the tap that are not zero.
     pub fn counts(&self) -> BTreeMap<&'static str, u64> {
-        self.stats.all().filter(|(_, count)| *count != 0).collect()
+        self.stats
+            .known()
+            .filter(|(_, count)| *count != 0)
+            .collect()
     }
 }
 

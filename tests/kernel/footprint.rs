@@ -13,6 +13,8 @@
 //! of its own, and no bound on its size. No bound is on a time that a loaded
 //! machine stretches: wake-ups are counted against the time that has passed.
 
+mod flood;
+
 use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -53,7 +55,7 @@ const DEBUG: Bounds = Bounds {
 const SHIPPED: Bounds = Bounds {
     size: Some(2 << 20),
     resident: 4 << 10,
-    per_socket: 256,
+    per_socket: 192,
     sockets: 14_000,
     watched: Duration::from_secs(20),
 };

@@ -59,7 +59,7 @@ impl NetSocket {
         // To be counted among the opens once.
         let mut counted = None;
         let known = self.sockets.remove(key).filter(|entry| {
-            let strange = self.views.knowing(entry) == 0;
+            let strange = self.is_strange(entry);
             if strange && (notice.is_wiped() || entry.id().same_ends(&notice.id)) {
                 counted = Some(self.ways.opens);
             }

@@ -110,7 +110,7 @@ impl NetSocket {
     /// Whether no sensor knows this socket, as it was read last: whatever it becomes,
     /// it is new to all of them.
     pub(super) fn is_strange(&self, entry: &Entry) -> bool {
-        self.views.knowing(entry) == 0
+        !self.ways.are_wanted() && self.views.knowing(entry) == 0
     }
 
     /// The TCP sockets in the table: their notices matter whatever became of their

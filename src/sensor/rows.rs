@@ -157,6 +157,7 @@ impl NetSocket {
             && !half_made
             && row.kind == RowKind::Full
             && entry.seen != self.number
+            && !self.ways.are_wanted()
             && self.views.knowing(entry) == 0
             && (!entry.id().same_ends(&row.id) || self.views.seekers(&row.id, row.state) != 0)
         {
@@ -234,7 +235,7 @@ impl NetSocket {
             entry.note(Mark::Staged, false);
             let id = entry.id();
             // Whoever was told of an end is not told otherwise by what nobody wants.
-            if self.views.seekers(&id, entry.state()) != 0 {
+            if self.ways.are_wanted() || self.views.seekers(&id, entry.state()) != 0 {
                 graves.lift(key);
             }
             let primed = self.absence.unit(id.proto, id.family).primed;

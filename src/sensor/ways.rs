@@ -71,6 +71,12 @@ impl Ways {
         }
     }
 
+    /// Whether somebody wants to hear of connect() calls: then every connection is
+    /// somebody's concern.
+    pub fn are_wanted(&self) -> bool {
+        self.wanted
+    }
+
     /// From now on connect() calls are wanted.
     pub fn want(&mut self) {
         self.wanted = true;

@@ -104,6 +104,22 @@ fn gone(row: Row, proof: Option<u64>) -> Notice {
     notice(row.cookie.0, row.id, tcp)
 }
 
+/// Where connect() calls are wanted the table knows every connection, whatever the
+/// sensors of sockets want.
+#[test]
+fn a_connection_that_no_view_wants_is_known_all_the_same() {
+    let mut bench = Bench::new(View {
+        sought: Sought::NONE,
+        ..view()
+    });
+    bench.sensor.want_attempts();
+    let row = child(1);
+    bench.dump_all(&[row]);
+    bench.notice(notice(1, row.id, established()));
+    assert_eq!(bench.attempts(), [], "it was there at the start");
+    assert!(!bench.sensor.has_candidates());
+}
+
 #[test]
 fn a_listener_and_its_child_are_read_in_any_order() {
     for rows in [[listener(1), child(2)], [child(2), listener(1)]] {

@@ -241,7 +241,7 @@ pub fn one_shot(sockets: usize) -> Outcome<Vec<Line>> {
             // What the kernel alone takes, as a floor: of what one thread has to
             // wait for, while another one asks for what is bound.
             let mut needs = Needs::EVERYTHING;
-            needs.tcp = needs.tcp.without(StateGroups::LISTEN);
+            needs.tcp = needs.tcp.without(StateGroups::BOUND);
             let socket = Netlink::open_asking()?;
             let mut buffer = vec![0; DUMP_ROOM];
             let bare = || {

@@ -22,6 +22,8 @@ const WRITE_AT: usize = 64 * 1024;
 /// From so many rows on there is a thread for it. They are also the piece by which
 /// the columns of a text are measured.
 const PIECE: usize = 4096;
+/// So many datagrams are worth waking the thread for.
+const WORTH: usize = 8;
 
 /// Prints rows of which all is known.
 pub(super) fn all(rows: &[SocketData], format: Format, mut out: impl Write) -> io::Result<()> {
@@ -233,8 +235,12 @@ impl<W: Write> Line<W> {
     fn put(&self, rows: Vec<Kept>) -> bool {
         let mut line = self.lock();
         line.rows.push_back(rows);
-        self.1.notify_one();
-        !line.left
+        let (enough, left) = (line.rows.len() == WORTH, line.left);
+        drop(line);
+        if enough {
+            self.1.notify_one();
+        }
+        !left
     }
 
     fn end(&self) {
@@ -242,13 +248,11 @@ impl<W: Write> Line<W> {
         self.1.notify_one();
     }
 
-    /// The next in line; none when all have been taken and no more come.
-    fn next(&self) -> Option<Vec<Kept>> {
-        let waits = |line: &mut InLine<W>| line.rows.is_empty() && !line.ended;
+    /// All in line, once they are worth it; none when no more come.
+    fn next(&self) -> VecDeque<Vec<Kept>> {
+        let waits = |line: &mut InLine<W>| line.rows.len() < WORTH && !line.ended;
         let line = self.1.wait_while(self.lock(), waits);
-        line.unwrap_or_else(PoisonError::into_inner)
-            .rows
-            .pop_front()
+        mem::take(&mut line.unwrap_or_else(PoisonError::into_inner).rows)
     }
 
     /// Prints all that comes.
@@ -256,13 +260,16 @@ impl<W: Write> Line<W> {
         let Some(mut printer) = self.take_printer() else {
             return Ok(());
         };
-        while let Some(rows) = self.next() {
-            if let Err(error) = printer.put(rows) {
+        loop {
+            let rows = self.next();
+            if rows.is_empty() {
+                return printer.end();
+            }
+            if let Err(error) = rows.into_iter().try_for_each(|rows| printer.put(rows)) {
                 self.lock().left = true;
                 return Err(error);
             }
         }
-        printer.end()
     }
 }
 

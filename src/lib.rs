@@ -55,6 +55,7 @@
 //! | 0 | [`sys`] | file descriptors and system calls; the only `unsafe` |
 //! | 0 | [`stats`], [`log`](mod@log) | counters; the log, and how often it may speak |
 //! | 0 | [`aging`] | a bounded table, oldest out |
+//! | 0 | [`order`] | one sort for all |
 //! | 1 | [`model`] | plain data |
 //! | 2 | [`wire`] | bytes to model and back; pure |
 //! | 3 | [`source`] | descriptors to observations: a scope's dumps, queries, notices |
@@ -119,7 +120,8 @@
 //! * **A namespace ends**: the announcement (RTM_DELNSID) comes behind all its notices;
 //!   what is left in its table is closed as `verified`.
 //! * **A narrowed dump misses a socket of the table**: it was connected anew to where
-//!   nobody looks, or its notice is late; a whole dump follows at once.
+//!   nobody looks, or its notice is late; a whole dump follows at once. What that
+//!   misses too is looked for now and then.
 //! * **A dump fails**: it changes nothing, is counted, and is tried again.
 //! * **The resolver is dead**: events go on without a name after `dns-timeout`;
 //!   nothing else waits for it.

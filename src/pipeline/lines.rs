@@ -55,7 +55,7 @@ impl Pipeline {
     /// Lets everything of some sensors go on without a name.
     pub(super) fn finish_where(&mut self, of: impl Fn(SensorIx) -> bool, now: Now) {
         let finishing = std::mem::replace(&mut self.finishing, true);
-        for (key, ip) in self.waiting.drain_heads() {
+        for (key, ip) in self.waiting.heads() {
             if of(key.sensor) {
                 self.advance(key, Some((ip, Host::Unknown(HostUnknown::TimedOut))), now);
             }

@@ -196,22 +196,9 @@ impl Waiting {
     }
 
     /// Every line and the address its head waits for, oldest deadline first.
-    pub fn drain_heads(&mut self) -> Vec<(WaitKey, IpAddr)> {
-        let mut heads: Vec<_> = self
-            .lines
-            .iter()
-            .filter_map(|(key, line)| {
-                line.steps
-                    .front()
-                    .map(|head| (head.until, *key, head.change.id.remote.ip))
-            })
-            .collect();
-        if let Some(first) = heads.iter().map(|(until, ..)| *until).min() {
-            let after = |until: Instant| until.duration_since(first).as_nanos();
-            by_number(&mut heads, |(until, ..)| {
-                u64::try_from(after(*until)).unwrap_or(u64::MAX)
-            });
-        }
-        heads.into_iter().map(|(_, key, ip)| (key, ip)).collect()
+    pub fn heads(&self) -> Vec<(WaitKey, IpAddr)> {
+        let keys = self.deadlines.iter().map(|(_, key)| *key);
+        keys.filter_map(|key| Some((key, self.head(key)?)))
+            .collect()
     }
 }

@@ -38,7 +38,7 @@ pub(super) fn all(rows: &[SocketData], format: Format, mut out: impl Write) -> i
         Format::Json => {
             let json = Json::new("");
             for row in rows {
-                json.row(row, &mut lines)?;
+                json.row(row, &mut lines);
                 if lines.len() >= WRITE_AT {
                     out.write_all(&lines)?;
                     lines.clear();
@@ -84,7 +84,7 @@ impl<W: Write> Printer<W> {
     fn put(&mut self, rows: Vec<Kept>) -> io::Result<()> {
         let (printed, places, lines) = (&mut self.printed, &mut self.places, &mut self.lines);
         let is_new = |kept: &Kept| printed[kept.row.kind as usize].insert(kept.row.cookie.0);
-        let mut new = rows.into_iter().filter(is_new);
+        let new = rows.into_iter().filter(is_new);
         match &mut self.form {
             Form::Text(table, piece) => {
                 piece.extend(new);
@@ -92,7 +92,7 @@ impl<W: Write> Printer<W> {
                     table.piece(piece.drain(..).map(|kept| kept.data(places)), lines);
                 }
             }
-            Form::Json(json) => new.try_for_each(|kept| json.row(&kept.data(places), lines))?,
+            Form::Json(json) => new.for_each(|kept| json.row(&kept.data(places), lines)),
         }
         if self.lines.len() >= WRITE_AT {
             self.write()?;

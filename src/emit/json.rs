@@ -65,10 +65,9 @@ impl Json {
     }
 
     /// Appends a row of `--dump` as one line.
-    pub fn row(&self, data: &SocketData, out: &mut Vec<u8>) -> io::Result<()> {
+    pub fn row(&self, data: &SocketData, out: &mut Vec<u8>) {
         write_row(data, Object::open(out));
         out.push(b'\n');
-        Ok(())
     }
 }
 

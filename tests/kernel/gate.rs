@@ -69,7 +69,11 @@ fn it_changes_no_event() {
                 });
                 continue;
             }
-            let (listener, client, server, udp) = some(round);
+            // Not in the middle of a dump, which may have passed by the listeners when
+            // this one begins, and takes its child for a caller.
+            let mut made = None;
+            paused(&mut || made = Some(some(round)));
+            let (listener, client, server, udp) = made.expect("it was made");
             let these = [listener.cookie, client.cookie, server.cookie, udp.cookie];
             cookies.extend(these);
             both.iter().for_each(|daemon| daemon.opened(&these));
